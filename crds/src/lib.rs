@@ -1,0 +1,35 @@
+//! What the operator and the data plane agree on: the two resources, the names of everything in
+//! the stores, the API key, and the registry that carries tenants from one to the other.
+//!
+//! The operator and the data plane never import each other; this crate is where they meet.
+
+#![allow(unreachable_pub, reason = "kube's KubeSchema derive repeats each struct inside a function")]
+
+pub mod tenant;
+pub mod pipeline;
+pub mod condition;
+pub mod names;
+pub mod apikey;
+pub mod registry;
+
+pub use names::{PipelineName, TenantName};
+pub use pipeline::{LogPipeline, LogPipelineSpec, LogPipelineStatus};
+pub use tenant::{Tenant, TenantSpec, TenantStatus};
+
+/// API group of every LoggerHub resource; also the prefix of our labels and annotations.
+pub const GROUP: &str = "loggerhub.io";
+
+/// Annotation: `"true"` stops the reconciliation of one object.
+pub const PAUSED_ANNOTATION: &str = "loggerhub.io/paused";
+/// Annotation: a new value asks for a reconciliation now; echoed in `status.lastHandledReconcileAt`.
+pub const RECONCILE_REQUESTED_AT_ANNOTATION: &str = "loggerhub.io/reconcile-requested-at";
+/// Annotation: `"true"` lets a Tenant take over backends that another installation's marker owns.
+pub const ADOPT_ANNOTATION: &str = "loggerhub.io/adopt";
+/// Label on every object that belongs to one Tenant; the value is the Tenant's name.
+pub const TENANT_LABEL: &str = "loggerhub.io/tenant";
+/// Label on every object that belongs to one LogPipeline; the value is the pipeline's name.
+pub const PIPELINE_LABEL: &str = "loggerhub.io/pipeline";
+/// Finalizer that holds a Tenant until its stores are retired.
+pub const TENANT_FINALIZER: &str = "loggerhub.io/tenant-cleanup";
+/// Finalizer that holds a LogPipeline until its streams are handed to the `default` pipeline.
+pub const PIPELINE_FINALIZER: &str = "loggerhub.io/pipeline-cleanup";

@@ -1,0 +1,253 @@
+//! `LogPipeline`: one processing lane, namespaced, its pods in the release namespace.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How a lane takes in and processes events.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[kube(
+    group = "loggerhub.io",
+    version = "v1alpha1",
+    kind = "LogPipeline",
+    plural = "logpipelines",
+    namespaced,
+    status = "LogPipelineStatus",
+    shortname = "lhp",
+    category = "loggerhub",
+    doc = "One processing lane. Many small tenants share the pipeline named default; a big one may have its own. Its pods run in the release namespace, and so must the LogPipeline.",
+    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$')").message("metadata.name names streams and Deployments: use 1 to 40 of a-z, 0-9 and '-', beginning and ending with a letter or digit"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Desired", type_ = "integer", json_path = ".status.desiredReplicas"),
+    printcolumn(name = "Processors", type_ = "integer", json_path = ".status.readyReplicas"),
+    printcolumn(name = "Backlog", type_ = "integer", json_path = ".status.backlogEvents"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Scaling", type_ = "string", json_path = ".status.conditions[?(@.type==\"ScalingActive\")].message", priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+pub struct LogPipelineSpec {
+    /// An ingest Deployment and Service of the pipeline's own. Absent: the default pipeline's ingest takes its tenants' events too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingest: Option<Ingest>,
+    /// The pods that store and index events.
+    #[serde(default)]
+    pub processor: Processor,
+    /// Stop processing: events are still accepted, and wait in the queue.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+/// The ingest Deployment and its Service.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Ingest {
+    /// Pods.
+    #[schemars(range(min = 1, max = 100))]
+    #[serde(default = "one")]
+    pub replicas: i32,
+    /// What each pod asks for.
+    #[serde(default)]
+    pub resources: Resources,
+    /// How the Service is reached.
+    #[serde(default)]
+    pub service: IngestService,
+}
+
+/// How the ingest Service is reached.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.nodePort) || self.type == 'NodePort'").message("nodePort is only for type NodePort"))]
+pub struct IngestService {
+    /// ClusterIP, NodePort or LoadBalancer.
+    #[serde(default, rename = "type")]
+    pub type_: ServiceType,
+    /// A fixed port on every node.
+    #[schemars(range(min = 1024, max = 65535))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_port: Option<i32>,
+}
+
+/// Kind of a Service.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServiceType {
+    /// Inside the cluster only.
+    #[default]
+    ClusterIP,
+    /// A port on every node.
+    NodePort,
+    /// The cloud's load balancer.
+    LoadBalancer,
+}
+
+/// The pods that store and index events.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Processor {
+    /// How many run.
+    #[serde(default)]
+    pub scaling: Scaling,
+    /// How much one flush holds.
+    #[serde(default)]
+    pub batch: Batch,
+    /// What each pod asks for.
+    #[serde(default)]
+    pub resources: Resources,
+    /// Deliveries of one entry, each ended by the death of its processor, before it is dead-lettered.
+    #[schemars(range(min = 1, max = 20))]
+    #[serde(default = "three")]
+    pub max_retries: i32,
+    /// Flushes that one pod works on at once.
+    #[schemars(range(min = 1, max = 64))]
+    #[serde(default = "two")]
+    pub workers: i32,
+}
+
+/// How many processors run.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.minReplicas <= self.maxReplicas").message("minReplicas must not exceed maxReplicas"))]
+pub struct Scaling {
+    /// Operator: from the backlog. External: left to somebody else, such as an HPA.
+    #[serde(default)]
+    pub mode: ScalingMode,
+    /// Fewest processors.
+    #[schemars(range(min = 0, max = 500))]
+    #[serde(default = "one")]
+    pub min_replicas: i32,
+    /// Most processors.
+    #[schemars(range(min = 1, max = 500))]
+    #[serde(default = "ten")]
+    pub max_replicas: i32,
+    /// Events waiting that one processor is expected to work off.
+    #[schemars(range(min = 1))]
+    #[serde(default = "target_backlog")]
+    pub target_backlog_events_per_replica: i64,
+    /// Age of the oldest waiting entry, in seconds, above which one more processor is added.
+    #[schemars(range(min = 1, max = 86400))]
+    #[serde(default = "thirty")]
+    pub max_oldest_age_seconds: i32,
+    /// Seconds that fewer must have been enough before processors are removed.
+    #[schemars(range(min = 0, max = 3600))]
+    #[serde(default = "three_hundred")]
+    pub scale_down_stabilization_seconds: i32,
+}
+
+impl Default for Scaling {
+    fn default() -> Self {
+        Self {
+            mode: ScalingMode::Operator,
+            min_replicas: one(),
+            max_replicas: ten(),
+            target_backlog_events_per_replica: target_backlog(),
+            max_oldest_age_seconds: thirty(),
+            scale_down_stabilization_seconds: three_hundred(),
+        }
+    }
+}
+
+/// Who sets the number of processors.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ScalingMode {
+    /// The operator, from the backlog.
+    #[default]
+    Operator,
+    /// Somebody else: the operator writes no replicas.
+    External,
+}
+
+/// How much one flush holds.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Batch {
+    /// Events that end a batch.
+    #[schemars(range(min = 1, max = 100000))]
+    #[serde(default = "batch_events")]
+    pub max_events: i32,
+    /// Raw bytes that end a batch.
+    #[schemars(range(min = 1024, max = 67108864))]
+    #[serde(default = "batch_bytes")]
+    pub max_bytes: i64,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { max_events: batch_events(), max_bytes: batch_bytes() }
+    }
+}
+
+/// What a pod asks for, as in a container's `resources`.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// Reserved, such as `cpu: 100m`.
+    #[schemars(length(max = 8))]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requests: BTreeMap<String, String>,
+    /// Never exceeded.
+    #[schemars(length(max = 8))]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, String>,
+}
+
+fn one() -> i32 {
+    1
+}
+fn two() -> i32 {
+    2
+}
+fn three() -> i32 {
+    3
+}
+fn ten() -> i32 {
+    10
+}
+fn thirty() -> i32 {
+    30
+}
+fn three_hundred() -> i32 {
+    300
+}
+fn target_backlog() -> i64 {
+    20_000
+}
+fn batch_events() -> i32 {
+    5_000
+}
+fn batch_bytes() -> i64 {
+    8 * 1024 * 1024
+}
+
+/// What a lane is doing.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct LogPipelineStatus {
+    /// Generation that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, Reconciling, Stalled, Accepted, ScalingActive.
+    #[schemars(length(max = 16))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// Processors that the backlog asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired_replicas: Option<i32>,
+    /// Processors that are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
+    /// Events that are waiting or being worked on; refreshed at most every 30 s unless replicas change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backlog_events: Option<i64>,
+    /// Age of the oldest of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_age_seconds: Option<i64>,
+    /// When the number of processors was last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_scale_time: Option<Time>,
+    /// Value of the reconcile-requested-at annotation that was last acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_reconcile_at: Option<String>,
+}

@@ -1,0 +1,109 @@
+//! The tenant registry as the operator projects it into Redis and the data plane reads it.
+//!
+//! One hash holds a JSON document per tenant; an epoch grows with every change; a stream announces
+//! each change. A reader follows the stream and compares the epoch each second: a lost
+//! announcement costs a second, never a stale key.
+
+use serde::{Deserialize, Serialize};
+
+use crate::apikey::Digest;
+use crate::names::{ArchiveLocation, PipelineName, TenantName};
+use crate::tenant::Scope;
+
+/// Version of [`RegistryTenant`]'s form; a reader skips and reports a newer one.
+pub const REGISTRY_VERSION: u32 = 1;
+
+/// Everything the data plane needs to know of one tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegistryTenant {
+    /// [`REGISTRY_VERSION`].
+    pub version: u32,
+    /// The tenant.
+    pub tenant: TenantName,
+    /// Whether it may send and read.
+    pub state: TenantState,
+    /// Pipeline whose lanes take its entries.
+    pub pipeline: PipelineName,
+    /// Plan, for metrics and billing.
+    pub plan: String,
+    /// Where its archive is.
+    pub archive: ArchiveLocation,
+    /// Series of indices that its events are written to.
+    pub index_series: String,
+    /// Days that its events stay in the index.
+    pub hot_days: i32,
+    /// Days that its rows and raw lines are kept.
+    pub total_days: i32,
+    /// Its keys; at most 16.
+    pub keys: Vec<RegistryKey>,
+}
+
+/// Whether a tenant may send and read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TenantState {
+    /// Sends and reads.
+    Active,
+    /// `spec.suspend`: reads; ingest answers 403 `tenant_suspended`.
+    Suspended,
+    /// Its Tenant is being deleted: neither; what is queued is drained.
+    Deleting,
+}
+
+/// One API key of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegistryKey {
+    /// Public part of the key.
+    pub id: String,
+    /// Name in `spec.apiKeys`.
+    pub name: String,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// Digest of the secret, as hexadecimal text.
+    #[serde(with = "hex")]
+    pub digest: Digest,
+    /// Pepper that the digest was made under.
+    pub pepper_id: String,
+}
+
+mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(digest: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
+        let text: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        serializer.serialize_str(&text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let mut digest = [0; 32];
+        if text.len() != 64 || !text.is_ascii() {
+            return Err(D::Error::custom("a digest is 64 hexadecimal digits"));
+        }
+        for (index, byte) in digest.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).map_err(D::Error::custom)?;
+        }
+        Ok(digest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_entry_reads_back() {
+        let key = RegistryKey {
+            id: "abc".into(),
+            name: "main".into(),
+            scopes: vec![Scope::Ingest],
+            digest: [7; 32],
+            pepper_id: "p1".into(),
+        };
+        let json = serde_json::to_string(&key).unwrap();
+        assert!(json.contains(&"07".repeat(32)), "{json}");
+        assert_eq!(serde_json::from_str::<RegistryKey>(&json).unwrap(), key);
+        assert!(serde_json::from_str::<RegistryKey>(&json.replace("0707", "07zz")).is_err());
+    }
+}

@@ -1,0 +1,233 @@
+//! `Tenant`: one isolated customer of the platform, cluster-scoped.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::names::DEFAULT_PIPELINE;
+
+/// What a tenant is to have.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "loggerhub.io",
+    version = "v1alpha1",
+    kind = "Tenant",
+    plural = "tenants",
+    status = "TenantStatus",
+    shortname = "lht",
+    category = "loggerhub",
+    doc = "One isolated customer of LoggerHub. Its name is its id in every store: a schema in PostgreSQL, a bucket or prefix in the object store, an alias in OpenSearch.",
+    selectable = ".spec.plan",
+    selectable = ".spec.isolation",
+    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$')").message("metadata.name is the tenant's id: use 1 to 40 of a-z, 0-9 and '-', beginning and ending with a letter or digit"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Plan", type_ = "string", json_path = ".spec.plan"),
+    printcolumn(name = "Pipeline", type_ = "string", json_path = ".spec.pipelineRef.name"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Isolation", type_ = "string", json_path = ".spec.isolation", priority = 1),
+    printcolumn(name = "Deletion", type_ = "string", json_path = ".spec.deletionPolicy", priority = 1),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.apiKeys) || self.apiKeys.all(k, k.secretRef.__namespace__ in self.namespaces)").message("every apiKeys[].secretRef.namespace must be listed in spec.namespaces")
+)]
+pub struct TenantSpec {
+    /// Name for people.
+    #[schemars(length(max = 256))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// Plan that limits and billing follow; one of the installation's plans.
+    #[schemars(length(min = 1, max = 63))]
+    #[serde(default = "standard_plan")]
+    pub plan: String,
+    /// Namespaces that may hold this tenant's key Secrets.
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub namespaces: Vec<String>,
+    /// Shared: events live in indices pooled with other tenants, behind a filter. Dedicated: in indices of the tenant's own. Can't be changed.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("isolation can't be changed: create another tenant and move"))]
+    pub isolation: Isolation,
+    /// How long events are kept; both counted from acceptance.
+    #[serde(default)]
+    pub retention: Retention,
+    /// Keys to issue. Each is written to a Secret; the platform keeps only a digest.
+    #[schemars(length(max = 16))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub api_keys: Vec<ApiKeySpec>,
+    /// Pipeline that processes this tenant's events.
+    #[serde(default)]
+    pub pipeline_ref: PipelineRef,
+    /// What happens to the data when the Tenant is deleted.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+    /// Refuse new events (403 tenant_suspended); reading still works.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+fn standard_plan() -> String {
+    "standard".to_owned()
+}
+
+/// Whose indices a tenant's events live in.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// Indices pooled with other tenants, behind a filtered, routed alias.
+    #[default]
+    Shared,
+    /// Indices of its own.
+    Dedicated,
+}
+
+/// What happens to a tenant's data when its Tenant is deleted.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeletionPolicy {
+    /// The data stays; applying the Tenant again takes it back.
+    #[default]
+    Retain,
+    /// The data is removed from every store.
+    Delete,
+}
+
+/// How long events are kept.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.hotDays <= self.totalDays").message("hotDays must not exceed totalDays"))]
+pub struct Retention {
+    /// Days in the full-text index.
+    #[schemars(range(min = 1, max = 90))]
+    #[serde(default = "seven")]
+    pub hot_days: i32,
+    /// Days in the list and in the archive.
+    #[schemars(range(min = 1, max = 3650))]
+    #[serde(default = "thirty")]
+    pub total_days: i32,
+}
+
+fn seven() -> i32 {
+    7
+}
+
+fn thirty() -> i32 {
+    30
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { hot_days: seven(), total_days: thirty() }
+    }
+}
+
+/// One API key.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiKeySpec {
+    /// Name, unique among the tenant's keys.
+    #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// What the key may do.
+    #[schemars(length(min = 1, max = 3))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub scopes: Vec<Scope>,
+    /// Secret that the key is written to, under the data key `apiKey`.
+    pub secret_ref: SecretRef,
+}
+
+/// What a key may do.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Send events.
+    Ingest,
+    /// List, search, read and watch events.
+    Query,
+    /// Manage what belongs to the tenant.
+    Admin,
+}
+
+/// A Secret.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretRef {
+    /// The Secret's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its namespace; one of `spec.namespaces`.
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: String,
+}
+
+/// A LogPipeline in the release namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct PipelineRef {
+    /// The pipeline's name.
+    #[schemars(length(min = 1, max = 40))]
+    #[serde(default = "default_pipeline")]
+    pub name: String,
+}
+
+fn default_pipeline() -> String {
+    DEFAULT_PIPELINE.to_owned()
+}
+
+impl Default for PipelineRef {
+    fn default() -> Self {
+        Self { name: default_pipeline() }
+    }
+}
+
+/// What a tenant has.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TenantStatus {
+    /// Generation that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, Reconciling, Stalled, and one for each store.
+    #[schemars(length(max = 16))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// Names of what was provisioned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backends: Option<Backends>,
+    /// Keys that are issued; never the key or its digest.
+    #[schemars(length(max = 16))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub api_keys: Vec<ApiKeyStatus>,
+    /// Value of the reconcile-requested-at annotation that was last acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_reconcile_at: Option<String>,
+}
+
+/// Names of a tenant's things in the stores.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Backends {
+    /// Schema in loggerhub_processor_db.
+    pub database_schema: String,
+    /// Bucket of the archive.
+    pub bucket: String,
+    /// Key prefix inside the bucket; empty where the bucket is the tenant's own.
+    pub prefix: String,
+    /// OpenSearch alias.
+    pub index_alias: String,
+}
+
+/// One issued key.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiKeyStatus {
+    /// Name in `spec.apiKeys`.
+    pub name: String,
+    /// Public part of the key.
+    pub key_id: String,
+    /// When it was issued.
+    pub issued_at: Time,
+}

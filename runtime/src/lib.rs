@@ -1,0 +1,9 @@
+//! What every LoggerHub process needs: settings, clients for its stores, logs, HTTP, metrics, and
+//! a way to stop. The operator and each role of the data plane start with these rooms.
+
+pub mod settings;
+pub mod stores;
+pub mod logging;
+pub mod http;
+pub mod metrics;
+pub mod shutdown;

@@ -1,0 +1,202 @@
+//! Clients of the four stores, with timeouts on every call. None of them connects yet: a store
+//! that is down at start is a condition to report, not a reason to stop.
+
+use std::time::Duration;
+
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_smithy_http_client::tls;
+use opensearch::OpenSearch;
+use opensearch::auth::Credentials as OpenSearchCredentials;
+use opensearch::cert::{Certificate, CertificateValidation};
+use opensearch::http::transport::{SingleNodeConnectionPool, TransportBuilder};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{ConnectionAddr, IntoConnectionInfo, TlsCertificates};
+use secrecy::ExposeSecret;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
+
+use crate::settings::{
+    self, CacheSettings, OpenSearchSettings, PostgresSettings, QueueSettings, S3Settings, SslMode, TlsSettings,
+    credential, optional_credential,
+};
+
+/// Longest wait for a connection to any store.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest wait for an ordinary answer of Redis.
+const REDIS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for a free PostgreSQL connection, connecting included.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for one attempt of an object store call; a 64 MiB PUT at 4 MiB/s.
+const S3_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(16);
+/// Longest wait for an answer of OpenSearch; a bulk of 5 MB takes well under a second.
+const OPENSEARCH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a client can't be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A credential or the CA bundle can't be read.
+    #[error("read the settings of a store")]
+    Settings(#[from] settings::Error),
+    /// The Redis URL is not one.
+    #[error("Redis settings")]
+    Redis(#[from] redis::RedisError),
+    /// The CA bundle holds no certificate that OpenSearch's client can read.
+    #[error("CA bundle for OpenSearch")]
+    OpenSearchCa(#[source] opensearch::Error),
+    /// The OpenSearch client can't be built.
+    #[error("OpenSearch client")]
+    OpenSearch(#[from] opensearch::http::transport::BuildError),
+    /// The CA bundle holds no certificate that the object store's client can read.
+    #[error("CA bundle for the object store")]
+    S3Ca(#[source] aws_smithy_http_client::HttpClientError),
+}
+
+/// How to connect to one database of PostgreSQL. `application_name` shows in `pg_stat_activity`.
+pub fn postgres_options(
+    settings: &PostgresSettings,
+    tls: &TlsSettings,
+    database: &str,
+    application_name: &str,
+) -> Result<PgConnectOptions, Error> {
+    let username = credential(&settings.credentials, "username")?;
+    let password = credential(&settings.credentials, "password")?;
+    let ssl_mode = match settings.ssl_mode {
+        SslMode::Disable => PgSslMode::Disable,
+        SslMode::Prefer => PgSslMode::Prefer,
+        SslMode::Require => PgSslMode::Require,
+        SslMode::VerifyCa => PgSslMode::VerifyCa,
+        SslMode::VerifyFull => PgSslMode::VerifyFull,
+    };
+    let options = PgConnectOptions::new_without_pgpass()
+        .host(&settings.host)
+        .port(settings.port)
+        .username(username.expose_secret())
+        .password(password.expose_secret())
+        .ssl_mode(ssl_mode)
+        .database(database)
+        .application_name(application_name);
+    Ok(match tls.read_ca_bundle()? {
+        Some(pem) => options.ssl_root_cert_from_pem(pem),
+        None => options,
+    })
+}
+
+/// A lazy pool on one database of PostgreSQL.
+pub fn postgres(
+    settings: &PostgresSettings,
+    tls: &TlsSettings,
+    database: &str,
+    application_name: &str,
+) -> Result<PgPool, Error> {
+    let options = postgres_options(settings, tls, database, application_name)?;
+    Ok(PgPoolOptions::new()
+        .max_connections(settings.max_connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_lazy_with(options))
+}
+
+/// A Redis server: gives out connections that reconnect by themselves.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    client: redis::Client,
+}
+
+impl Redis {
+    /// The queue's Redis.
+    pub fn queue(settings: &QueueSettings, tls: &TlsSettings) -> Result<Self, Error> {
+        Self::new(&settings.queue_url, settings.queue_credentials.as_deref(), tls)
+    }
+
+    /// The Redis of cache and live tail.
+    pub fn cache(settings: &CacheSettings, tls: &TlsSettings) -> Result<Self, Error> {
+        Self::new(&settings.cache_url, settings.cache_credentials.as_deref(), tls)
+    }
+
+    fn new(url: &str, credentials: Option<&std::path::Path>, tls: &TlsSettings) -> Result<Self, Error> {
+        let mut info = url.into_connection_info()?;
+        if let Some(folder) = credentials {
+            let mut redis = info.redis_settings().clone();
+            if let Some(username) = optional_credential(folder, "username")? {
+                redis = redis.set_username(username.expose_secret());
+            }
+            if let Some(password) = optional_credential(folder, "password")? {
+                redis = redis.set_password(password.expose_secret());
+            }
+            info = info.set_redis_settings(redis);
+        }
+        let client = match (info.addr(), tls.read_ca_bundle()?) {
+            (ConnectionAddr::TcpTls { .. }, Some(pem)) => {
+                redis::Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(pem) })?
+            }
+            _ => redis::Client::open(info)?,
+        };
+        Ok(Self { client })
+    }
+
+    /// A shared connection for ordinary commands: pipelined, reconnecting, every answer bounded.
+    pub fn connection(&self) -> Result<ConnectionManager, Error> {
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(REDIS_TIMEOUT))
+            .set_number_of_retries(1);
+        Ok(ConnectionManager::new_lazy_with_config(self.client.clone(), config)?)
+    }
+
+    /// A connection of its own for commands that block up to `block`, such as XREAD.
+    pub fn blocking_connection(&self, block: Duration) -> Result<ConnectionManager, Error> {
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(block + REDIS_TIMEOUT))
+            .set_number_of_retries(1);
+        Ok(ConnectionManager::new_lazy_with_config(self.client.clone(), config)?)
+    }
+}
+
+/// A client of the object store, path-style, two retries.
+pub fn s3(settings: &S3Settings, tls: &TlsSettings) -> Result<aws_sdk_s3::Client, Error> {
+    let id = credential(&settings.s3_credentials, "accessKeyId")?;
+    let secret = credential(&settings.s3_credentials, "secretAccessKey")?;
+    let credentials = Credentials::new(id.expose_secret(), secret.expose_secret(), None, None, "mounted-secret");
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(S3_ATTEMPT_TIMEOUT)
+        .operation_timeout(3 * S3_ATTEMPT_TIMEOUT)
+        .build();
+    let mut builder = aws_smithy_http_client::Builder::new()
+        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc));
+    if let Some(pem) = tls.read_ca_bundle()? {
+        let trust = tls::TrustStore::empty().with_pem_certificate(pem);
+        let context = tls::TlsContext::builder().with_trust_store(trust).build().map_err(Error::S3Ca)?;
+        builder = builder.tls_context(context);
+    }
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .http_client(builder.build_https())
+        .endpoint_url(&settings.endpoint)
+        .region(Region::new(settings.region.clone()))
+        .credentials_provider(credentials)
+        .retry_config(RetryConfig::standard().with_max_attempts(3))
+        .timeout_config(timeouts)
+        .force_path_style(true)
+        .build();
+    Ok(aws_sdk_s3::Client::from_conf(config))
+}
+
+/// A client of OpenSearch.
+pub fn opensearch(settings: &OpenSearchSettings, tls: &TlsSettings) -> Result<OpenSearch, Error> {
+    let mut builder = TransportBuilder::new(SingleNodeConnectionPool::new(settings.url.clone()))
+        .timeout(OPENSEARCH_TIMEOUT)
+        .disable_proxy();
+    if let Some(folder) = &settings.opensearch_credentials {
+        let username = credential(folder, "username")?;
+        let password = credential(folder, "password")?;
+        builder = builder.auth(OpenSearchCredentials::Basic(
+            username.expose_secret().to_owned(),
+            password.expose_secret().to_owned(),
+        ));
+    }
+    if let Some(pem) = tls.read_ca_bundle()? {
+        let certificate = Certificate::from_pem(&pem).map_err(Error::OpenSearchCa)?;
+        builder = builder.cert_validation(CertificateValidation::Full(certificate));
+    }
+    Ok(OpenSearch::new(builder.build()?))
+}
