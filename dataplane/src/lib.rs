@@ -1,1 +1,14 @@
-//! dataplane
+//! The data plane: the path of a log line from an HTTP request to where it is found again.
+//!
+//! `ingest` → `queue` → `process` → `stores` (catalog, then index) → acknowledged; `maintain`
+//! archives behind; `search` and `gateway` read.
+
+pub mod event;
+pub mod tenancy;
+pub mod queue;
+pub mod ingest;
+pub mod stores;
+pub mod process;
+pub mod maintain;
+pub mod search;
+pub mod gateway;

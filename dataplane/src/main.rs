@@ -1,1 +1,46 @@
-fn main() {}
+//! `loggerhub`: one program, a role per subcommand.
+
+use clap::{Parser, Subcommand};
+use runtime::logging::{self, LogSettings};
+use runtime::shutdown;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// LoggerHub's data plane.
+#[derive(Parser)]
+#[command(name = "loggerhub", version)]
+struct Cli {
+    #[command(flatten)]
+    log: LogSettings,
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// Accept logs over HTTP and queue them.
+    Ingest(dataplane::ingest::Settings),
+    /// Store and index what is queued, for one pipeline.
+    Process(dataplane::process::Settings),
+    /// Archive, expire, roll over and index late.
+    Maintain(dataplane::maintain::Settings),
+    /// Answer list, search and detail queries.
+    Search(dataplane::search::Settings),
+    /// The front door: live tail, and everything else forwarded to its role.
+    Gateway(dataplane::gateway::Settings),
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    logging::init(&cli.log)?;
+    let stop = shutdown::on_signal()?;
+    match cli.role {
+        Role::Ingest(settings) => dataplane::ingest::run(settings, stop).await,
+        Role::Process(settings) => dataplane::process::run(settings, stop).await,
+        Role::Maintain(settings) => dataplane::maintain::run(settings, stop).await,
+        Role::Search(settings) => dataplane::search::run(settings, stop).await,
+        Role::Gateway(settings) => dataplane::gateway::run(settings, stop).await,
+    }
+}

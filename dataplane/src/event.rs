@@ -1,0 +1,66 @@
+//! Identity of batches and events, and the form in which events are shown.
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crds::TenantName;
+
+/// Microseconds since 1970, UTC: the resolution of every time we keep.
+pub type Micros = i64;
+
+/// A new batch id: UUIDv7, ordered by time.
+pub fn new_batch_id() -> Uuid {
+    Uuid::now_v7()
+}
+
+/// The batch id of a client's `Idempotency-Key`: the same key of the same tenant is the same batch.
+pub fn keyed_batch_id(tenant: &TenantName, idempotency_key: &[u8]) -> Uuid {
+    let mut hash = Sha256::new();
+    hash.update(tenant.as_str().as_bytes());
+    // No tenant name holds a zero byte, so no two pairs run together.
+    hash.update([0]);
+    hash.update(idempotency_key);
+    Uuid::new_v8(first_16(&hash.finalize()))
+}
+
+/// The id of the event at `position` of a batch: UUIDv7 of the acceptance time, its random part
+/// derived, so that every redelivery gives the same id.
+pub fn event_id(batch_id: Uuid, accepted_at: Micros, position: u32) -> Uuid {
+    let mut hash = Sha256::new();
+    hash.update(batch_id.as_bytes());
+    hash.update(position.to_be_bytes());
+    let mut random = [0; 10];
+    random.copy_from_slice(&hash.finalize()[..10]);
+    let millis = u64::try_from(accepted_at.max(0) / 1000).unwrap_or(0);
+    uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
+}
+
+fn first_16(bytes: &[u8]) -> [u8; 16] {
+    let mut first = [0; 16];
+    first.copy_from_slice(&bytes[..16]);
+    first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_id_is_the_same_each_time_and_its_time_is_acceptance() {
+        let batch = Uuid::from_u128(7);
+        let id = event_id(batch, 1_700_000_000_123_456, 5);
+        assert_eq!(id, event_id(batch, 1_700_000_000_123_456, 5));
+        assert_ne!(id, event_id(batch, 1_700_000_000_123_456, 6));
+        assert_eq!(id.get_version_num(), 7);
+        assert_eq!(u64::from_be_bytes(id.as_bytes()[..8].try_into().unwrap()) >> 16, 1_700_000_000_123);
+    }
+
+    #[test]
+    fn an_idempotency_key_belongs_to_its_tenant() {
+        let acme: TenantName = "acme".parse().unwrap();
+        let globex: TenantName = "globex".parse().unwrap();
+        assert_eq!(keyed_batch_id(&acme, b"k"), keyed_batch_id(&acme, b"k"));
+        assert_ne!(keyed_batch_id(&acme, b"k"), keyed_batch_id(&globex, b"k"));
+        assert_eq!(keyed_batch_id(&acme, b"k").get_version_num(), 8);
+    }
+}

@@ -1,0 +1,1 @@
+//! The stores of the data plane: catalog (PostgreSQL), index (OpenSearch), archive (S3).
