@@ -1,0 +1,2 @@
+# shellcheck shell=bash
+cluster_running() { process_running kube-apiserver; }

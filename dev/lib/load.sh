@@ -1,0 +1,19 @@
+# Loads the library and the instance that LOGGERHUB_INSTANCE names. Every command begins with it.
+# shellcheck shell=bash
+set -euo pipefail
+
+LIB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+DEV=$(dirname "$LIB")
+ROOT=$(dirname "$DEV")
+CACHE=${LOGGERHUB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/loggerhub}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
+
+for part in say steps instance net process packages preflight go java rust \
+    stores stores/postgres stores/redis stores/minio stores/opensearch \
+    cluster cluster/pki cluster/cgroups cluster/control-plane cluster/node cluster/dns \
+    images install doors sender tour; do
+    # shellcheck source=/dev/null
+    [ ! -e "$LIB/$part.sh" ] || . "$LIB/$part.sh"
+done
+
+instance_load "${LOGGERHUB_INSTANCE:-dev}"

@@ -1,0 +1,51 @@
+# PostgreSQL 15: the catalog. It writes through to disk as in production: what a crash may lose is a
+# thing we test.
+# shellcheck shell=bash
+
+POSTGRES_USER=loggerhub
+POSTGRES_BIN=/usr/lib/postgresql/15/bin
+
+postgres_start() {
+    local home=$DATA/postgres
+    if [ ! -s "$home/15/PG_VERSION" ]; then
+        rm -rf "$home"
+        install -d -o postgres -g postgres -m 700 "$home"
+        install -o postgres -m 600 "$SECRETS/postgres" "$home/password"
+        as_postgres "$POSTGRES_BIN/initdb" -D "$POSTGRES_HOME/15" --username="$POSTGRES_USER" \
+            --pwfile="$POSTGRES_HOME/password" --auth=scram-sha-256 --encoding=UTF8 --locale=C.UTF-8 >>"$LOGS/postgres.log"
+        echo 'host all all 0.0.0.0/0 scram-sha-256' >>"$home/15/pg_hba.conf"
+    fi
+    # Of a server that was killed. It would be believed if its pid were in use again.
+    process_running postgres || rm -f "$home/15/postmaster.pid"
+    start_process postgres unshare --mount bash -c "$(declare -f as_postgres_here)"'; as_postgres_here "$@"' - \
+        "$home" "$POSTGRES_HOME" "$POSTGRES_BIN/postgres" -D "$POSTGRES_HOME/15" \
+        -c listen_addresses='*' -c unix_socket_directories='' -c max_connections=400 -c shared_buffers=256MB \
+        -c max_wal_size=2GB -c log_timezone=UTC -c timezone=UTC -c log_line_prefix='%m [%p] %q%a ' \
+        -c log_min_duration_statement=1000 -c log_lock_waits=on
+    await_process postgres 60 postgres_ready
+}
+
+postgres_ready() { "$POSTGRES_BIN/pg_isready" -q -h "$NODE_IP" -p 5432; }
+
+# Kills the children too, as a power cut would: left alone, they would keep the shared memory.
+postgres_kill() {
+    local pid
+    pid=$(process_pid postgres) || return 0
+    # shellcheck disable=SC2046
+    kill -KILL "$pid" $(ps -o pid= --ppid "$pid") 2>/dev/null || true
+}
+
+# PostgreSQL refuses to be root, and another user can't reach into root's home. So its folder is
+# mounted where that user can, in a mount namespace that ends with the process.
+POSTGRES_HOME=/var/lib/postgresql
+
+as_postgres() {
+    unshare --mount bash -c "$(declare -f as_postgres_here)"'; as_postgres_here "$@"' - "$DATA/postgres" "$POSTGRES_HOME" "$@"
+}
+
+as_postgres_here() { # FOLDER MOUNTPOINT COMMAND...
+    mount --bind "$1" "$2"
+    shift 2
+    cd /
+    exec setpriv --reuid=postgres --regid=postgres --init-groups -- "$@"
+}
