@@ -65,3 +65,9 @@ each_store() { # ACTION STORES...
     for pid in "${pids[@]}"; do wait "$pid" || failed=1; done
     return $failed
 }
+
+stores_running() {
+    local name
+    for name in "${STORES[@]}"; do process_running "$name" && return; done
+    return 1
+}
