@@ -1,1 +1,157 @@
 //! Who a request is: the tenant, from its key only.
+//!
+//! ```text
+//!  Redis registry ──► follow ──► Snapshot ──► Registry::admit(headers, scope) ──► Caller { tenant, … }
+//! ```
+//! A [`Tenant`] is made nowhere else. Every call to a store takes one, so that no name that came
+//! with a request can ever choose whose data is touched.
+
+mod auth;
+mod follow;
+mod peppers;
+mod receipt;
+mod snapshot;
+
+pub use auth::{AuthError, Caller};
+pub use follow::RegistrySettings;
+pub use peppers::Peppers;
+pub use receipt::Receipt;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crds::TenantName;
+use crds::names::Lane;
+use crds::registry::RegistryTenant;
+use runtime::stores::Redis;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use snapshot::Snapshot;
+
+/// What can go wrong here.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder of peppers can't be read.
+    #[error("read the peppers in `{folder}`")]
+    Peppers {
+        /// The folder.
+        folder: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// No pepper, so no key could ever match.
+    #[error("no pepper of at least {minimum} bytes in `{folder}`")]
+    NoPepper {
+        /// The folder.
+        folder: String,
+        /// Fewest bytes of a pepper.
+        minimum: usize,
+    },
+    /// A client can't be made.
+    #[error("connect to the registry")]
+    Store(#[from] runtime::stores::Error),
+    /// Redis doesn't answer as it should.
+    #[error("read the registry")]
+    Redis(#[from] redis::RedisError),
+}
+
+/// A tenant that the registry knows.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Tenant {
+    registered: RegistryTenant,
+}
+
+impl Tenant {
+    /// Its name, which is its id in every store.
+    pub fn name(&self) -> &TenantName {
+        &self.registered.tenant
+    }
+
+    /// Everything that the operator registered of it.
+    pub fn registered(&self) -> &RegistryTenant {
+        &self.registered
+    }
+
+    /// The lane of the queue that takes its entries.
+    pub fn lane(&self) -> Lane {
+        self.registered.pipeline.lane(self.name())
+    }
+}
+
+/// The tenants and their keys, kept current in memory. Cheap to clone.
+#[derive(Clone)]
+pub struct Registry {
+    peppers: Arc<Peppers>,
+    state: watch::Receiver<State>,
+}
+
+/// What the follower publishes.
+#[derive(Clone)]
+struct State {
+    /// The tenants; `None` until Redis gave them for the first time.
+    snapshot: Option<Arc<Snapshot>>,
+    /// When Redis last confirmed the snapshot.
+    confirmed: Option<Instant>,
+}
+
+impl Registry {
+    /// Follows the registry in Redis until `stop`. Returns at once: see [`Self::is_loaded`].
+    pub fn follow(redis: &Redis, peppers: Peppers, stop: CancellationToken) -> Result<Self, Error> {
+        let (publish, state) = watch::channel(State { snapshot: None, confirmed: None });
+        let follower = follow::Follower::new(redis)?;
+        tokio::spawn(follower.run(publish, stop));
+        Ok(Self { peppers: Arc::new(peppers), state })
+    }
+
+    /// A registry that holds these tenants and follows nothing: for tools and tests.
+    pub fn fixed(tenants: impl IntoIterator<Item = RegistryTenant>, peppers: Peppers) -> Self {
+        let snapshot = Snapshot::new(0, tenants);
+        // The sender is dropped: a receiver keeps the last value.
+        let (_, state) = watch::channel(State { snapshot: Some(Arc::new(snapshot)), confirmed: Some(Instant::now()) });
+        Self { peppers: Arc::new(peppers), state }
+    }
+
+    /// Whether the tenants are known.
+    pub fn is_loaded(&self) -> bool {
+        self.state.borrow().snapshot.is_some()
+    }
+
+    /// Waits until the tenants are known, or for ever if nothing follows Redis any more.
+    pub async fn loaded(&self) {
+        let mut state = self.state.clone();
+        if state.wait_for(|state| state.snapshot.is_some()).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// How long ago Redis last confirmed what we hold. Normally below two seconds.
+    ///
+    /// While Redis is away, the last known tenants stay in force: nobody can revoke a key in a
+    /// registry that can't be written either, and reading must go on.
+    pub fn age(&self) -> Option<Duration> {
+        self.state.borrow().confirmed.map(|at| at.elapsed())
+    }
+
+    /// The tenant of this name, in whatever state: what is queued is stored even while it leaves.
+    pub fn tenant(&self, name: &TenantName) -> Option<Arc<Tenant>> {
+        self.snapshot()?.tenants.get(name).cloned()
+    }
+
+    /// Every tenant, in whatever state, ordered by name.
+    pub fn tenants(&self) -> Vec<Arc<Tenant>> {
+        let mut tenants: Vec<_> =
+            self.snapshot().map(|snapshot| snapshot.tenants.values().cloned().collect()).unwrap_or_default();
+        tenants.sort_by(|a: &Arc<Tenant>, b| a.name().cmp(b.name()));
+        tenants
+    }
+
+    /// The peppers that keys and receipts are checked under.
+    pub fn peppers(&self) -> &Peppers {
+        &self.peppers
+    }
+
+    fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.state.borrow().snapshot.clone()
+    }
+}

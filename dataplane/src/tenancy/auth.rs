@@ -1,0 +1,207 @@
+//! From a request's headers to its [`Caller`], and every way that can fail as a stable code.
+
+use std::sync::Arc;
+
+use axum::http::header::{AUTHORIZATION, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use crds::apikey::ApiKey;
+use crds::registry::TenantState;
+use crds::tenant::Scope;
+use runtime::http::refusal;
+
+use super::{Registry, Tenant};
+
+/// Headers that other systems choose a tenant by. Here they may only agree with the key.
+const TENANT_HEADERS: [&str; 2] = ["x-scope-orgid", "x-tenant"];
+
+/// Who sent a request.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The tenant of the key.
+    pub tenant: Arc<Tenant>,
+    /// Public part of the key.
+    pub key_id: String,
+    /// What the key may do.
+    pub scopes: Vec<Scope>,
+}
+
+/// Why a request has no caller, or its caller may not do this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// No key came with the request.
+    #[error("send the API key as `Authorization: Bearer <key>` or `X-API-Key: <key>`")]
+    Missing,
+    /// No such key, a wrong secret, a revoked key, or a tenant that is leaving.
+    #[error("the API key is not valid")]
+    Invalid,
+    /// The key is valid but lacks the scope.
+    #[error("the API key lacks the scope `{0:?}`")]
+    ScopeMissing(Scope),
+    /// The tenant may read but not send.
+    #[error("the tenant is suspended: nothing new is accepted")]
+    Suspended,
+    /// A header or field names a tenant that the key does not belong to.
+    #[error("the request names a tenant that the API key does not belong to; leave the name out")]
+    TenantMismatch,
+    /// The registry has not been read yet.
+    #[error("the tenant registry can't be read right now; try again")]
+    NotLoaded,
+}
+
+impl AuthError {
+    /// The status and the stable code.
+    pub fn code(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Missing => (StatusCode::UNAUTHORIZED, "missing_api_key"),
+            Self::Invalid => (StatusCode::UNAUTHORIZED, "invalid_api_key"),
+            Self::ScopeMissing(_) => (StatusCode::FORBIDDEN, "scope_missing"),
+            Self::Suspended => (StatusCode::FORBIDDEN, "tenant_suspended"),
+            Self::TenantMismatch => (StatusCode::FORBIDDEN, "tenant_mismatch"),
+            Self::NotLoaded => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+        }
+    }
+}
+
+impl IntoResponse for AuthError {
+    fn into_response(self) -> Response {
+        let (status, code) = self.code();
+        let mut response = refusal(status, code, self.to_string());
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl Registry {
+    /// The caller of a request that needs `scope`: the one call that every handler makes first.
+    pub fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, AuthError> {
+        let caller = self.authenticate(headers)?;
+        caller.require(scope)?;
+        Ok(caller)
+    }
+
+    /// The caller of a request, whatever it may do.
+    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
+        let caller = self.authenticate_key(key_of(headers)?)?;
+        for name in TENANT_HEADERS {
+            for value in headers.get_all(name) {
+                caller.confirm_tenant(value.as_bytes())?;
+            }
+        }
+        Ok(caller)
+    }
+
+    /// The caller of a key that came by another way than a header. An unknown key costs the same
+    /// as a wrong secret: one HMAC and one comparison.
+    pub fn authenticate_key(&self, key: &str) -> Result<Caller, AuthError> {
+        let key = ApiKey::parse(key).map_err(|_| AuthError::Invalid)?;
+        let snapshot = self.snapshot().ok_or(AuthError::NotLoaded)?;
+        let known = snapshot.keys.get(key.id());
+        let pepper = known.and_then(|known| self.peppers.get(&known.key.pepper_id));
+        let (Some(known), Some(pepper)) = (known, pepper) else {
+            let _: bool = key.matches(self.peppers.newest(), &[0; 32]);
+            return Err(AuthError::Invalid);
+        };
+        if !key.matches(pepper, &known.key.digest) || known.tenant.registered.state == TenantState::Deleting {
+            return Err(AuthError::Invalid);
+        }
+        Ok(Caller { tenant: Arc::clone(&known.tenant), key_id: known.key.id.clone(), scopes: known.key.scopes.clone() })
+    }
+}
+
+impl Caller {
+    /// Refuses unless the key has the scope and the tenant is in a state to use it.
+    pub fn require(&self, scope: Scope) -> Result<(), AuthError> {
+        if !self.scopes.contains(&scope) {
+            return Err(AuthError::ScopeMissing(scope));
+        }
+        if scope == Scope::Ingest && self.tenant.registered.state == TenantState::Suspended {
+            return Err(AuthError::Suspended);
+        }
+        Ok(())
+    }
+
+    /// Refuses a tenant named by the request that is not the key's.
+    pub fn confirm_tenant(&self, named: &[u8]) -> Result<(), AuthError> {
+        if named == self.tenant.name().as_str().as_bytes() { Ok(()) } else { Err(AuthError::TenantMismatch) }
+    }
+}
+
+/// The key in the headers: a bearer token, else `X-API-Key`.
+fn key_of(headers: &HeaderMap) -> Result<&str, AuthError> {
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| {
+        let (scheme, key) = value.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+    });
+    match (bearer, headers.get("x-api-key")) {
+        (Some(key), _) => Ok(key),
+        (None, Some(key)) => key.to_str().map(str::trim).map_err(|_| AuthError::Invalid),
+        (None, None) => Err(AuthError::Missing),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Peppers;
+    use super::super::snapshot::tests::{pepper, tenant};
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_request_is_admitted_or_refused_with_its_code() {
+        let (good, reader, leaving, resting) =
+            (ApiKey::generate(), ApiKey::generate(), ApiKey::generate(), ApiKey::generate());
+        let mut gone = tenant("gone", &[(&leaving, &[Scope::Ingest])]);
+        gone.state = TenantState::Deleting;
+        let mut suspended = tenant("resting", &[(&resting, &[Scope::Ingest, Scope::Query])]);
+        suspended.state = TenantState::Suspended;
+        let acme = tenant("acme", &[(&good, &[Scope::Ingest]), (&reader, &[Scope::Query])]);
+        let registry = Registry::fixed([acme, gone, suspended], Peppers::new([pepper()]).unwrap());
+
+        let key = good.to_string();
+        let bearer = format!("Bearer {key}");
+        let wrong = format!("lh_{}_{}", good.id(), "x".repeat(43));
+        let unknown = ApiKey::generate().to_string();
+        let (reader, leaving, resting) = (reader.to_string(), leaving.to_string(), resting.to_string());
+        type Case<'a> = (&'a [(&'static str, &'a str)], Result<&'a str, &'a str>);
+        let cases: &[Case<'_>] = &[
+            (&[("authorization", &bearer)], Ok("acme")),
+            (&[("authorization", &bearer.replace("Bearer", "bearer"))], Ok("acme")),
+            (&[("x-api-key", &key)], Ok("acme")),
+            (&[("authorization", "Basic abc"), ("x-api-key", &key)], Ok("acme")),
+            (&[("authorization", &bearer), ("x-api-key", "other")], Ok("acme")),
+            (&[("x-api-key", &key), ("x-scope-orgid", "acme")], Ok("acme")),
+            (&[("x-api-key", &key), ("x-scope-orgid", "globex")], Err("tenant_mismatch")),
+            (&[("x-api-key", &key), ("x-tenant", "Acme")], Err("tenant_mismatch")),
+            (&[("x-api-key", &key), ("x-tenant", "")], Err("tenant_mismatch")),
+            (&[], Err("missing_api_key")),
+            (&[("authorization", "Basic abc")], Err("missing_api_key")),
+            (&[("x-api-key", "")], Err("invalid_api_key")),
+            (&[("x-api-key", "nonsense")], Err("invalid_api_key")),
+            (&[("x-api-key", &wrong)], Err("invalid_api_key")),
+            (&[("x-api-key", &unknown)], Err("invalid_api_key")),
+            (&[("x-api-key", &leaving)], Err("invalid_api_key")),
+            (&[("x-api-key", &reader)], Err("scope_missing")),
+            (&[("x-api-key", &resting)], Err("tenant_suspended")),
+        ];
+        for (sent, expected) in cases {
+            let admitted = registry.admit(&headers(sent), Scope::Ingest);
+            let admitted = admitted.as_ref().map(|caller| caller.tenant.name().as_str()).map_err(|e| e.code().1);
+            assert_eq!(admitted, *expected, "{sent:?}");
+        }
+        assert!(registry.admit(&headers(&[("x-api-key", &resting)]), Scope::Query).is_ok(), "suspended: reads");
+    }
+
+    #[test]
+    fn a_key_under_a_pepper_that_is_not_mounted_is_refused() {
+        let key = ApiKey::generate();
+        let other = crds::apikey::Pepper { id: "p9".into(), bytes: vec![7; 32] };
+        let registry = Registry::fixed([tenant("acme", &[(&key, &[Scope::Ingest])])], Peppers::new([other]).unwrap());
+        assert_eq!(registry.authenticate_key(&key.to_string()).unwrap_err(), AuthError::Invalid);
+    }
+}

@@ -1,0 +1,259 @@
+//! Keeps the registry current: a full load, then the change stream, and the epoch each second.
+//!
+//! The stream makes a change known at once; the epoch makes it known even if its announcement was
+//! lost. Any disagreement between the two leads to a full load.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use crds::TenantName;
+use crds::names::{REGISTRY_CHANGES, REGISTRY_EPOCH, REGISTRY_TENANTS};
+use crds::registry::{REGISTRY_VERSION, RegistryTenant};
+use redis::aio::ConnectionManager;
+use runtime::logging::chain;
+use runtime::stores::Redis;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::snapshot::{Load, Snapshot, load};
+use super::{Error, State};
+
+/// Longest wait for a change before the epoch is compared: a revocation whose announcement was
+/// lost holds after this, one round-trip and one load, well within the 5 s promised.
+const POLL: Duration = Duration::from_secs(1);
+/// Changes read at once; more follow at once.
+const CHANGES_AT_ONCE: usize = 256;
+/// How long the operator may take to project a lost registry anew: a resync of 10,000 tenants.
+const REBUILD_TIME: Duration = Duration::from_secs(60);
+
+/// Settings of whoever checks keys.
+#[derive(Args, Clone, Debug)]
+pub struct RegistrySettings {
+    /// Folder with one file for each pepper; a file's name is the pepper's id.
+    #[arg(long, env = "LOGGERHUB_PEPPERS")]
+    pub peppers: PathBuf,
+}
+
+/// One entry of the change stream: its id and its fields.
+type Change = (String, HashMap<String, String>);
+
+/// Reads Redis and publishes what it knows.
+pub(super) struct Follower {
+    connection: ConnectionManager,
+    held: Option<Arc<Snapshot>>,
+    /// The last change seen.
+    cursor: String,
+    /// Set while Redis is being filled anew: until then a load takes nothing away.
+    rebuilding_until: Option<Instant>,
+}
+
+impl Follower {
+    pub(super) fn new(redis: &Redis) -> Result<Self, Error> {
+        let connection = redis.blocking_connection(POLL)?;
+        Ok(Self { connection, held: None, cursor: "0".to_owned(), rebuilding_until: None })
+    }
+
+    pub(super) async fn run(mut self, publish: watch::Sender<State>, stop: CancellationToken) {
+        let mut failing = false;
+        loop {
+            let step = tokio::select! {
+                step = self.step() => step,
+                () = stop.cancelled() => return,
+            };
+            let pause = match step {
+                Ok(true) => {
+                    publish.send_replace(State { snapshot: self.held.clone(), confirmed: Some(Instant::now()) });
+                    if std::mem::take(&mut failing) {
+                        tracing::info!("the tenant registry answers again");
+                    }
+                    continue;
+                }
+                Ok(false) if failing => POLL,
+                Ok(false) => {
+                    tracing::warn!("Redis holds no tenant registry: waiting for the operator to project it");
+                    POLL
+                }
+                Err(error) => {
+                    if !failing {
+                        tracing::warn!(error = chain(&error), "can't follow the tenant registry");
+                    }
+                    POLL
+                }
+            };
+            failing = true;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Waits for changes or for the next poll. `false`: Redis holds no registry.
+    async fn step(&mut self) -> Result<bool, Error> {
+        let Some(held) = self.held.clone() else { return self.load().await };
+        let changes = self.changes().await?;
+        let names = named(&changes);
+        let (epoch, documents) = self.documents(&names).await?;
+        let Some(epoch_after) = epoch_after(held.epoch, &changes) else { return self.load().await };
+        let rebuilt = self.rebuilding_until.is_some_and(|until| until <= Instant::now());
+        if rebuilt || (changes.is_empty() && epoch != Some(held.epoch)) {
+            return self.load().await;
+        }
+        if let Some((id, _)) = changes.last() {
+            self.cursor.clone_from(id);
+            let mut next = Snapshot::clone(&held);
+            next.epoch = epoch_after;
+            for (name, document) in names.iter().zip(documents) {
+                match document.and_then(|document| read(name, &document)) {
+                    Some(tenant) => next.put(tenant),
+                    None => next.remove_named(name),
+                }
+            }
+            self.held = Some(Arc::new(next));
+        }
+        Ok(true)
+    }
+
+    /// What the stream announced since the cursor; empty after [`POLL`] without any.
+    async fn changes(&mut self) -> Result<Vec<Change>, Error> {
+        let read: Option<Vec<(String, Vec<Change>)>> = redis::cmd("XREAD")
+            .arg("BLOCK")
+            .arg(POLL.as_millis() as u64)
+            .arg("COUNT")
+            .arg(CHANGES_AT_ONCE)
+            .arg("STREAMS")
+            .arg(REGISTRY_CHANGES)
+            .arg(&self.cursor)
+            .query_async(&mut self.connection)
+            .await?;
+        Ok(read.unwrap_or_default().into_iter().flat_map(|(_, changes)| changes).collect())
+    }
+
+    /// The epoch and the named tenants' documents, at one moment.
+    async fn documents(&mut self, names: &[String]) -> Result<(Option<u64>, Vec<Option<Vec<u8>>>), Error> {
+        if names.is_empty() {
+            return Ok((redis::cmd("GET").arg(REGISTRY_EPOCH).query_async(&mut self.connection).await?, Vec::new()));
+        }
+        let mut pipe = redis::pipe();
+        pipe.atomic().cmd("GET").arg(REGISTRY_EPOCH).cmd("HMGET").arg(REGISTRY_TENANTS).arg(names);
+        Ok(pipe.query_async(&mut self.connection).await?)
+    }
+
+    /// Reads everything, at one moment.
+    async fn load(&mut self) -> Result<bool, Error> {
+        type Everything = (Option<u64>, HashMap<String, Vec<u8>>, Vec<Change>);
+        let (found, documents, last): Everything = redis::pipe()
+            .atomic()
+            .cmd("GET")
+            .arg(REGISTRY_EPOCH)
+            .cmd("HGETALL")
+            .arg(REGISTRY_TENANTS)
+            .cmd("XREVRANGE")
+            .arg(REGISTRY_CHANGES)
+            .arg(&["+", "-", "COUNT", "1"])
+            .query_async(&mut self.connection)
+            .await?;
+        let tenants = documents.iter().filter_map(|(name, document)| read(name, document));
+        let rebuilding = self.rebuilding_until.is_some_and(|until| Instant::now() < until);
+        let held = self.held.as_deref();
+        let next = match (load(held.map(|held| held.epoch), found, rebuilding), held) {
+            (Load::Keep, _) => return Ok(false),
+            (Load::Merge, Some(held)) => {
+                tracing::warn!(held.epoch, found, "Redis lost the tenant registry: what is missing there stays valid");
+                self.rebuilding_until.get_or_insert_with(|| Instant::now() + REBUILD_TIME);
+                let mut merged = held.clone();
+                tenants.for_each(|tenant| merged.put(tenant));
+                merged
+            }
+            (Load::Merge | Load::Replace, _) => {
+                self.rebuilding_until = None;
+                Snapshot::new(0, tenants)
+            }
+        };
+        let epoch = found.unwrap_or_default();
+        tracing::info!(epoch, tenants = next.tenants.len(), "loaded the tenant registry");
+        self.held = Some(Arc::new(Snapshot { epoch, ..next }));
+        self.cursor = last.into_iter().next().map_or_else(|| "0".to_owned(), |(id, _)| id);
+        Ok(true)
+    }
+}
+
+/// The tenants that changes name, each once.
+fn named(changes: &[Change]) -> Vec<String> {
+    let mut names: Vec<_> = changes.iter().filter_map(|(_, fields)| fields.get("tenant").cloned()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// The epoch after these changes, if none is missing between `held` and the last of them.
+fn epoch_after(held: u64, changes: &[Change]) -> Option<u64> {
+    changes.iter().try_fold(held, |epoch, (_, fields)| {
+        let next: u64 = fields.get("epoch")?.parse().ok()?;
+        (next == epoch + 1 && fields.contains_key("tenant")).then_some(next)
+    })
+}
+
+/// A tenant's document, unless it is of a version that we don't know.
+fn read(name: &str, document: &[u8]) -> Option<RegistryTenant> {
+    match serde_json::from_slice::<RegistryTenant>(document) {
+        Ok(tenant) if tenant.version != REGISTRY_VERSION => {
+            tracing::warn!(tenant.name = name, tenant.version, "skipped a tenant of a version that is not ours");
+            None
+        }
+        Ok(tenant) if tenant.tenant.as_str() != name => {
+            tracing::warn!(tenant.name = name, "skipped a registry entry under another tenant's name");
+            None
+        }
+        Ok(tenant) => Some(tenant),
+        Err(error) => {
+            tracing::warn!(tenant.name = name, %error, "skipped a registry entry that can't be read");
+            None
+        }
+    }
+}
+
+impl Snapshot {
+    /// Forgets a tenant by a name that may not be one.
+    fn remove_named(&mut self, name: &str) {
+        if let Ok(name) = name.parse::<TenantName>() {
+            self.remove(&name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(tenant: Option<&str>, epoch: &str) -> Change {
+        let fields = [("epoch", Some(epoch)), ("tenant", tenant)];
+        let fields = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
+        ("1-0".to_owned(), fields.collect())
+    }
+
+    #[test]
+    fn a_missing_change_is_noticed() {
+        let a = |epoch| change(Some("a"), epoch);
+        for (changes, expected) in [
+            (vec![], Some(7)),
+            (vec![a("8")], Some(8)),
+            (vec![a("8"), a("9")], Some(9)),
+            (vec![a("9")], None),
+            (vec![a("8"), a("10")], None),
+            (vec![a("1")], None),
+            (vec![a("x")], None),
+            (vec![change(None, "8")], None),
+        ] {
+            assert_eq!(epoch_after(7, &changes), expected, "{changes:?}");
+        }
+    }
+
+    #[test]
+    fn each_tenant_is_read_once() {
+        assert_eq!(named(&[change(Some("b"), "1"), change(Some("a"), "2"), change(Some("b"), "3")]), ["a", "b"]);
+    }
+}

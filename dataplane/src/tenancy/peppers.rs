@@ -1,0 +1,80 @@
+//! The platform's peppers, read once from a mounted Secret: one file each, its name the pepper's id.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crds::apikey::Pepper;
+
+use super::Error;
+
+/// Fewest bytes of a pepper: 256 bits even if each byte held eight.
+const MINIMUM_BYTES: usize = 32;
+
+/// The peppers by id. It has no `Debug`, so that they cannot slip into a log.
+#[derive(Clone)]
+pub struct Peppers {
+    by_id: BTreeMap<String, Pepper>,
+    newest: Pepper,
+}
+
+impl Peppers {
+    /// Reads the folder. Hidden entries (a mounted Secret has `..data`) are passed over.
+    pub fn load(folder: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::Peppers { folder: folder.display().to_string(), source };
+        let mut peppers = Vec::new();
+        for file in std::fs::read_dir(folder).map_err(failed)? {
+            let file = file.map_err(failed)?;
+            let id = file.file_name().to_string_lossy().into_owned();
+            if id.starts_with('.') || !file.path().is_file() {
+                continue;
+            }
+            let mut bytes = std::fs::read(file.path()).map_err(failed)?;
+            while matches!(bytes.last(), Some(b'\r' | b'\n')) {
+                bytes.pop();
+            }
+            peppers.push(Pepper { id, bytes });
+        }
+        Self::new(peppers)
+            .ok_or_else(|| Error::NoPepper { folder: folder.display().to_string(), minimum: MINIMUM_BYTES })
+    }
+
+    /// These peppers; `None` if there is none, or one is too short.
+    pub fn new(peppers: impl IntoIterator<Item = Pepper>) -> Option<Self> {
+        let by_id: BTreeMap<_, _> = peppers.into_iter().map(|pepper| (pepper.id.clone(), pepper)).collect();
+        if by_id.values().any(|pepper| pepper.bytes.len() < MINIMUM_BYTES) {
+            return None;
+        }
+        let newest = by_id.last_key_value()?.1.clone();
+        Some(Self { by_id, newest })
+    }
+
+    /// The pepper of this id.
+    pub fn get(&self, id: &str) -> Option<&Pepper> {
+        self.by_id.get(id)
+    }
+
+    /// The pepper with the last id: what new receipts are signed under.
+    pub fn newest(&self) -> &Pepper {
+        &self.newest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_gives_a_pepper_for_each_file_less_its_line_end() {
+        let folder = std::env::temp_dir().join(format!("loggerhub-peppers-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("..data")).unwrap();
+        std::fs::write(folder.join("p1"), "a".repeat(43) + "\n").unwrap();
+        std::fs::write(folder.join("p2"), "b".repeat(43)).unwrap();
+        let peppers = Peppers::load(&folder).unwrap();
+        assert_eq!(peppers.get("p1").unwrap().bytes, vec![b'a'; 43]);
+        assert_eq!(peppers.newest().id, "p2");
+        std::fs::write(folder.join("p3"), "short").unwrap();
+        assert!(matches!(Peppers::load(&folder), Err(Error::NoPepper { .. })));
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(matches!(Peppers::load(&folder), Err(Error::Peppers { .. })));
+    }
+}

@@ -1,0 +1,142 @@
+//! The registry at one moment, and how a newly read one takes the place of the one we hold.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crds::TenantName;
+use crds::registry::{RegistryKey, RegistryTenant};
+
+use super::Tenant;
+
+/// Every tenant and every key at one epoch.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Snapshot {
+    pub(super) epoch: u64,
+    pub(super) tenants: HashMap<TenantName, Arc<Tenant>>,
+    pub(super) keys: HashMap<String, KnownKey>,
+}
+
+/// A key and whose it is.
+#[derive(Debug, Clone)]
+pub(super) struct KnownKey {
+    pub(super) tenant: Arc<Tenant>,
+    pub(super) key: RegistryKey,
+}
+
+/// What a full load is to do with what we hold.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Load {
+    /// Redis holds no registry: it was never projected, or it was lost. What we know stays.
+    Keep,
+    /// The registry as read is the truth.
+    Replace,
+    /// The epoch went back, so Redis lost the registry and the operator is projecting it anew,
+    /// tenant by tenant: what is not there yet stays until the next full load.
+    Merge,
+}
+
+/// Decides by the epoch alone: an empty registry with an epoch is one without tenants, an empty
+/// registry without an epoch is one that was lost.
+pub(super) fn load(held: Option<u64>, found: Option<u64>, rebuilding: bool) -> Load {
+    match (held, found) {
+        (_, None) => Load::Keep,
+        (Some(held), Some(found)) if rebuilding || found < held => Load::Merge,
+        (_, Some(_)) => Load::Replace,
+    }
+}
+
+impl Snapshot {
+    pub(super) fn new(epoch: u64, tenants: impl IntoIterator<Item = RegistryTenant>) -> Self {
+        let mut snapshot = Self { epoch, ..Self::default() };
+        for tenant in tenants {
+            snapshot.put(tenant);
+        }
+        snapshot
+    }
+
+    /// Adds a tenant, or takes its new state in place of the old.
+    pub(super) fn put(&mut self, registered: RegistryTenant) {
+        self.remove(&registered.tenant.clone());
+        let tenant = Arc::new(Tenant { registered });
+        for key in &tenant.registered.keys {
+            self.keys.insert(key.id.clone(), KnownKey { tenant: Arc::clone(&tenant), key: key.clone() });
+        }
+        self.tenants.insert(tenant.name().clone(), tenant);
+    }
+
+    /// Forgets a tenant and its keys.
+    pub(super) fn remove(&mut self, name: &TenantName) {
+        let Some(tenant) = self.tenants.remove(name) else { return };
+        for key in &tenant.registered.keys {
+            if self.keys.get(&key.id).is_some_and(|known| known.tenant.name() == name) {
+                self.keys.remove(&key.id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crds::apikey::{ApiKey, Pepper};
+    use crds::names::BucketLayout;
+    use crds::registry::{REGISTRY_VERSION, TenantState};
+    use crds::tenant::Scope;
+
+    pub(in crate::tenancy) fn pepper() -> Pepper {
+        Pepper { id: "p1".into(), bytes: vec![7; 32] }
+    }
+
+    pub(in crate::tenancy) fn tenant(name: &str, keys: &[(&ApiKey, &[Scope])]) -> RegistryTenant {
+        let tenant: TenantName = name.parse().unwrap();
+        RegistryTenant {
+            version: REGISTRY_VERSION,
+            state: TenantState::Active,
+            pipeline: crds::PipelineName::default_pipeline(),
+            plan: "standard".into(),
+            archive: tenant.archive(BucketLayout::PerTenant, "lh-"),
+            index_series: crds::names::pool_series(7, 0),
+            hot_days: 7,
+            total_days: 30,
+            keys: keys
+                .iter()
+                .map(|(key, scopes)| RegistryKey {
+                    id: key.id().to_owned(),
+                    name: "main".into(),
+                    scopes: scopes.to_vec(),
+                    digest: key.digest(&pepper()),
+                    pepper_id: "p1".into(),
+                })
+                .collect(),
+            tenant,
+        }
+    }
+
+    #[test]
+    fn the_epoch_decides_what_a_load_means() {
+        for (held, found, rebuilding, expected) in [
+            (None, None, false, Load::Keep),
+            (Some(7), None, false, Load::Keep),
+            (Some(7), None, true, Load::Keep),
+            (None, Some(1), false, Load::Replace),
+            (Some(7), Some(7), false, Load::Replace),
+            (Some(7), Some(9), false, Load::Replace),
+            (Some(7), Some(1), false, Load::Merge),
+            (Some(1), Some(3), true, Load::Merge),
+        ] {
+            assert_eq!(load(held, found, rebuilding), expected, "{held:?} {found:?} {rebuilding}");
+        }
+    }
+
+    #[test]
+    fn a_tenants_new_state_replaces_its_keys() {
+        let (old, new) = (ApiKey::generate(), ApiKey::generate());
+        let mut snapshot = Snapshot::new(1, [tenant("acme", &[(&old, &[])]), tenant("globex", &[])]);
+        snapshot.put(tenant("acme", &[(&new, &[])]));
+        assert!(!snapshot.keys.contains_key(old.id()));
+        assert_eq!(snapshot.keys[new.id()].tenant.name().as_str(), "acme");
+        snapshot.remove(&"acme".parse().unwrap());
+        assert!(snapshot.keys.is_empty());
+        assert_eq!(snapshot.tenants.len(), 1);
+    }
+}
