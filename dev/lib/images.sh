@@ -50,3 +50,18 @@ JSON
     tar -C "$work" -cf - manifest.json config.json layer.tar
     rm -rf "$work"
 }
+
+# The images of the programs as they are now. The tag is made of their content, so that a changed
+# program is a changed Deployment, and an unchanged one is not.
+images_import() {
+    local name reference other
+    for name in loggerhub loggerhub-operator; do
+        reference=docker.io/library/$name:$(image_tag "$name")
+        image_present "$reference" || program_image "$(program "$name")" "$reference" | image_import
+        for other in $(ctr_ images list -q | grep "^docker.io/library/$name:" | grep -vx "$reference"); do
+            ctr_ images rm "$other" >/dev/null
+        done
+    done
+}
+
+image_tag() { sha256sum "$(program "$1")" | cut -c1-12; }

@@ -5,6 +5,14 @@ set -euo pipefail
 LIB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 DEV=$(dirname "$LIB")
 ROOT=$(dirname "$DEV")
+
+# Settings that the environment does not name may stand in .env.
+if [ -e "$ROOT/.env" ]; then
+    while IFS='=' read -r key value; do
+        [[ ! $key =~ ^[A-Z][A-Z0-9_]*$ ]] || [ -n "${!key+set}" ] || export "$key=$value"
+    done <"$ROOT/.env"
+fi
+
 CACHE=${LOGGERHUB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/loggerhub}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 

@@ -2,12 +2,13 @@
 # would take another instance's pods for orphans and end them.
 # shellcheck shell=bash
 
-# The folders of our cgroup: one for each hierarchy of version 1, or the single one of version 2.
+# The folders of our cgroup: one for each hierarchy of version 1, or the single one of
+# version 2.
 cgroup_folders() {
     if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
         echo "/sys/fs/cgroup/$CGROUP"
     else
-        awk -v name="$CGROUP" '$3 == "cgroup" && $2 ~ "^/sys/fs/cgroup/" { print $2 "/" name }' /proc/mounts
+        awk -v name="$CGROUP" '$3 ~ "^cgroup2?$" && $2 ~ "^/sys/fs/cgroup/" { print $2 "/" name }' /proc/mounts
     fi
 }
 
@@ -17,7 +18,7 @@ cgroups_make() {
         mkdir -p "$folder"
         # A new cpuset is empty, and nothing can run in it, until it is told its parent's.
         for file in cpuset.cpus cpuset.mems; do
-            if [ -e "$folder/$file" ] && [ ! -e /sys/fs/cgroup/cgroup.controllers ]; then
+            if [ -e "$folder/$file" ] && [ -e "$folder/../$file" ]; then
                 cat "$folder/../$file" >"$folder/$file"
             fi
         done

@@ -14,7 +14,7 @@ control_plane_start() {
     start_process kube-apiserver "$bin/kube-apiserver" \
         --etcd-servers=http://127.0.0.1:2379 \
         --bind-address=0.0.0.0 --advertise-address="$NODE_IP" --secure-port=6443 \
-        --service-cluster-ip-range=$SERVICE_CIDR \
+        --service-cluster-ip-range="$SERVICE_CIDR" \
         --tls-cert-file="$PKI/apiserver.crt" --tls-private-key-file="$PKI/apiserver.key" --client-ca-file="$PKI/ca.crt" \
         --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --allow-privileged \
         --service-account-issuer=https://kubernetes.default.svc.cluster.local \
@@ -25,7 +25,7 @@ control_plane_start() {
 
     start_process kube-controller-manager "$bin/kube-controller-manager" --kubeconfig="$PKI/kube-controller-manager.kubeconfig" \
         --service-account-private-key-file="$PKI/service-accounts.key" --root-ca-file="$PKI/ca.crt" \
-        --use-service-account-credentials --allocate-node-cidrs --cluster-cidr=$POD_CIDR --leader-elect=false
+        --use-service-account-credentials --allocate-node-cidrs --cluster-cidr="$POD_CIDR" --leader-elect=false
     start_process kube-scheduler "$bin/kube-scheduler" --kubeconfig="$PKI/kube-scheduler.kubeconfig" --leader-elect=false
 }
 

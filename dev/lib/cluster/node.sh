@@ -48,6 +48,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
     runtime_type = "io.containerd.runc.v2"
 TOML
     for folder in "${NODE_PRIVATE_FOLDERS[@]}"; do mkdir -p "$folder"; done
+    # A kubelet that outlived its containerd is left in a mount namespace that no pod shares.
+    process_running containerd || stop_process kubelet
     # shellcheck disable=SC2016
     start_process containerd unshare --mount bash -c '
         for folder in "${@:2}"; do mount -t tmpfs tmpfs "$folder"; done
@@ -103,7 +105,7 @@ evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available:
 YAML
     start_process kubelet nsenter --mount="/proc/$(process_pid containerd)/ns/mnt" -- "$(kubernetes_bin)/kubelet" \
         --config="$RUN/kubelet.yaml" --kubeconfig="$PKI/kubelet.kubeconfig" --root-dir="$DATA/kubelet" \
-        --hostname-override=$NODE --node-ip="$NODE_IP"
+        --hostname-override="$NODE" --node-ip="$NODE_IP"
     await_process kubelet 60 in_net curl -fsS -m 2 http://127.0.0.1:10248/healthz
 }
 

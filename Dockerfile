@@ -1,0 +1,27 @@
+# The two images: docker build --target loggerhub . and --target loggerhub-operator .
+
+FROM rust:1.95-bookworm AS build
+RUN apt-get update && apt-get install -y --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
+COPY crds crds
+COPY dataplane dataplane
+COPY operator operator
+COPY runtime runtime
+COPY stages stages
+COPY testkit testkit
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
+    cargo build --locked --release -p loggerhub-dataplane -p loggerhub-operator && \
+    cp target/release/loggerhub target/release/loggerhub-operator /usr/local/bin/
+
+# glibc, its name resolution, CA certificates and a user; no shell.
+FROM gcr.io/distroless/cc-debian12:nonroot AS base
+USER 65532:65532
+
+FROM base AS loggerhub-operator
+COPY --from=build /usr/local/bin/loggerhub-operator /usr/local/bin/
+ENTRYPOINT ["/usr/local/bin/loggerhub-operator"]
+
+FROM base AS loggerhub
+COPY --from=build /usr/local/bin/loggerhub /usr/local/bin/
+ENTRYPOINT ["/usr/local/bin/loggerhub"]

@@ -1,0 +1,132 @@
+# LoggerHub on the cluster, installed as anyone would: Secrets with the stores' credentials, a values
+# file with their addresses, `helm upgrade --install`.
+# shellcheck shell=bash
+
+NAMESPACE=${LOGGERHUB_NAMESPACE:-loggerhub}
+
+# On an instance the stores and images are its own; otherwise the environment names them.
+install_settings() {
+    [ "${LOGGERHUB_CLUSTER:-}" != current ] || return 0
+    LOGGERHUB_IMAGE=loggerhub:$(image_tag loggerhub)
+    LOGGERHUB_OPERATOR_IMAGE=loggerhub-operator:$(image_tag loggerhub-operator)
+    LOGGERHUB_POSTGRES_HOST=$NODE_IP
+    LOGGERHUB_POSTGRES_USERNAME=$POSTGRES_USER
+    LOGGERHUB_POSTGRES_PASSWORD=$(secret postgres)
+    LOGGERHUB_REDIS_QUEUE_URL=redis://$NODE_IP:6379
+    LOGGERHUB_REDIS_QUEUE_PASSWORD=$(secret redis-queue)
+    LOGGERHUB_REDIS_CACHE_URL=redis://$NODE_IP:6380
+    LOGGERHUB_REDIS_CACHE_PASSWORD=$(secret redis-cache)
+    LOGGERHUB_S3_ENDPOINT=http://$NODE_IP:9000
+    LOGGERHUB_S3_ACCESS_KEY_ID=$S3_USER
+    LOGGERHUB_S3_SECRET_ACCESS_KEY=$(secret s3)
+    LOGGERHUB_OPENSEARCH_URL=http://$NODE_IP:9200
+}
+
+install_chart() {
+    install_settings
+    mkdir -p "$RUN"
+    install_namespace "$NAMESPACE"
+    install_secrets
+    install_values >"$RUN/values.yaml"
+    # Helm never upgrades what lies in a chart's crds folder.
+    kube apply --server-side --force-conflicts -f "$ROOT/crds"
+    helm_ upgrade --install loggerhub "$ROOT/charts/loggerhub" -n "$NAMESPACE" -f "$RUN/values.yaml" --timeout 5m
+    install_await
+}
+
+# Kubernetes says what is not ready, and why, better than Helm's own wait.
+install_await() {
+    local deployment
+    for deployment in $(kube -n "$NAMESPACE" get deployments -l app.kubernetes.io/part-of=loggerhub -o name); do
+        kube -n "$NAMESPACE" rollout status "$deployment" --timeout=180s || {
+            kube -n "$NAMESPACE" get pods
+            kube -n "$NAMESPACE" get events --field-selector type=Warning --sort-by=.lastTimestamp | tail -n 8
+            kube -n "$NAMESPACE" logs "$deployment" --all-containers --tail=10
+            return 1
+        }
+    done
+}
+
+install_namespace() {
+    kube apply --server-side -f - <<YAML
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: $1
+  labels: {pod-security.kubernetes.io/enforce: restricted}
+YAML
+}
+
+install_secrets() {
+    install_secret loggerhub-postgres username="$LOGGERHUB_POSTGRES_USERNAME" password="$LOGGERHUB_POSTGRES_PASSWORD"
+    install_secret loggerhub-redis-queue password="${LOGGERHUB_REDIS_QUEUE_PASSWORD:-}"
+    install_secret loggerhub-redis-cache password="${LOGGERHUB_REDIS_CACHE_PASSWORD:-}"
+    install_secret loggerhub-s3 accessKeyId="$LOGGERHUB_S3_ACCESS_KEY_ID" secretAccessKey="$LOGGERHUB_S3_SECRET_ACCESS_KEY"
+    if [ -n "${LOGGERHUB_OPENSEARCH_USERNAME:-}" ]; then
+        install_secret loggerhub-opensearch username="$LOGGERHUB_OPENSEARCH_USERNAME" password="${LOGGERHUB_OPENSEARCH_PASSWORD:-}"
+    fi
+    if [ -n "${LOGGERHUB_CA_BUNDLE:-}" ]; then
+        kube -n "$NAMESPACE" create configmap loggerhub-ca --from-file=ca.crt="$LOGGERHUB_CA_BUNDLE" --dry-run=client -o yaml | kube apply --server-side -f -
+    fi
+}
+
+# The values go through standard input: an argument could be read by anyone who lists processes.
+install_secret() { # NAME KEY=VALUE...
+    local name=$1 pair
+    shift
+    {
+        printf 'apiVersion: v1\nkind: Secret\nmetadata: {name: %s, namespace: %s}\nstringData:\n' "$name" "$NAMESPACE"
+        for pair; do printf '  %s: "%s"\n' "${pair%%=*}" "${pair#*=}"; done
+    } | kube apply --server-side --force-conflicts -f -
+}
+
+install_values() {
+    cat <<YAML
+image:
+  repository: ${LOGGERHUB_IMAGE%:*}
+  tag: "${LOGGERHUB_IMAGE##*:}"
+  pullPolicy: IfNotPresent
+operator:
+  image:
+    repository: ${LOGGERHUB_OPERATOR_IMAGE%:*}
+    tag: "${LOGGERHUB_OPERATOR_IMAGE##*:}"
+stores:
+  postgres:
+    host: $LOGGERHUB_POSTGRES_HOST
+    port: ${LOGGERHUB_POSTGRES_PORT:-5432}
+    sslMode: ${LOGGERHUB_POSTGRES_SSL_MODE:-prefer}
+    existingSecret: loggerhub-postgres
+  redis:
+    queue: {url: "$LOGGERHUB_REDIS_QUEUE_URL", existingSecret: loggerhub-redis-queue}
+    cache: {url: "$LOGGERHUB_REDIS_CACHE_URL", existingSecret: loggerhub-redis-cache}
+  s3:
+    endpoint: $LOGGERHUB_S3_ENDPOINT
+    region: ${LOGGERHUB_S3_REGION:-us-east-1}
+    existingSecret: loggerhub-s3
+    layout: ${LOGGERHUB_S3_LAYOUT:-PerTenant}
+    bucketPrefix: ${LOGGERHUB_S3_BUCKET_PREFIX:-lh-}
+  opensearch:
+    url: $LOGGERHUB_OPENSEARCH_URL
+    existingSecret: "${LOGGERHUB_OPENSEARCH_USERNAME:+loggerhub-opensearch}"
+${LOGGERHUB_CA_BUNDLE:+  caBundle: {existingConfigMap: loggerhub-ca}}
+archive:
+  # A demonstration wants to see an object soon; production gathers for five minutes.
+  maxAgeSeconds: 30
+YAML
+    [ "${LOGGERHUB_CLUSTER:-}" = current ] || cat <<YAML
+gateway:
+  service: {type: NodePort, nodePort: $GATEWAY_NODE_PORT}
+ingest:
+  service: {type: NodePort, nodePort: $INGEST_NODE_PORT}
+YAML
+}
+
+# The sample Tenants, and the wait until they can be used.
+samples_apply() {
+    kube apply -f "$ROOT/manifests/samples"
+    kube wait --for=condition=Ready tenant --all --timeout=60s || {
+        kube get tenants -o wide
+        kube get events -A --field-selector type=Warning | tail -n 8
+        return 1
+    }
+}
