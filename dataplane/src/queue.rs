@@ -1,3 +1,36 @@
 //! The queue: one Redis stream per pipeline and shard, group-committed, counted in events.
+//!
+//! ```text
+//!  ingest ─► Producer ─ group commit ─► XADD + counters, one MULTI a lane ─► on disk ─► 202
+//!  process ◄─ Consumer ─ own pending, left behind by the dead, new ◄─┘
+//!          └► Lanes::acknowledge ─► XACK + XDEL + counters, one script
+//! ```
+//! The backlog is known in events: counters change in the step that adds or deletes an entry.
 
 pub mod entry;
+mod consumer;
+mod lanes;
+
+pub use consumer::{Consumer, ConsumerSettings, Delivery, EntryRef};
+pub use lanes::{LaneStatus, Lanes};
+
+/// What can go wrong here.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A client can't be made.
+    #[error("connect to the queue")]
+    Store(#[from] runtime::stores::Error),
+    /// Redis doesn't answer as it should.
+    #[error("{doing}")]
+    Redis {
+        /// What we were doing.
+        doing: &'static str,
+        /// The cause.
+        source: redis::RedisError,
+    },
+}
+
+/// Names what was being done when Redis failed.
+fn redis_error(doing: &'static str) -> impl FnOnce(redis::RedisError) -> Error {
+    move |source| Error::Redis { doing, source }
+}

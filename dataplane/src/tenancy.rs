@@ -96,7 +96,8 @@ struct State {
 }
 
 impl Registry {
-    /// Follows the registry in Redis until `stop`. Returns at once: see [`Self::is_loaded`].
+    /// Follows the registry in Redis until `stop`. Returns at once: see [`Self::is_loaded`]. A
+    /// process that checks no keys gives [`Peppers::none`].
     pub fn follow(redis: &Redis, peppers: Peppers, stop: CancellationToken) -> Result<Self, Error> {
         let (publish, state) = watch::channel(State { snapshot: None, confirmed: None });
         let follower = follow::Follower::new(redis)?;

@@ -1,0 +1,339 @@
+//! Reads a pipeline's lanes for one processor: first what it left unfinished itself, then what
+//! the dead left behind, then what is new.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crds::PipelineName;
+use crds::names::{CONSUMER_GROUP, Lane};
+use redis::aio::ConnectionManager;
+use runtime::stores::Redis;
+
+use super::entry::{Entry, Fields, Undecodable, weight};
+use super::{Error, Lanes, redis_error};
+
+/// Longest wait of one read for something new; a stop is noticed after at most this.
+const BLOCK: Duration = Duration::from_secs(1);
+/// Compressed bytes that one read of all lanes aims at: about 40 MiB of raw lines.
+const READ_BYTES: usize = 8 * 1024 * 1024;
+/// Most entries read at once from one lane.
+const MAX_COUNT: usize = 256;
+/// Entries claimed at once from one lane.
+const CLAIM_COUNT: usize = 16;
+/// Longest time between two looks for entries left behind.
+const CLAIM_EVERY: Duration = Duration::from_secs(5);
+/// How often the set of orphaned pipelines is read, and gone consumers are looked for.
+const HOUSEKEEPING: Duration = Duration::from_secs(10);
+/// A consumer not heard of for this long, with nothing pending, is forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(3600);
+
+/// One entry's raw form: its id, and its fields unless it is deleted.
+type RawEntry = (String, Option<Fields>);
+
+/// Whose part a consumer takes.
+#[derive(Debug, Clone)]
+pub struct ConsumerSettings {
+    /// Pipeline whose lanes it reads.
+    pub pipeline: PipelineName,
+    /// Its name, unique among the pipeline's processors and the same after a restart: the pod's.
+    pub consumer: String,
+    /// After how long without [`Lanes::hold`] another consumer's entry counts as left behind.
+    pub claim_idle: Duration,
+}
+
+/// Where an entry is, and what it counts in its lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryRef {
+    /// Its lane.
+    pub lane: Arc<Lane>,
+    /// Its id in the stream.
+    pub id: String,
+    /// Its events, as the lane counts them.
+    pub events: u64,
+    /// Its payload bytes, as the lane counts them.
+    pub bytes: u64,
+}
+
+/// An entry handed out.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Which entry.
+    pub entry: EntryRef,
+    /// How often it was handed out, this time included. Above 1, somebody died or was too slow.
+    pub deliveries: u64,
+    /// What it holds.
+    pub content: Result<Entry, Undecodable>,
+}
+
+/// A reader of a pipeline's lanes.
+pub struct Consumer {
+    settings: ConsumerSettings,
+    connection: ConnectionManager,
+    lanes: Lanes,
+    reading: Vec<LaneReader>,
+    count: usize,
+    next_claim: Instant,
+    next_housekeeping: Instant,
+}
+
+/// Where we are in one lane.
+struct LaneReader {
+    lane: Arc<Lane>,
+    /// The last of our own pending entries that was read again; `None` once there are no more.
+    own: Option<String>,
+    /// Where the next look for entries left behind begins.
+    claim_from: String,
+}
+
+impl Consumer {
+    /// A consumer; connects at its first read.
+    pub fn new(redis: &Redis, settings: ConsumerSettings) -> Result<Self, Error> {
+        let now = Instant::now();
+        Ok(Self {
+            settings,
+            connection: redis.blocking_connection(BLOCK)?,
+            lanes: Lanes::new(redis)?,
+            reading: Vec::new(),
+            count: 8,
+            next_claim: now,
+            next_housekeeping: now,
+        })
+    }
+
+    /// What is next; empty after about a second without anything.
+    ///
+    /// Not cancel-safe: what a dropped read took out comes back only by a claim. Look at the stop
+    /// signal between two reads.
+    pub async fn read(&mut self) -> Result<Vec<Delivery>, Error> {
+        let read = self.read_once().await;
+        if let Err(Error::Redis { source, .. }) = &read
+            && source.code() == Some("NOGROUP")
+        {
+            // Redis lost its data, or the stream is new: the groups are made before the next read.
+            self.reading.clear();
+            self.next_housekeeping = Instant::now();
+            return Ok(Vec::new());
+        }
+        read
+    }
+
+    /// Leaves the group at a graceful stop. Where something is still pending, the name stays, so
+    /// that it can be claimed; `false` then.
+    pub async fn leave(self) -> Result<bool, Error> {
+        let mut left = true;
+        for reader in &self.reading {
+            left &= self.lanes.leave(&reader.lane, &self.settings.consumer).await?;
+        }
+        Ok(left)
+    }
+
+    async fn read_once(&mut self) -> Result<Vec<Delivery>, Error> {
+        if Instant::now() >= self.next_housekeeping {
+            self.housekeeping().await?;
+            self.next_housekeeping = Instant::now() + HOUSEKEEPING;
+        }
+        let catching_up = self.reading.iter().any(|reader| reader.own.is_some());
+        if !catching_up && Instant::now() >= self.next_claim {
+            let claimed = self.claim().await?;
+            if !claimed.is_empty() {
+                return self.deliver(claimed, true).await;
+            }
+            self.next_claim = Instant::now() + self.settings.claim_idle.min(CLAIM_EVERY);
+        }
+        let read = self.read_group(catching_up).await?;
+        self.deliver(read, catching_up).await
+    }
+
+    /// Makes missing groups, takes up lanes of orphaned pipelines, forgets consumers long gone.
+    async fn housekeeping(&mut self) -> Result<(), Error> {
+        let mut lanes: Vec<Lane> = self.settings.pipeline.lanes().collect();
+        let mut groups = redis::pipe();
+        for lane in &lanes {
+            let create = groups.cmd("XGROUP").arg("CREATE").arg(lane.stream());
+            create.arg(CONSUMER_GROUP).arg("0").arg("MKSTREAM");
+        }
+        if self.settings.pipeline == PipelineName::default_pipeline() {
+            let orphaned = self.lanes.orphaned_pipelines().await?;
+            // Not made if absent: nobody writes to the lanes of a pipeline that is gone.
+            lanes.extend(self.existing(&orphaned).await?);
+        }
+        let made: Vec<redis::RedisResult<()>> = groups
+            .ignore_errors()
+            .query_async(&mut self.connection)
+            .await
+            .map_err(redis_error("make consumer groups"))?;
+        if let Some(source) = made.into_iter().filter_map(Result::err).find(|e| e.code() != Some("BUSYGROUP")) {
+            return Err(Error::Redis { doing: "make consumer groups", source });
+        }
+        self.reading.retain(|reader| lanes.contains(&reader.lane));
+        for lane in lanes {
+            if self.reading.iter().all(|reader| *reader.lane != lane) {
+                self.reading.push(LaneReader {
+                    lane: Arc::new(lane),
+                    own: Some("0".to_owned()),
+                    claim_from: "0-0".to_owned(),
+                });
+            }
+        }
+        self.forget_gone().await
+    }
+
+    /// The lanes of these pipelines that have a group of processors.
+    async fn existing(&mut self, pipelines: &[PipelineName]) -> Result<Vec<Lane>, Error> {
+        let lanes: Vec<Lane> = pipelines.iter().flat_map(PipelineName::lanes).collect();
+        if lanes.is_empty() {
+            return Ok(lanes);
+        }
+        let mut pipe = redis::pipe();
+        for lane in &lanes {
+            // Without MKSTREAM: an error where there is no stream.
+            pipe.cmd("XGROUP").arg("CREATE").arg(lane.stream()).arg(CONSUMER_GROUP).arg("0");
+        }
+        let made: Vec<redis::RedisResult<()>> =
+            pipe.ignore_errors().query_async(&mut self.connection).await.map_err(redis_error("join orphaned lanes"))?;
+        let there = |made: redis::RedisResult<()>| made.map_or_else(|e| e.code() == Some("BUSYGROUP"), |()| true);
+        Ok(lanes.into_iter().zip(made).filter_map(|(lane, made)| there(made).then_some(lane)).collect())
+    }
+
+    async fn forget_gone(&mut self) -> Result<(), Error> {
+        type Seen = std::collections::HashMap<String, redis::Value>;
+        for reader in &self.reading {
+            let consumers: Vec<Seen> = redis::cmd("XINFO")
+                .arg("CONSUMERS")
+                .arg(reader.lane.stream())
+                .arg(CONSUMER_GROUP)
+                .query_async(&mut self.connection)
+                .await
+                .map_err(redis_error("list consumers"))?;
+            for seen in consumers {
+                let idle = seen.get("idle").cloned().and_then(|idle| redis::from_redis_value::<u64>(idle).ok());
+                let name = seen.get("name").cloned().and_then(|name| redis::from_redis_value::<String>(name).ok());
+                if let (Some(idle), Some(name)) = (idle, name)
+                    && Duration::from_millis(idle) > FORGET_AFTER
+                {
+                    self.lanes.leave(&reader.lane, &name).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over what other consumers, or this one, have not held for `claim_idle`.
+    async fn claim(&mut self) -> Result<Vec<(Arc<Lane>, RawEntry)>, Error> {
+        let mut pipe = redis::pipe();
+        for reader in &self.reading {
+            pipe.cmd("XAUTOCLAIM").arg(reader.lane.stream()).arg(CONSUMER_GROUP).arg(&self.settings.consumer);
+            pipe.arg(self.settings.claim_idle.as_millis() as u64).arg(&reader.claim_from).arg("COUNT").arg(CLAIM_COUNT);
+        }
+        type Claimed = (String, Vec<RawEntry>, redis::Value);
+        let replies: Vec<Claimed> =
+            pipe.query_async(&mut self.connection).await.map_err(redis_error("claim entries left behind"))?;
+        let mut claimed = Vec::new();
+        for (reader, (next, entries, _deleted)) in self.reading.iter_mut().zip(replies) {
+            reader.claim_from = next;
+            claimed.extend(entries.into_iter().map(|entry| (Arc::clone(&reader.lane), entry)));
+        }
+        Ok(claimed)
+    }
+
+    /// One XREADGROUP over all lanes: our own pending entries where there may be some, else new ones.
+    async fn read_group(&mut self, catching_up: bool) -> Result<Vec<(Arc<Lane>, RawEntry)>, Error> {
+        let mut command = redis::cmd("XREADGROUP");
+        command.arg("GROUP").arg(CONSUMER_GROUP).arg(&self.settings.consumer).arg("COUNT").arg(self.count);
+        if !catching_up {
+            command.arg("BLOCK").arg(BLOCK.as_millis() as u64);
+        }
+        command.arg("STREAMS");
+        for reader in &self.reading {
+            command.arg(reader.lane.stream());
+        }
+        for reader in &self.reading {
+            command.arg(reader.own.as_deref().unwrap_or(">"));
+        }
+        let reply: Option<Vec<(String, Vec<RawEntry>)>> =
+            command.query_async(&mut self.connection).await.map_err(redis_error("read the lanes"))?;
+        let mut streams: std::collections::HashMap<_, _> = reply.unwrap_or_default().into_iter().collect();
+        let mut read = Vec::new();
+        for reader in &mut self.reading {
+            let entries = streams.remove(&reader.lane.stream()).unwrap_or_default();
+            if reader.own.is_some() {
+                reader.own = entries.last().map(|(id, _)| id.clone());
+            }
+            read.extend(entries.into_iter().map(|entry| (Arc::clone(&reader.lane), entry)));
+        }
+        Ok(read)
+    }
+
+    /// Decodes entries; looks up how often they were handed out if that may be more than once.
+    async fn deliver(&mut self, read: Vec<(Arc<Lane>, RawEntry)>, again: bool) -> Result<Vec<Delivery>, Error> {
+        if read.is_empty() {
+            return Ok(Vec::new());
+        }
+        let deliveries = if again { self.deliveries(&read).await? } else { vec![1; read.len()] };
+        let mut gone = Vec::new();
+        let mut raw = Vec::new();
+        for ((lane, (id, fields)), deliveries) in read.into_iter().zip(deliveries) {
+            let Some(fields) = fields else {
+                // Deleted while it was pending: only the group still remembers it.
+                gone.push(EntryRef { lane, id, events: 0, bytes: 0 });
+                continue;
+            };
+            let (events, bytes) = weight(&fields);
+            raw.push((EntryRef { lane, id, events, bytes }, deliveries, fields));
+        }
+        self.lanes.acknowledge(&gone).await?;
+        let bytes: u64 = raw.iter().map(|(entry, ..)| entry.bytes).sum();
+        self.count = next_count(self.count, self.reading.len(), raw.len(), bytes as usize);
+        let decode = move || {
+            raw.into_iter()
+                .map(|(entry, deliveries, fields)| Delivery { entry, deliveries, content: Entry::decode(fields) })
+                .collect()
+        };
+        // Decompression of megabytes stays off the threads that serve everything else.
+        Ok(match tokio::task::spawn_blocking(decode).await {
+            Ok(delivered) => delivered,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        })
+    }
+
+    async fn deliveries(&mut self, read: &[(Arc<Lane>, RawEntry)]) -> Result<Vec<u64>, Error> {
+        let mut pipe = redis::pipe();
+        for (lane, (id, _)) in read {
+            pipe.cmd("XPENDING").arg(lane.stream()).arg(CONSUMER_GROUP).arg(id).arg(id).arg(1);
+        }
+        let pending: Vec<Vec<(String, String, u64, u64)>> =
+            pipe.query_async(&mut self.connection).await.map_err(redis_error("read delivery counts"))?;
+        Ok(pending.into_iter().map(|entry| entry.first().map_or(1, |(.., deliveries)| *deliveries)).collect())
+    }
+}
+
+/// Entries to ask each of `lanes` for next time, so that a read stays near [`READ_BYTES`] even if
+/// all of them are full. Grows at most fourfold at a time: the next entries may be larger.
+fn next_count(count: usize, lanes: usize, entries: usize, bytes: usize) -> usize {
+    if entries == 0 {
+        return count;
+    }
+    let fitting = READ_BYTES / (bytes / entries).max(1) / lanes.max(1);
+    fitting.clamp(1, MAX_COUNT).min(count * 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_count_follows_the_entries_sizes() {
+        let kib = 1024;
+        for (count, entries, bytes, expected) in [
+            (8, 0, 0, 8),
+            (8, 8, 8 * 100, 32),
+            (32, 100, 100 * 100, 128),
+            (128, 100, 100 * 100, MAX_COUNT),
+            (128, 10, 10 * 112 * kib, 9),
+            (128, 1, 20 * 1024 * kib, 1),
+            (1, 1, 100, 4),
+        ] {
+            assert_eq!(next_count(count, 8, entries, bytes), expected, "{count} {entries} {bytes}");
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! What is done to entries and lanes besides reading them: acknowledge, hold, quarantine, leave,
+//! count. Each is one script a lane, so that stream and counters never disagree.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crds::PipelineName;
+use crds::names::{CONSUMER_GROUP, Lane, ORPHANED_PIPELINES};
+use redis::Script;
+use redis::aio::ConnectionManager;
+use runtime::stores::Redis;
+use serde::Serialize;
+
+use super::consumer::EntryRef;
+use super::entry::Undecodable;
+use super::{Error, redis_error};
+
+/// Entries kept in a lane's quarantine. They are nobody's: no tenant could be made out.
+const QUARANTINED_ENTRIES: usize = 1_000;
+/// Fields kept of a quarantined entry; ours have six, and a script takes a few thousand arguments.
+const QUARANTINED_FIELDS: usize = 32;
+
+/// Takes a deleted entry off the counters. An empty stream has no backlog, so a counter that
+/// something else spoiled heals there.
+///
+/// The scripts delete before they count: Redis at its memory limit refuses to count as the first
+/// write of a script, but not as a later one.
+const SETTLE: &str = r"
+local function settle(events, bytes)
+    if redis.call('XLEN', KEYS[1]) == 0 then
+        redis.call('SET', KEYS[2], 0)
+        redis.call('SET', KEYS[3], 0)
+        return
+    end
+    if redis.call('DECRBY', KEYS[2], events) < 0 then redis.call('SET', KEYS[2], 0) end
+    if redis.call('DECRBY', KEYS[3], bytes) < 0 then redis.call('SET', KEYS[3], 0) end
+end
+";
+
+/// KEYS stream, events, bytes; ARGV group, then id, events, bytes of each entry.
+const ACKNOWLEDGE: &str = r"
+local deleted, events, bytes = 0, 0, 0
+for i = 2, #ARGV, 3 do
+    redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
+    if redis.call('XDEL', KEYS[1], ARGV[i]) == 1 then
+        deleted = deleted + 1
+        events = events + tonumber(ARGV[i + 1])
+        bytes = bytes + tonumber(ARGV[i + 2])
+    end
+end
+if deleted > 0 then settle(events, bytes) end
+return deleted
+";
+
+/// KEYS stream, events, bytes, quarantine; ARGV group, id, events, bytes, most entries, then the
+/// fields to keep.
+const QUARANTINE: &str = r"
+redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
+if redis.call('XDEL', KEYS[1], ARGV[2]) == 0 then return 0 end
+settle(ARGV[3], ARGV[4])
+redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[5], '*', unpack(ARGV, 6))
+return 1
+";
+
+/// KEYS stream; ARGV group, consumer, then ids. Begins the idle time of what is still ours anew,
+/// and gives back how many are.
+const HOLD: &str = r"
+local held = 0
+for i = 3, #ARGV do
+    if #redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2]) == 1 then
+        redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'JUSTID')
+        held = held + 1
+    end
+end
+return held
+";
+
+/// KEYS stream; ARGV group, consumer. Removes a consumer unless something is pending with it:
+/// Redis would forget that with it.
+const LEAVE: &str = r"
+if redis.call('EXISTS', KEYS[1]) == 0 then return 1 end
+if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) > 0 then return 0 end
+redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+return 1
+";
+
+/// KEYS stream, events, bytes; ARGV group. In a script so that the first entry's payload stays
+/// in Redis.
+const STATUS: &str = r"
+if redis.call('EXISTS', KEYS[1]) == 0 then return false end
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)
+local last, groups = '0-0', 0
+local stream = redis.call('XINFO', 'STREAM', KEYS[1])
+for i = 1, #stream, 2 do
+    if stream[i] == 'last-generated-id' then last = stream[i + 1] end
+    if stream[i] == 'groups' then groups = stream[i + 1] end
+end
+local pending, consumers = 0, 0
+for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    local of = {}
+    for i = 1, #group, 2 do of[group[i]] = group[i + 1] end
+    if of['name'] == ARGV[1] then pending, consumers = of['pending'], of['consumers'] end
+end
+return {
+    tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(redis.call('GET', KEYS[3]) or '0'),
+    redis.call('XLEN', KEYS[1]), pending, groups, consumers, last, first[1] and first[1][1] or '',
+}
+";
+
+/// One lane as `/queue/status` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LaneStatus {
+    /// Pipeline that the lane belongs to.
+    pub name: PipelineName,
+    /// Redis key of the stream.
+    pub stream: String,
+    /// Events in the stream, handed out or not: the backlog.
+    pub events: u64,
+    /// Payload bytes in the stream.
+    pub bytes: u64,
+    /// Entries in the stream.
+    pub entries: u64,
+    /// Entries handed out and not yet acknowledged.
+    pub pending: u64,
+    /// Consumer groups.
+    pub groups: u64,
+    /// Consumers of the processors' group.
+    pub consumers: u64,
+    /// Id of the last entry ever added.
+    pub last_id: String,
+    /// Age of the oldest entry; 0 if there is none.
+    pub oldest_age_seconds: u64,
+}
+
+/// The lanes' scripts on one connection. Cheap to clone: every worker has one.
+#[derive(Clone)]
+pub struct Lanes {
+    connection: ConnectionManager,
+    scripts: Arc<Scripts>,
+}
+
+struct Scripts {
+    acknowledge: Script,
+    quarantine: Script,
+    hold: Script,
+    leave: Script,
+    status: Script,
+}
+
+impl Lanes {
+    /// The lanes of the queue's Redis.
+    pub fn new(redis: &Redis) -> Result<Self, Error> {
+        let scripts = Scripts {
+            acknowledge: Script::new(&[SETTLE, ACKNOWLEDGE].concat()),
+            quarantine: Script::new(&[SETTLE, QUARANTINE].concat()),
+            hold: Script::new(HOLD),
+            leave: Script::new(LEAVE),
+            status: Script::new(STATUS),
+        };
+        Ok(Self { connection: redis.connection()?, scripts: Arc::new(scripts) })
+    }
+
+    /// Deletes entries whose effect is stored. Doing it twice is doing it once: gives back how
+    /// many were still there.
+    pub async fn acknowledge(&self, entries: &[EntryRef]) -> Result<u64, Error> {
+        let mut deleted = 0;
+        for (lane, entries) in by_lane(entries) {
+            let mut call = self.scripts.acknowledge.prepare_invoke();
+            call.key(lane.stream()).key(lane.events_counter()).key(lane.bytes_counter()).arg(CONSUMER_GROUP);
+            for entry in entries {
+                call.arg(&entry.id).arg(entry.events).arg(entry.bytes);
+            }
+            let done: u64 =
+                call.invoke_async(&mut self.connection.clone()).await.map_err(redis_error("acknowledge entries"))?;
+            deleted += done;
+        }
+        Ok(deleted)
+    }
+
+    /// Says that `consumer` still works on these entries, so that nobody claims them. Gives back
+    /// how many are still its own.
+    pub async fn hold(&self, consumer: &str, entries: &[EntryRef]) -> Result<u64, Error> {
+        let mut held = 0;
+        for (lane, entries) in by_lane(entries) {
+            let mut call = self.scripts.hold.prepare_invoke();
+            call.key(lane.stream()).arg(CONSUMER_GROUP).arg(consumer);
+            for entry in entries {
+                call.arg(&entry.id);
+            }
+            let still: u64 =
+                call.invoke_async(&mut self.connection.clone()).await.map_err(redis_error("hold entries"))?;
+            held += still;
+        }
+        Ok(held)
+    }
+
+    /// Moves an entry that belongs to nobody out of the way, with the reason. `false` if it was
+    /// gone already.
+    pub async fn quarantine(&self, entry: &EntryRef, content: &Undecodable) -> Result<bool, Error> {
+        let lane = &entry.lane;
+        let mut call = self.scripts.quarantine.prepare_invoke();
+        call.key(lane.stream()).key(lane.events_counter()).key(lane.bytes_counter()).key(lane.quarantine());
+        call.arg(CONSUMER_GROUP).arg(&entry.id).arg(entry.events).arg(entry.bytes).arg(QUARANTINED_ENTRIES);
+        call.arg("reason").arg(content.reason).arg("id").arg(&entry.id);
+        for (name, value) in content.fields.iter().take(QUARANTINED_FIELDS) {
+            call.arg(name.as_slice()).arg(value.as_slice());
+        }
+        call.invoke_async(&mut self.connection.clone()).await.map_err(redis_error("quarantine an entry"))
+    }
+
+    /// Removes a consumer from a lane unless something is pending with it. `false`: it stays.
+    pub(super) async fn leave(&self, lane: &Lane, consumer: &str) -> Result<bool, Error> {
+        let mut call = self.scripts.leave.prepare_invoke();
+        call.key(lane.stream()).arg(CONSUMER_GROUP).arg(consumer);
+        call.invoke_async(&mut self.connection.clone()).await.map_err(redis_error("leave a lane"))
+    }
+
+    /// Pipelines that are gone and whose lanes the processors of `default` drain.
+    pub async fn orphaned_pipelines(&self) -> Result<Vec<PipelineName>, Error> {
+        let names: Vec<String> = redis::cmd("SMEMBERS")
+            .arg(ORPHANED_PIPELINES)
+            .query_async(&mut self.connection.clone())
+            .await
+            .map_err(redis_error("list orphaned pipelines"))?;
+        let mut names: Vec<PipelineName> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// The lanes of these pipelines that exist; `now` in milliseconds since 1970.
+    pub async fn status(&self, pipelines: &[PipelineName], now: u64) -> Result<Vec<LaneStatus>, Error> {
+        type Row = (u64, u64, u64, u64, u64, u64, String, String);
+        let mut lanes = Vec::new();
+        for lane in pipelines.iter().flat_map(PipelineName::lanes) {
+            let mut call = self.scripts.status.prepare_invoke();
+            call.key(lane.stream()).key(lane.events_counter()).key(lane.bytes_counter()).arg(CONSUMER_GROUP);
+            let row: Option<Row> =
+                call.invoke_async(&mut self.connection.clone()).await.map_err(redis_error("read a lane's status"))?;
+            let Some((events, bytes, entries, pending, groups, consumers, last_id, first_id)) = row else { continue };
+            lanes.push(LaneStatus {
+                stream: lane.stream(),
+                name: lane.pipeline,
+                events,
+                bytes,
+                entries,
+                pending,
+                groups,
+                consumers,
+                last_id,
+                oldest_age_seconds: added_at(&first_id).map_or(0, |added| now.saturating_sub(added) / 1000),
+            });
+        }
+        Ok(lanes)
+    }
+}
+
+/// When an entry was added, in milliseconds since 1970, from its id.
+fn added_at(id: &str) -> Option<u64> {
+    id.split_once('-')?.0.parse().ok()
+}
+
+fn by_lane(entries: &[EntryRef]) -> BTreeMap<&Lane, Vec<&EntryRef>> {
+    let mut lanes: BTreeMap<&Lane, Vec<&EntryRef>> = BTreeMap::new();
+    for entry in entries {
+        lanes.entry(&entry.lane).or_default().push(entry);
+    }
+    lanes
+}
