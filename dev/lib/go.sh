@@ -15,7 +15,7 @@ go_bin() {
 
 kubernetes_build() {
     local version
-    version=$(cd "$DEV/kubernetes" && go list -m -f '{{.Version}}' k8s.io/kubernetes)
+    version=$(sed -nE 's|^\s*k8s.io/kubernetes (v\S+).*|\1|p' "$DEV/kubernetes/go.mod")
     with_lock kubernetes go_build kubernetes "-X k8s.io/component-base/version.gitVersion=$version" \
         "${KUBERNETES_COMMANDS[@]/#/k8s.io/kubernetes/cmd/}" helm.sh/helm/v3/cmd/helm ./coredns
 }

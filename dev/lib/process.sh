@@ -3,11 +3,12 @@
 # shellcheck shell=bash
 
 # Starts COMMAND in the instance's network, in a session of its own, so that it outlives make.
+# Descriptors 8 and 9 are locks (up, with_lock): a daemon that kept one would hold it for ever.
 start_process() { # NAME COMMAND...
     local name=$1
     shift
     process_running "$name" && return
-    setsid nsenter --net="$NETNS" -- "$@" </dev/null >>"$LOGS/$name.log" 2>&1 9>&- &
+    setsid nsenter --net="$NETNS" -- "$@" </dev/null >>"$LOGS/$name.log" 2>&1 8>&- 9>&- &
     remember_process "$name" $!
 }
 
@@ -16,7 +17,7 @@ start_host_process() { # NAME COMMAND...
     local name=$1
     shift
     process_running "$name" && return
-    setsid "$@" </dev/null >>"$LOGS/$name.log" 2>&1 9>&- &
+    setsid "$@" </dev/null >>"$LOGS/$name.log" 2>&1 8>&- 9>&- &
     remember_process "$name" $!
 }
 

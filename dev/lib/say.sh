@@ -21,7 +21,7 @@ duration() {
 }
 
 # Runs a command that only one process on this machine may run at a time, such as a build that
-# fills the common cache. Daemons close descriptor 9, or they would hold the lock for ever.
+# fills the common cache.
 with_lock() {
     local name=$1
     shift
