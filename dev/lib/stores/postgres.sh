@@ -7,14 +7,7 @@ POSTGRES_BIN=/usr/lib/postgresql/15/bin
 
 postgres_start() {
     local home=$DATA/postgres
-    if [ ! -s "$home/15/PG_VERSION" ]; then
-        rm -rf "$home"
-        install -d -o postgres -g postgres -m 700 "$home"
-        install -o postgres -m 600 "$SECRETS/postgres" "$home/password"
-        as_postgres "$POSTGRES_BIN/initdb" -D "$POSTGRES_HOME/15" --username="$POSTGRES_USER" \
-            --pwfile="$POSTGRES_HOME/password" --auth=scram-sha-256 --encoding=UTF8 --locale=C.UTF-8 >>"$LOGS/postgres.log"
-        echo 'host all all 0.0.0.0/0 scram-sha-256' >>"$home/15/pg_hba.conf"
-    fi
+    [ -s "$home/15/PG_VERSION" ] || postgres_create
     # Of a server that was killed. It would be believed if its pid were in use again.
     process_running postgres || rm -f "$home/15/postmaster.pid"
     start_process postgres unshare --mount bash -c "$(declare -f as_postgres_here)"'; as_postgres_here "$@"' - \
@@ -23,6 +16,23 @@ postgres_start() {
         -c max_wal_size=2GB -c log_timezone=UTC -c timezone=UTC -c log_line_prefix='%m [%p] %q%a ' \
         -c log_min_duration_statement=1000 -c log_lock_waits=on
     await_process postgres 60 postgres_ready
+}
+
+# A new server with the login that LoggerHub is given. Like one on a managed server it may make
+# databases and roles, but is no superuser; that is `postgres`, with the same password.
+postgres_create() {
+    local home=$DATA/postgres
+    rm -rf "$home"
+    install -d -o postgres -g postgres -m 700 "$home"
+    install -o postgres -m 600 "$SECRETS/postgres" "$home/password"
+    {
+        as_postgres "$POSTGRES_BIN/initdb" -D "$POSTGRES_HOME/15.part" --username=postgres --pwfile="$POSTGRES_HOME/password" \
+            --auth=scram-sha-256 --encoding=UTF8 --locale=C.UTF-8
+        echo 'host all all 0.0.0.0/0 scram-sha-256' >>"$home/15.part/pg_hba.conf"
+        echo "CREATE ROLE $POSTGRES_USER LOGIN CREATEDB CREATEROLE PASSWORD '$(secret postgres)'" |
+            as_postgres "$POSTGRES_BIN/postgres" --single -D "$POSTGRES_HOME/15.part" postgres
+    } >>"$LOGS/postgres.log" 2>&1
+    mv "$home/15.part" "$home/15"
 }
 
 postgres_ready() { "$POSTGRES_BIN/pg_isready" -q -h "$NODE_IP" -p 5432; }
