@@ -1,1 +1,23 @@
-//! testkit
+//! What LoggerHub's tests stand on: real servers found through the environment, tenants that are
+//! provisioned for one test and retired after it, the cluster, the HTTP doors, and a ledger that
+//! compares every accepted event with what the stores hold.
+//!
+//! A test that lacks a server fails and says which variable to set; it is never skipped.
+
+pub mod environment;
+pub mod wait;
+pub mod stores;
+pub mod cluster;
+pub mod http;
+pub mod ledger;
+
+pub use cluster::Cluster;
+pub use ledger::Ledger;
+pub use stores::Stores;
+pub use wait::{eventually, holds};
+
+/// A name that no other test uses: `prefix`, a dash, and eight random characters. Short enough for
+/// a tenant's or a pipeline's name.
+pub fn unique(prefix: &str) -> String {
+    format!("{prefix}-{:08x}", rand::random::<u32>())
+}

@@ -1,0 +1,162 @@
+//! The four stores (five servers) that tests run against, as runtime settings and as clients.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use runtime::settings::{
+    CacheSettings, OpenSearchSettings, PostgresSettings, QueueSettings, S3Settings, SslMode, TlsSettings,
+};
+use runtime::stores::{self, Redis};
+use sqlx::PgPool;
+use url::Url;
+
+use crate::environment::variable;
+
+pub mod control;
+
+/// Every store of the instance that the environment names. Cheap to clone; the folder with the
+/// credentials goes with the last clone.
+#[derive(Clone, Debug)]
+pub struct Stores {
+    /// PostgreSQL, as its administrator.
+    pub postgres: PostgresSettings,
+    /// The queue's Redis.
+    pub queue: QueueSettings,
+    /// The Redis of cache and live tail.
+    pub cache: CacheSettings,
+    /// The object store.
+    pub s3: S3Settings,
+    /// OpenSearch.
+    pub opensearch: OpenSearchSettings,
+    /// The CA bundle; none here.
+    pub tls: TlsSettings,
+    folder: Arc<Folder>,
+}
+
+impl Stores {
+    /// Reads DATABASE_URL, REDIS_URL, REDIS_CACHE_URL, S3_ENDPOINT, AWS_ACCESS_KEY_ID,
+    /// AWS_SECRET_ACCESS_KEY, AWS_REGION and OPENSEARCH_URL.
+    pub fn from_environment() -> anyhow::Result<Self> {
+        let folder = Folder::new()?;
+        let database = url("DATABASE_URL")?;
+        let postgres = PostgresSettings {
+            host: database.host_str().context("DATABASE_URL has no host")?.to_owned(),
+            port: database.port().unwrap_or(5432),
+            ssl_mode: SslMode::Prefer,
+            credentials: folder
+                .write("postgres", &[("username", database.username()), ("password", password(&database)?)])?,
+            max_connections: 4,
+        };
+        let id = variable("AWS_ACCESS_KEY_ID")?;
+        let secret = variable("AWS_SECRET_ACCESS_KEY")?;
+        let s3 = S3Settings {
+            endpoint: variable("S3_ENDPOINT")?,
+            region: variable("AWS_REGION")?,
+            s3_credentials: folder.write("s3", &[("accessKeyId", &id), ("secretAccessKey", &secret)])?,
+        };
+        let (queue_url, queue_credentials) = redis("REDIS_URL", "redis-queue", &folder)?;
+        let (cache_url, cache_credentials) = redis("REDIS_CACHE_URL", "redis-cache", &folder)?;
+        Ok(Self {
+            postgres,
+            queue: QueueSettings { queue_url, queue_credentials: Some(queue_credentials) },
+            cache: CacheSettings { cache_url, cache_credentials: Some(cache_credentials) },
+            s3,
+            opensearch: OpenSearchSettings { url: url("OPENSEARCH_URL")?, opensearch_credentials: None },
+            tls: TlsSettings::default(),
+            folder: Arc::new(folder),
+        })
+    }
+
+    /// A pool on `database`, as PostgreSQL's administrator.
+    pub fn postgres(&self, database: &str) -> anyhow::Result<PgPool> {
+        Ok(stores::postgres(&self.postgres, &self.tls, database, "loggerhub-test")?)
+    }
+
+    /// Settings that log in to PostgreSQL as somebody else, such as the data plane's role.
+    pub fn postgres_as(&self, username: &str, password: &str) -> anyhow::Result<PostgresSettings> {
+        let folder = self.folder.write(username, &[("username", username), ("password", password)])?;
+        Ok(PostgresSettings { credentials: folder, ..self.postgres.clone() })
+    }
+
+    /// The queue's Redis.
+    pub fn queue(&self) -> anyhow::Result<Redis> {
+        Ok(Redis::queue(&self.queue, &self.tls)?)
+    }
+
+    /// The Redis of cache and live tail.
+    pub fn cache(&self) -> anyhow::Result<Redis> {
+        Ok(Redis::cache(&self.cache, &self.tls)?)
+    }
+
+    /// A client of the object store.
+    pub fn s3(&self) -> anyhow::Result<aws_sdk_s3::Client> {
+        Ok(stores::s3(&self.s3, &self.tls)?)
+    }
+
+    /// A client of OpenSearch.
+    pub fn opensearch(&self) -> anyhow::Result<opensearch::OpenSearch> {
+        Ok(stores::opensearch(&self.opensearch, &self.tls)?)
+    }
+
+    /// A folder of credentials, as a mounted Secret would be: one file for each pair.
+    pub fn credentials(&self, name: &str, files: &[(&str, &str)]) -> anyhow::Result<PathBuf> {
+        self.folder.write(name, files)
+    }
+}
+
+fn url(name: &str) -> anyhow::Result<Url> {
+    variable(name)?.parse().with_context(|| format!("{name} is not a URL"))
+}
+
+/// Generated passwords are plain text: one that a URL would have to escape is refused, not decoded.
+fn password(url: &Url) -> anyhow::Result<&str> {
+    let password = url.password().unwrap_or_default();
+    ensure!(!password.contains('%'), "a password in a URL may hold no escaped character here");
+    Ok(password)
+}
+
+/// A Redis address without its credentials, and the folder that holds them.
+fn redis(variable: &str, name: &str, folder: &Folder) -> anyhow::Result<(String, PathBuf)> {
+    let mut url = url(variable)?;
+    let credentials = folder.write(name, &[("password", password(&url)?)])?;
+    let bare = url.set_username("").and_then(|()| url.set_password(None));
+    ensure!(bare.is_ok(), "{variable} has no host");
+    Ok((url.into(), credentials))
+}
+
+/// A private folder for credentials, removed when it is dropped.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(crate::unique("loggerhub-test"));
+        private_folder(&path)?;
+        Ok(Self(path))
+    }
+
+    fn write(&self, name: &str, files: &[(&str, &str)]) -> anyhow::Result<PathBuf> {
+        let folder = self.0.join(name);
+        private_folder(&folder)?;
+        for (file, text) in files {
+            fs::write(folder.join(file), text).with_context(|| format!("write credential {name}/{file}"))?;
+        }
+        Ok(folder)
+    }
+}
+
+fn private_folder(path: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.with_context(|| format!("make the folder {}", path.display()))
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, "remove {}", self.0.display());
+        }
+    }
+}
