@@ -20,6 +20,7 @@ install_settings() {
     LOGGERHUB_S3_ACCESS_KEY_ID=$S3_USER
     LOGGERHUB_S3_SECRET_ACCESS_KEY=$(secret s3)
     LOGGERHUB_OPENSEARCH_URL=http://$NODE_IP:9200
+    LOGGERHUB_OPENSEARCH_REPLICAS=0
 }
 
 install_chart() {
@@ -28,23 +29,27 @@ install_chart() {
     install_namespace "$NAMESPACE"
     install_secrets
     install_values >"$RUN/values.yaml"
-    # Helm never upgrades what lies in a chart's crds folder.
-    kube apply --server-side --force-conflicts -f "$ROOT/crds"
     helm_ upgrade --install loggerhub "$ROOT/charts/loggerhub" -n "$NAMESPACE" -f "$RUN/values.yaml" --timeout 5m
     install_await
 }
 
-# Kubernetes says what is not ready, and why, better than Helm's own wait.
+# Kubernetes says what is not ready, and why, better than Helm's own wait. The pipeline `default` is
+# the operator's to make, so its Deployments come a little later than the chart's.
 install_await() {
     local deployment
-    for deployment in $(kube -n "$NAMESPACE" get deployments -l app.kubernetes.io/part-of=loggerhub -o name); do
-        kube -n "$NAMESPACE" rollout status "$deployment" --timeout=180s || {
-            kube -n "$NAMESPACE" get pods
-            kube -n "$NAMESPACE" get events --field-selector type=Warning --sort-by=.lastTimestamp | tail -n 8
-            kube -n "$NAMESPACE" logs "$deployment" --all-containers --tail=10
-            return 1
-        }
+    kube -n "$NAMESPACE" rollout status deployment/loggerhub-operator --timeout=180s || install_unready deployment/loggerhub-operator
+    within 60 kube -n "$NAMESPACE" get deployment/loggerhub-default-processor deployment/loggerhub-default-ingest ||
+        install_unready deployment/loggerhub-operator
+    for deployment in $(kube -n "$NAMESPACE" get deployments -o name); do
+        kube -n "$NAMESPACE" rollout status "$deployment" --timeout=180s || install_unready "$deployment"
     done
+}
+
+install_unready() {
+    kube -n "$NAMESPACE" get pods,logpipelines || true
+    kube -n "$NAMESPACE" get events --field-selector type=Warning --sort-by=.lastTimestamp | tail -n 8
+    kube -n "$NAMESPACE" logs "$1" --all-containers --tail=10 || true
+    fail "$1 is not ready"
 }
 
 install_namespace() {
@@ -108,18 +113,22 @@ stores:
   opensearch:
     url: $LOGGERHUB_OPENSEARCH_URL
     existingSecret: "${LOGGERHUB_OPENSEARCH_USERNAME:+loggerhub-opensearch}"
-${LOGGERHUB_CA_BUNDLE:+  caBundle: {existingConfigMap: loggerhub-ca}}
-archive:
-  # A demonstration wants to see an object soon; production gathers for five minutes.
-  maxAgeSeconds: 30
+    replicas: ${LOGGERHUB_OPENSEARCH_REPLICAS:-1}
+  caBundle:
+    existingConfigMap: "${LOGGERHUB_CA_BUNDLE:+loggerhub-ca}"
+archive: {maxAgeSeconds: $(archive_seconds)}
 YAML
     [ "${LOGGERHUB_CLUSTER:-}" = current ] || cat <<YAML
 gateway:
   service: {type: NodePort, nodePort: $GATEWAY_NODE_PORT}
-ingest:
-  service: {type: NodePort, nodePort: $INGEST_NODE_PORT}
+defaultPipeline:
+  ingest:
+    service: {type: NodePort, nodePort: $INGEST_NODE_PORT}
 YAML
 }
+
+# Production gathers for five minutes. A demonstration wants to see an object soon, and a test sooner.
+archive_seconds() { if [ "$INSTANCE" = dev ]; then echo 30; else echo 5; fi; }
 
 # The sample Tenants, and the wait until they can be used.
 samples_apply() {

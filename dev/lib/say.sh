@@ -31,3 +31,11 @@ with_lock() {
         "$@"
     ) 9>"$CACHE/locks/$name"
 }
+
+# Standard input becomes the file, unless that is what it holds: kube-proxy, for one, ends when its
+# configuration is written anew.
+write_file() {
+    local text
+    text=$(cat)
+    [ "$(cat "$1" 2>/dev/null)" = "$text" ] || printf '%s\n' "$text" >"$1"
+}

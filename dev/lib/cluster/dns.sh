@@ -39,7 +39,7 @@ ports:
 - {name: dns, port: 53, protocol: UDP}
 - {name: dns-tcp, port: 53, protocol: TCP}
 YAML
-    cat >"$RUN/Corefile" <<COREFILE
+    write_file "$RUN/Corefile" <<COREFILE
 .:53 {
     errors
     health :8082

@@ -7,7 +7,7 @@
 containerd_start() {
     local folder
     mkdir -p "$RUN/cni"
-    cat >"$RUN/cni/10-pods.conflist" <<JSON
+    write_file "$RUN/cni/10-pods.conflist" <<JSON
 {
   "cniVersion": "0.4.0",
   "name": "pods",
@@ -23,7 +23,7 @@ containerd_start() {
   ]
 }
 JSON
-    cat >"$RUN/containerd.toml" <<TOML
+    write_file "$RUN/containerd.toml" <<TOML
 version = 2
 root = "$DATA/containerd"
 state = "$RUN/containerd"
@@ -79,7 +79,7 @@ kubelet_start() {
     cgroups_make
     # Pods that ask for the node's own resolver get the cluster's: the host's may be out of reach.
     echo "nameserver $DNS_IP" >"$RUN/resolv.conf"
-    cat >"$RUN/kubelet.yaml" <<YAML
+    write_file "$RUN/kubelet.yaml" <<YAML
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 authentication:
@@ -111,7 +111,7 @@ YAML
 
 kube_proxy_start() {
     # The connection-tracking limits are the host's, and not ours to write from a namespace.
-    cat >"$RUN/kube-proxy.yaml" <<YAML
+    write_file "$RUN/kube-proxy.yaml" <<YAML
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 clientConnection: {kubeconfig: $PKI/kube-proxy.kubeconfig}
