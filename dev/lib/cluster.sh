@@ -53,13 +53,16 @@ node_ready() {
     kube wait --for=condition=Ready "node/$NODE" --timeout=5s && kube get serviceaccount default
 }
 
+# Are we asked for the cluster of the current kubectl context, instead of one of our own?
+on_current_cluster() { [ "${LOGGERHUB_CLUSTER:-}" = current ]; }
+
 # kubectl and Helm, on this instance's cluster or, if so asked, on the current context's.
 kube() {
-    if [ "${LOGGERHUB_CLUSTER:-}" = current ]; then kubectl "$@"; else "$(kubernetes_bin)/kubectl" --kubeconfig "$PKI/admin.kubeconfig" "$@"; fi
+    if on_current_cluster; then kubectl "$@"; else "$(kubernetes_bin)/kubectl" --kubeconfig "$PKI/admin.kubeconfig" "$@"; fi
 }
 
 helm_() {
-    if [ "${LOGGERHUB_CLUSTER:-}" = current ]; then helm "$@"; else "$(kubernetes_bin)/helm" --kubeconfig "$PKI/admin.kubeconfig" "$@"; fi
+    if on_current_cluster; then helm "$@"; else "$(kubernetes_bin)/helm" --kubeconfig "$PKI/admin.kubeconfig" "$@"; fi
 }
 
 # Repeats a command until it succeeds, at most SECONDS.

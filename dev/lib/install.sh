@@ -6,7 +6,7 @@ NAMESPACE=${LOGGERHUB_NAMESPACE:-loggerhub}
 
 # On an instance the stores and images are its own; otherwise the environment names them.
 install_settings() {
-    [ "${LOGGERHUB_CLUSTER:-}" != current ] || return 0
+    ! on_current_cluster || return 0
     LOGGERHUB_IMAGE=loggerhub:$(image_tag loggerhub)
     LOGGERHUB_OPERATOR_IMAGE=loggerhub-operator:$(image_tag loggerhub-operator)
     LOGGERHUB_POSTGRES_HOST=$NODE_IP
@@ -116,9 +116,9 @@ stores:
     replicas: ${LOGGERHUB_OPENSEARCH_REPLICAS:-1}
   caBundle:
     existingConfigMap: "${LOGGERHUB_CA_BUNDLE:+loggerhub-ca}"
-archive: {maxAgeSeconds: $(archive_seconds)}
 YAML
-    [ "${LOGGERHUB_CLUSTER:-}" = current ] || cat <<YAML
+    on_current_cluster || cat <<YAML
+archive: {maxAgeSeconds: $(archive_seconds)}
 gateway:
   service: {type: NodePort, nodePort: $GATEWAY_NODE_PORT}
 defaultPipeline:

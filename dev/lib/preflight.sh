@@ -6,7 +6,7 @@ PROBLEMS=()
 problem() { PROBLEMS+=("$1"$'\n'"      $2"); }
 
 preflight() {
-    if [ "${LOGGERHUB_CLUSTER:-}" = current ]; then preflight_current; else preflight_local; fi
+    if on_current_cluster; then preflight_current; else preflight_local; fi
     [ ${#PROBLEMS[@]} -gt 0 ] || return 0
     printf '%sThis machine lacks:%s\n' "$RED" "$PLAIN" >&2
     printf '  - %s\n' "${PROBLEMS[@]}" >&2

@@ -2,21 +2,33 @@
 # shellcheck shell=bash
 
 tour() {
-    local url=http://127.0.0.1:$GATEWAY_PORT ingest=http://127.0.0.1:$INGEST_PORT key prefix=''
+    local url=http://127.0.0.1:$GATEWAY_PORT ingest=http://127.0.0.1:$INGEST_PORT key make=make
     key=$(api_key acme)
-    [ "$INSTANCE" = dev ] || prefix="LOGGERHUB_INSTANCE=$INSTANCE "
-    cat <<TOUR
+    [ "$INSTANCE" = dev ] || make="LOGGERHUB_INSTANCE=$INSTANCE make"
+    say
+    if on_current_cluster; then
+        make='LOGGERHUB_CLUSTER=current make'
+        cat <<TOUR
+${BOLD}LoggerHub runs${PLAIN} in the namespace $NAMESPACE. To reach it from here:
 
-${BOLD}LoggerHub runs:${PLAIN} $url (search, live tail), $ingest (ingest)
+  kubectl -n $NAMESPACE port-forward service/loggerhub-gateway $GATEWAY_PORT:80 &
+  kubectl -n $NAMESPACE port-forward service/loggerhub-default-ingest $INGEST_PORT:80 &
+TOUR
+    else
+        cat <<TOUR
+${BOLD}LoggerHub runs:${PLAIN} $url (lists, search, live tail), $ingest (ingest)
 
   ${DIM}# a shell that knows the addresses, and kubectl${PLAIN}
-  eval "\$(${prefix}make -s env)"
-  KEY=$key   ${DIM}# of the tenant acme; kubectl -n acme get secret loggerhub-key -o jsonpath='{.data.apiKey}' | base64 -d${PLAIN}
+  eval "\$($make -s env)"
+TOUR
+    fi
+    cat <<TOUR
+  KEY=$key   ${DIM}# of acme: kubectl -n acme get secret loggerhub-key -o jsonpath='{.data.apiKey}' | base64 -d${PLAIN}
 
-  ${DIM}# find a line that the control plane wrote: acme is sent its logs${PLAIN}
-  curl -sG $url/api/search -H "Authorization: Bearer \$KEY" --data-urlencode 'q=apiserver' | jq
+  ${DIM}# find a line that Kubernetes wrote: its logs go to the tenant acme${PLAIN}
+  curl -sG $url/api/search -H "Authorization: Bearer \$KEY" --data-urlencode 'q=kubelet' | jq
 
-  ${DIM}# send one yourself, and list the newest${PLAIN}
+  ${DIM}# send one yourself, and find it${PLAIN}
   curl -s $ingest/logs -H "Authorization: Bearer \$KEY" -H 'Content-Type: application/json' \\
     -d '{"service": "tour", "level": "INFO", "message": "hello from the tour"}'
   curl -s "$url/api/logs?service=tour" -H "Authorization: Bearer \$KEY" | jq
@@ -41,8 +53,8 @@ ${BOLD}LoggerHub runs:${PLAIN} $url (search, live tail), $ingest (ingest)
   kubectl wait --for=condition=Ready tenant/umbrella
 
   ${DIM}# what runs; stop it; stop it and forget its data${PLAIN}
-  ${prefix}make status
-  ${prefix}make down
-  ${prefix}make down PURGE=1
+  $make status
+  $make down
 TOUR
+    on_current_cluster || say "  $make down PURGE=1"
 }
