@@ -14,11 +14,20 @@ go_bin() {
 }
 
 kubernetes_build() {
-    local version
-    version=$(sed -nE 's|^\s*k8s.io/kubernetes (v\S+).*|\1|p' "$DEV/kubernetes/go.mod")
-    with_lock kubernetes go_build kubernetes "-X k8s.io/component-base/version.gitVersion=$version" \
+    local kubernetes helm minor
+    kubernetes=$(go_version kubernetes k8s.io/kubernetes)
+    helm=$(go_version kubernetes helm.sh/helm/v3)
+    minor=$(cut -d. -f2 <<<"$kubernetes")
+    # Helm has to be told which Kubernetes to speak of when it has no cluster to ask.
+    with_lock kubernetes go_build kubernetes \
+        "-X k8s.io/component-base/version.gitVersion=$kubernetes \
+        -X helm.sh/helm/v3/internal/version.version=$helm \
+        -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=$minor \
+        -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=$minor" \
         "${KUBERNETES_COMMANDS[@]/#/k8s.io/kubernetes/cmd/}" helm.sh/helm/v3/cmd/helm ./coredns
 }
+
+go_version() { awk -v module="$2" '$1 == module { print $2; exit }' "$DEV/$1/go.mod"; }
 
 minio_build() { with_lock minio go_build minio '' github.com/minio/minio; }
 
