@@ -1,0 +1,86 @@
+{{/* Addresses of the stores and log settings: the same for every pod, so that one list serves the
+     chart's own Deployments and, through its configuration, those that the operator makes. */}}
+{{- define "loggerhub.env" -}}
+{{- $stores := .Values.stores -}}
+- {name: LOGGERHUB_POSTGRES_HOST, value: {{ required "stores.postgres.host is required: where PostgreSQL is" $stores.postgres.host | quote }}}
+- {name: LOGGERHUB_POSTGRES_PORT, value: {{ $stores.postgres.port | quote }}}
+- {name: LOGGERHUB_POSTGRES_SSL_MODE, value: {{ $stores.postgres.sslMode | quote }}}
+- {name: LOGGERHUB_REDIS_QUEUE_URL, value: {{ required "stores.redis.queue.url is required: where the queue's Redis is" $stores.redis.queue.url | quote }}}
+- {name: LOGGERHUB_REDIS_CACHE_URL, value: {{ required "stores.redis.cache.url is required: where the Redis of cache and live tail is" $stores.redis.cache.url | quote }}}
+- {name: LOGGERHUB_S3_ENDPOINT, value: {{ required "stores.s3.endpoint is required: where the object store is" $stores.s3.endpoint | quote }}}
+- {name: LOGGERHUB_S3_REGION, value: {{ $stores.s3.region | quote }}}
+- {name: LOGGERHUB_OPENSEARCH_URL, value: {{ required "stores.opensearch.url is required: where OpenSearch is" $stores.opensearch.url | quote }}}
+- {name: LOGGERHUB_LOG, value: {{ .Values.logLevel | quote }}}
+- {name: LOGGERHUB_LOG_FORMAT, value: {{ .Values.logFormat | quote }}}
+{{- end -}}
+
+{{/* Secrets that a pod mounts, as folder: secret; an absent Secret's folder is left out.
+     (list $ (list "postgres-admin" "redis-queue" …)) */}}
+{{- define "loggerhub.secrets" -}}
+{{- $root := index . 0 -}}
+{{- $stores := $root.Values.stores -}}
+{{- $name := include "loggerhub.fullname" $root -}}
+{{- $all := dict
+  "postgres-admin" (required "stores.postgres.existingSecret is required: a Secret with username and password" $stores.postgres.existingSecret)
+  "postgres-data" (printf "%s-postgres-data" $name)
+  "postgres-maintain" (printf "%s-postgres-maintain" $name)
+  "redis-queue" $stores.redis.queue.existingSecret
+  "redis-cache" $stores.redis.cache.existingSecret
+  "s3-admin" (required "stores.s3.existingSecret is required: a Secret with accessKeyId and secretAccessKey" $stores.s3.existingSecret)
+  "s3-data" ($stores.s3.dataSecret | default $stores.s3.existingSecret)
+  "opensearch" $stores.opensearch.existingSecret
+  "peppers" (include "loggerhub.peppers" $root) -}}
+{{- $mounted := dict -}}
+{{- range $secret := index . 1 -}}
+{{- with get $all $secret -}}
+{{- $_ := set $mounted (regexReplaceAll "-(admin|data|maintain)$" $secret "") . -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $mounted -}}
+{{- end -}}
+
+{{- define "loggerhub.peppers" -}}
+{{- .Values.pepper.existingSecret | default (printf "%s-peppers" (include "loggerhub.fullname" .)) -}}
+{{- end -}}
+
+{{/* The variables that name the mounted folders. */}}
+{{- define "loggerhub.credentialEnv" -}}
+{{- $variables := dict "postgres" "LOGGERHUB_POSTGRES_CREDENTIALS" "redis-queue" "LOGGERHUB_REDIS_QUEUE_CREDENTIALS"
+  "redis-cache" "LOGGERHUB_REDIS_CACHE_CREDENTIALS" "s3" "LOGGERHUB_S3_CREDENTIALS"
+  "opensearch" "LOGGERHUB_OPENSEARCH_CREDENTIALS" "peppers" "LOGGERHUB_PEPPERS" -}}
+{{- range $folder, $secret := include "loggerhub.secrets" . | fromYaml }}
+- {name: {{ get $variables $folder }}, value: /etc/loggerhub/secrets/{{ $folder }}}
+{{- end }}
+{{- if include "loggerhub.caVolume" (index . 0) }}
+- {name: LOGGERHUB_CA_BUNDLE, value: /etc/loggerhub/ca/ca.crt}
+{{- end }}
+{{- end -}}
+
+{{- define "loggerhub.credentialMounts" -}}
+{{- range $folder, $secret := include "loggerhub.secrets" . | fromYaml }}
+- {name: {{ $folder }}, mountPath: /etc/loggerhub/secrets/{{ $folder }}, readOnly: true}
+{{- end }}
+{{- if include "loggerhub.caVolume" (index . 0) }}
+- {name: ca, mountPath: /etc/loggerhub/ca, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "loggerhub.credentialVolumes" -}}
+{{- range $folder, $secret := include "loggerhub.secrets" . | fromYaml }}
+- {name: {{ $folder }}, secret: {secretName: {{ $secret }}, defaultMode: 0440}}
+{{- end }}
+{{- with include "loggerhub.caVolume" (index . 0) }}
+- {{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "loggerhub.caVolume" -}}
+{{- $ca := .Values.stores.caBundle -}}
+{{- if and $ca.existingConfigMap $ca.existingSecret -}}
+{{- fail "stores.caBundle: name a ConfigMap or a Secret, not both" -}}
+{{- else if $ca.existingConfigMap -}}
+{name: ca, configMap: {name: {{ $ca.existingConfigMap }}}}
+{{- else if $ca.existingSecret -}}
+{name: ca, secret: {secretName: {{ $ca.existingSecret }}, defaultMode: 0440}}
+{{- end -}}
+{{- end -}}
