@@ -8,11 +8,18 @@
 //! The backlog is known in events: counters change in the step that adds or deletes an entry.
 
 pub mod entry;
+mod budget;
+mod grouping;
+mod health;
+mod producer;
 mod consumer;
 mod lanes;
 
+pub use budget::{Budget, Claim, Overloaded};
 pub use consumer::{Consumer, ConsumerSettings, Delivery, EntryRef};
+pub use health::{Durability, Health};
 pub use lanes::{LaneStatus, Lanes};
+pub use producer::{Batch, Producer, SendError};
 
 /// What can go wrong here.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +27,9 @@ pub enum Error {
     /// A client can't be made.
     #[error("connect to the queue")]
     Store(#[from] runtime::stores::Error),
+    /// Nothing to compress with.
+    #[error("set up compression")]
+    Compression(#[from] std::io::Error),
     /// Redis doesn't answer as it should.
     #[error("{doing}")]
     Redis {

@@ -6,6 +6,7 @@
 use crds::TenantName;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use zstd::bulk::Compressor;
 
 use crate::event::Micros;
 
@@ -170,11 +171,16 @@ pub(super) struct Encoded {
     pub(super) raw_bytes: usize,
 }
 
+/// What frames are compressed with.
+pub(super) fn compressor() -> std::io::Result<Compressor<'static>> {
+    Compressor::new(COMPRESSION_LEVEL)
+}
+
 /// Encodes batches and their raw bytes, given end to end.
-pub(super) fn encode(header: &Header, raw: &[u8]) -> std::io::Result<Encoded> {
+pub(super) fn encode(compressor: &mut Compressor<'_>, header: &Header, raw: &[u8]) -> std::io::Result<Encoded> {
     Ok(Encoded {
         header: postcard::to_stdvec(header).map_err(std::io::Error::other)?,
-        frame: zstd::bulk::compress(raw, COMPRESSION_LEVEL)?,
+        frame: compressor.compress(raw)?,
         events: header.batches.iter().map(|batch| batch.events.len()).sum(),
         raw_bytes: raw.len(),
     })
@@ -210,7 +216,7 @@ mod tests {
 
     fn fields() -> Fields {
         let header = Header { batches: vec![batch(1, &[2, 3]), batch(2, &[1])] };
-        let encoded = encode(&header, b"aabbbc").unwrap();
+        let encoded = encode(&mut compressor().unwrap(), &header, b"aabbbc").unwrap();
         [
             ("v", b"1".to_vec()),
             ("t", b"acme".to_vec()),

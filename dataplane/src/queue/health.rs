@@ -1,0 +1,121 @@
+//! What the queue's Redis can promise right now: looked at each second.
+
+use std::time::Duration;
+
+use redis::aio::ConnectionManager;
+use runtime::logging::chain;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How often Redis is looked at.
+const POLL: Duration = Duration::from_secs(1);
+/// Part of `maxmemory`, in percent, above which nothing new is accepted: the rest is for what
+/// acknowledging, claiming and rewriting need until processors have caught up.
+const FULL_PERCENT: u64 = 80;
+
+/// What a 202 means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// The events are on Redis's disk.
+    Disk,
+    /// The events are in Redis's memory, or Redis does not say where.
+    Memory,
+}
+
+/// Redis as last seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Health {
+    /// Whether it answers.
+    pub answering: bool,
+    /// What a 202 means; [`Durability::Memory`] until known.
+    pub durability: Durability,
+    /// Whether it is too full to accept more.
+    pub full: bool,
+}
+
+impl Health {
+    /// Before the first look.
+    pub(super) const UNKNOWN: Self = Self { answering: false, durability: Durability::Memory, full: false };
+}
+
+/// Publishes Redis's health until `stop`.
+pub(super) async fn watch(connection: ConnectionManager, publish: watch::Sender<Health>, stop: CancellationToken) {
+    loop {
+        let seen = tokio::select! {
+            seen = look(&connection) => seen,
+            () = stop.cancelled() => return,
+        };
+        let health = seen.as_ref().copied().unwrap_or(Health { answering: false, ..*publish.borrow() });
+        let before = publish.send_replace(health);
+        match &seen {
+            Err(error) if before.answering => tracing::warn!(error = chain(error), "the queue does not answer"),
+            Ok(_) if !before.answering && health.durability == Durability::Memory => tracing::warn!(
+                "the queue's Redis does not write each event to disk before it answers: set appendonly yes, \
+                 appendfsync always and maxmemory-policy noeviction"
+            ),
+            Ok(_) if !before.answering => tracing::info!("the queue answers"),
+            Ok(_) if !before.full && health.full => tracing::warn!("the queue is full"),
+            _ => {}
+        }
+        tokio::select! {
+            () = tokio::time::sleep(POLL) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn look(connection: &ConnectionManager) -> redis::RedisResult<Health> {
+    let mut pipe = redis::pipe();
+    pipe.cmd("INFO").arg("memory");
+    for name in ["appendonly", "appendfsync", "maxmemory-policy"] {
+        pipe.cmd("CONFIG").arg("GET").arg(name);
+    }
+    let replies: Vec<redis::RedisResult<redis::Value>> =
+        pipe.ignore_errors().query_async(&mut connection.clone()).await?;
+    let mut replies = replies.into_iter();
+    let memory: String = match replies.next() {
+        Some(memory) => redis::from_redis_value(memory?)?,
+        None => String::new(),
+    };
+    // A Redis that hides its settings promises nothing.
+    let settings: Vec<String> = replies
+        .map(|setting| setting.and_then(|pair| Ok(redis::from_redis_value::<Vec<(String, String)>>(pair)?)))
+        .map(|setting| setting.ok().and_then(|pair| Some(pair.into_iter().next()?.1)).unwrap_or_default())
+        .collect();
+    let durable = settings == ["yes", "always", "noeviction"];
+    Ok(Health {
+        answering: true,
+        durability: if durable { Durability::Disk } else { Durability::Memory },
+        full: is_full(&memory),
+    })
+}
+
+/// Whether `INFO memory` says that the limit is near.
+fn is_full(memory: &str) -> bool {
+    let number = |name: &str| {
+        let line = memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|value| value.trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    let (used, most) = (number("used_memory"), number("maxmemory"));
+    most > 0 && used.saturating_mul(100) > most.saturating_mul(FULL_PERCENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_queue_is_full_near_its_limit_only() {
+        for (memory, expected) in [
+            ("used_memory:81\r\nused_memory_human:81B\r\nmaxmemory:100\r\n", true),
+            ("used_memory:80\r\nmaxmemory:100\r\n", false),
+            ("used_memory:81\r\nmaxmemory:0\r\n", false),
+            ("# Memory\r\n", false),
+            ("", false),
+        ] {
+            assert_eq!(is_full(memory), expected, "{memory:?}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Group commit: what queued while Redis wrote the last round goes in the next. No timer, so a
+//! lone request waits for nothing, and a thousand share one write to disk.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crds::TenantName;
+use crds::names::Lane;
+use redis::aio::ConnectionManager;
+use redis::{Pipeline, RedisResult, Value};
+use runtime::logging::chain;
+use runtime::stores::Redis;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use zstd::bulk::Compressor;
+
+use super::Error;
+use super::budget::Claim;
+use super::entry::{self, BatchHeader, Encoded, Header};
+use super::grouping::{MAX_FRAME, Weighed, group};
+use super::health::{self, Health};
+use crate::tenancy::Tenant;
+
+/// Batches that wait for a round; more are refused. Ten rounds of what 512 busy connections send.
+const WAITING: usize = 5_120;
+/// Raw bytes that one round is filled up to: some 40 ms to compress and write, so that Redis's
+/// answer is never near its timeout.
+const ROUND_BYTES: usize = 16 * 1024 * 1024;
+/// Raw bytes above which a round is compressed on a thread of its own: about half a millisecond.
+const COMPRESS_INLINE: usize = 256 * 1024;
+
+/// One request batch of one tenant.
+#[derive(Debug)]
+pub struct Batch {
+    /// Whose it is.
+    pub tenant: Arc<Tenant>,
+    /// What it holds.
+    pub header: BatchHeader,
+    /// The raw lines, end to end.
+    pub raw: Vec<u8>,
+    /// The memory that it may take until it is answered.
+    pub claim: Claim,
+}
+
+/// Why a batch was not accepted. With [`Self::Unavailable`] it may have been written all the same:
+/// the client sends it again, and with an `Idempotency-Key` that has one effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// Too many batches wait.
+    #[error("too many batches wait for the queue")]
+    Overloaded,
+    /// Redis is near its memory limit.
+    #[error("the queue is full")]
+    Full,
+    /// Redis does not answer, or not as it should.
+    #[error("the queue does not answer")]
+    Unavailable,
+}
+
+/// The way into the queue. Cheap to clone.
+#[derive(Clone)]
+pub struct Producer {
+    waiting: mpsc::Sender<Waiting>,
+    health: watch::Receiver<Health>,
+}
+
+/// A batch and who waits for it.
+struct Waiting {
+    lane: Lane,
+    batch: Batch,
+    answer: oneshot::Sender<Result<(), SendError>>,
+}
+
+impl Weighed for Waiting {
+    fn lane(&self) -> &Lane {
+        &self.lane
+    }
+    fn tenant(&self) -> &TenantName {
+        self.batch.tenant.name()
+    }
+    fn events(&self) -> usize {
+        self.batch.header.events.len()
+    }
+    fn raw_bytes(&self) -> usize {
+        self.batch.raw.len()
+    }
+}
+
+impl Waiting {
+    fn answer(self, outcome: Result<(), SendError>) {
+        // Whoever hung up does not want to know.
+        self.answer.send(outcome).ok();
+    }
+}
+
+impl Producer {
+    /// Begins to commit. The task ends once every clone of the producer is dropped and what they
+    /// sent is answered; `stop` only ends the look at Redis's health.
+    pub fn start(redis: &Redis, stop: CancellationToken) -> Result<(Self, JoinHandle<()>), Error> {
+        let (waiting, queued) = mpsc::channel(WAITING);
+        let (publish, health) = watch::channel(Health::UNKNOWN);
+        tokio::spawn(health::watch(redis.connection()?, publish, stop));
+        let committer =
+            Committer { connection: redis.connection()?, compressor: Arc::new(Mutex::new(entry::compressor()?)) };
+        Ok((Self { waiting, health }, tokio::spawn(committer.run(queued))))
+    }
+
+    /// Redis as last seen.
+    pub fn health(&self) -> Health {
+        *self.health.borrow()
+    }
+
+    /// Queues a batch. Returns once Redis has answered, so once it is on disk where Redis is set so.
+    pub async fn send(&self, batch: Batch) -> Result<(), SendError> {
+        match self.health() {
+            Health { answering: false, .. } => return Err(SendError::Unavailable),
+            Health { full: true, .. } => return Err(SendError::Full),
+            _ => {}
+        }
+        let (answer, answered) = oneshot::channel();
+        let waiting = Waiting { lane: batch.tenant.lane(), batch, answer };
+        self.waiting.try_send(waiting).map_err(|_| SendError::Overloaded)?;
+        answered.await.unwrap_or(Err(SendError::Unavailable))
+    }
+}
+
+/// The one task that writes.
+struct Committer {
+    connection: ConnectionManager,
+    /// Kept from round to round, since making one costs more than a small entry's compression.
+    compressor: Arc<Mutex<Compressor<'static>>>,
+}
+
+/// An entry, and whom its fate concerns.
+struct Prepared {
+    waiting: Vec<Waiting>,
+    encoded: Encoded,
+}
+
+impl Prepared {
+    fn lane(&self) -> &Lane {
+        &self.waiting[0].lane
+    }
+}
+
+impl Committer {
+    async fn run(mut self, mut queued: mpsc::Receiver<Waiting>) {
+        while let Some(first) = queued.recv().await {
+            let mut bytes = first.raw_bytes();
+            let mut round = vec![first];
+            while bytes < ROUND_BYTES
+                && let Ok(next) = queued.try_recv()
+            {
+                bytes += next.raw_bytes();
+                round.push(next);
+            }
+            let entries = self.prepare(round, bytes).await;
+            self.commit(entries).await;
+        }
+    }
+
+    async fn prepare(&mut self, round: Vec<Waiting>, bytes: usize) -> Vec<Prepared> {
+        let compressor = Arc::clone(&self.compressor);
+        let prepare = move || {
+            let mut compressor = compressor.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut entries = Vec::new();
+            group(round).into_iter().for_each(|waiting| encode(&mut compressor, waiting, &mut entries));
+            entries
+        };
+        if bytes <= COMPRESS_INLINE {
+            return prepare();
+        }
+        match tokio::task::spawn_blocking(prepare).await {
+            Ok(entries) => entries,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
+    /// Adds entries and counts them, one transaction a lane, all in one round-trip.
+    async fn commit(&mut self, entries: Vec<Prepared>) {
+        let mut pipe = redis::pipe();
+        let mut replies_of_lanes = Vec::new();
+        for lane in entries.chunk_by(|a, b| a.lane() == b.lane()) {
+            let before = pipe.len();
+            add_transaction(&mut pipe, lane);
+            replies_of_lanes.push((lane.len(), pipe.len() - before));
+        }
+        let replies: RedisResult<Vec<RedisResult<Value>>> =
+            pipe.ignore_errors().query_async(&mut self.connection).await;
+        let mut replies = replies.unwrap_or_else(|error| {
+            tracing::warn!(error = chain(&error), "add entries to the queue");
+            Vec::new()
+        });
+        let mut entries = entries.into_iter();
+        for (entry_count, reply_count) in replies_of_lanes {
+            let outcome = outcome(replies.drain(..reply_count.min(replies.len())).collect());
+            for waiting in entries.by_ref().take(entry_count).flat_map(|entry| entry.waiting) {
+                waiting.answer(outcome);
+            }
+        }
+    }
+}
+
+/// One entry of these batches, or two if it came out too large for Redis's liking.
+fn encode(compressor: &mut Compressor<'_>, mut waiting: Vec<Waiting>, entries: &mut Vec<Prepared>) {
+    let header = Header { batches: waiting.iter().map(|waiting| waiting.batch.header.clone()).collect() };
+    let encoded = match waiting.as_slice() {
+        [alone] => entry::encode(compressor, &header, &alone.batch.raw),
+        several => {
+            let raw: Vec<&[u8]> = several.iter().map(|waiting| waiting.batch.raw.as_slice()).collect();
+            entry::encode(compressor, &header, &raw.concat())
+        }
+    };
+    match encoded {
+        Ok(encoded) if encoded.frame.len() > MAX_FRAME && waiting.len() > 1 => {
+            let second = waiting.split_off(waiting.len() / 2);
+            encode(compressor, waiting, entries);
+            encode(compressor, second, entries);
+        }
+        Ok(encoded) => entries.push(Prepared { waiting, encoded }),
+        Err(error) => {
+            tracing::error!(%error, "encode an entry");
+            waiting.into_iter().for_each(|waiting| waiting.answer(Err(SendError::Unavailable)));
+        }
+    }
+}
+
+fn add_transaction(pipe: &mut Pipeline, entries: &[Prepared]) {
+    let lane = entries[0].lane();
+    let stream = lane.stream();
+    pipe.cmd("MULTI");
+    for Prepared { waiting, encoded } in entries {
+        pipe.cmd("XADD").arg(&stream).arg("*");
+        pipe.arg("v").arg(entry::VERSION).arg("t").arg(waiting[0].tenant().as_str());
+        pipe.arg("n").arg(encoded.events).arg("b").arg(encoded.raw_bytes);
+        pipe.arg("h").arg(encoded.header.as_slice()).arg("p").arg(encoded.frame.as_slice());
+    }
+    let events: usize = entries.iter().map(|entry| entry.encoded.events).sum();
+    let bytes: usize = entries.iter().map(|entry| entry.encoded.frame.len()).sum();
+    pipe.cmd("INCRBY").arg(lane.events_counter()).arg(events);
+    pipe.cmd("INCRBY").arg(lane.bytes_counter()).arg(bytes);
+    pipe.cmd("EXEC");
+}
+
+/// What a lane's transaction came to: Redis runs all of it or nothing, and says which last.
+fn outcome(replies: Vec<RedisResult<Value>>) -> Result<(), SendError> {
+    let mut errors = replies.iter().filter_map(|reply| reply.as_ref().err());
+    if errors.any(|error| error.code() == Some("OOM")) {
+        return Err(SendError::Full);
+    }
+    match replies.last() {
+        Some(Ok(Value::Array(done))) if !done.iter().any(|reply| matches!(reply, Value::ServerError(_))) => Ok(()),
+        Some(Err(error)) => {
+            tracing::warn!(error = chain(error), "add entries to the queue");
+            Err(SendError::Unavailable)
+        }
+        _ => Err(SendError::Unavailable),
+    }
+}
