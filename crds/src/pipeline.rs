@@ -83,7 +83,7 @@ pub enum ServiceType {
 }
 
 /// The pods that store and index events.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Processor {
     /// How many run.
@@ -103,6 +103,18 @@ pub struct Processor {
     #[schemars(range(min = 1, max = 64))]
     #[serde(default = "two")]
     pub workers: i32,
+}
+
+impl Default for Processor {
+    fn default() -> Self {
+        Self {
+            scaling: Scaling::default(),
+            batch: Batch::default(),
+            resources: Resources::default(),
+            max_retries: three(),
+            workers: two(),
+        }
+    }
 }
 
 /// How many processors run.
