@@ -48,8 +48,12 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
     runtime_type = "io.containerd.runc.v2"
 TOML
     for folder in "${NODE_PRIVATE_FOLDERS[@]}"; do mkdir -p "$folder"; done
-    # A kubelet that outlived its containerd is left in a mount namespace that no pod shares.
-    process_running containerd || stop_process kubelet
+    # What outlived its containerd is left in a mount namespace that the next one can't see into.
+    if ! process_running containerd; then
+        stop_process kubelet
+        pods_end
+        rm -rf "$RUN/containerd"
+    fi
     # shellcheck disable=SC2016
     start_process containerd unshare --mount bash -c '
         for folder in "${@:2}"; do mount -t tmpfs tmpfs "$folder"; done
