@@ -6,6 +6,7 @@
 pub mod event;
 pub mod tenancy;
 pub mod queue;
+pub mod status;
 pub mod ingest;
 pub mod stores;
 pub mod process;

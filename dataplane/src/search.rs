@@ -1,14 +1,95 @@
-//! The role `search`.
+//! The role `search`: lists, searches, and shows events and batches of the tenant that asks.
+//!
+//! ```text
+//!  params ─► Page ─┬─ list ───► catalog ───────────────────────────► rows
+//!                  └─ search ─► index ─ ids ─► catalog ────────────► rows     (index away: catalog)
+//!  id ───────────────────────► catalog ─ row ─► index, spool or archive ─► event
+//! ```
+//! Every answer names its `source`, and says whether it is `complete`.
 
+pub mod query;
+pub mod cursor;
+pub mod params;
+mod compile;
+mod fallback;
+mod catalog;
+mod index;
+mod raw;
+pub mod show;
+mod reader;
+mod error;
+mod routes;
+
+use std::net::SocketAddr;
+
+use anyhow::Context;
+use axum::Router;
 use clap::Args;
+use crds::names::PROCESSOR_DATABASE;
+use runtime::http::{Limits, serve};
+use runtime::metrics::Metrics;
+use runtime::settings::{OpenSearchSettings, PostgresSettings, QueueSettings, S3Settings, TlsSettings};
+use runtime::stores::{self, Redis};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::queue::Lanes;
+use crate::status::{self, Status};
+use crate::tenancy::{Peppers, Registry, RegistrySettings};
+
+pub use catalog::Catalog;
+pub use error::Error;
+pub use index::Index;
+pub use reader::Reader;
 
 /// Settings of the role.
 #[derive(Args, Clone, Debug)]
-pub struct Settings {}
+pub struct Settings {
+    /// Address to listen on.
+    #[arg(long, env = "LOGGERHUB_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    #[command(flatten)]
+    pub registry: RegistrySettings,
+    #[command(flatten)]
+    pub queue: QueueSettings,
+    #[command(flatten)]
+    pub postgres: PostgresSettings,
+    #[command(flatten)]
+    pub opensearch: OpenSearchSettings,
+    #[command(flatten)]
+    pub s3: S3Settings,
+    #[command(flatten)]
+    pub tls: TlsSettings,
+}
+
+/// What the routes answer with. Cheap to clone.
+#[derive(Clone)]
+pub struct Search {
+    /// Who asks.
+    pub registry: Registry,
+    /// What there is to read.
+    pub reader: Reader,
+}
 
 /// Runs until `stop`.
-pub async fn run(_settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
-    stop.cancelled().await;
+pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    let queue = Redis::queue(&settings.queue, &settings.tls)?;
+    let registry = Registry::follow(&queue, Peppers::load(&settings.registry.peppers)?, stop.clone())?;
+    let pool = stores::postgres(&settings.postgres, &settings.tls, PROCESSOR_DATABASE, "loggerhub-search")?;
+    let reader = Reader {
+        catalog: Catalog::new(pool),
+        index: Index::new(stores::opensearch(&settings.opensearch, &settings.tls)?),
+        s3: stores::s3(&settings.s3, &settings.tls)?,
+    };
+    let status = Status { registry: registry.clone(), lanes: Lanes::new(&queue)? };
+    let router = router(Search { registry, reader }).merge(status::routes(status, Metrics::default()));
+    let listener = TcpListener::bind(settings.listen).await.context("listen")?;
+    tracing::info!(listen = %settings.listen, "search answers on {}", settings.listen);
+    serve(listener, router, Limits::default(), stop).await;
     Ok(())
+}
+
+/// The role's routes, without those that every role has.
+pub fn router(search: Search) -> Router {
+    routes::router(search)
 }

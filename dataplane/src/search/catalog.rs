@@ -1,0 +1,237 @@
+//! Reads from the catalog, always as the tenant's role and in the tenant's schema.
+
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgPool, Postgres, QueryBuilder, Row as _, Transaction};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::cursor::Cursor;
+use super::fallback::push_conditions;
+use super::params::Page;
+use super::raw::{Place, RawAt};
+use super::show::{Batch, Item, Source, micros, shown};
+use crate::event::Micros;
+use crate::tenancy::Tenant;
+
+/// Longest statement, in milliseconds: the time that a client waits for a page, and a bound on what
+/// one client's rare word costs the others.
+const STATEMENT_TIMEOUT_MS: u32 = 3000;
+
+/// Seconds that a batch may take from the catalog to the index before a search says that it is
+/// missing; normally it takes one.
+const INDEXING_GRACE_SECONDS: i32 = 5;
+
+/// Bit of `logs.flags`: the time sent was absent or unusable.
+const TIME_UNUSABLE: i16 = 1;
+
+/// Newest first, the one order of every list.
+const ORDER: &str = " ORDER BY event_time DESC, event_id DESC";
+
+/// The catalog, to read from. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    pool: PgPool,
+}
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// The query took too long.
+    #[error("the query took longer than {STATEMENT_TIMEOUT_MS} ms")]
+    TooSlow,
+    /// PostgreSQL doesn't answer, or not as it should.
+    #[error("read the catalog")]
+    Postgres(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for CatalogError {
+    fn from(error: sqlx::Error) -> Self {
+        const QUERY_CANCELED: &str = "57014";
+        let code = error.as_database_error().and_then(|error| error.code());
+        if code.as_deref() == Some(QUERY_CANCELED) { Self::TooSlow } else { Self::Postgres(error) }
+    }
+}
+
+/// One event's row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// What a list shows.
+    pub item: Item,
+    /// Its place in the list.
+    pub place: Cursor,
+    /// When it was accepted.
+    pub accepted_at: Micros,
+    /// Where its raw bytes are.
+    pub raw: RawAt,
+}
+
+/// Rows of events that a search found, and whether the search could find them all.
+pub struct Found {
+    /// The rows that are still there, newest first.
+    pub rows: Vec<Row>,
+    /// Whether a batch has waited for the index longer than usual.
+    pub index_is_behind: bool,
+}
+
+/// One object of the archive.
+pub struct Object {
+    /// Its key in the tenant's bucket.
+    pub key: String,
+    /// Where each frame begins in the raw bytes; one more marks the end.
+    pub raw_starts: Vec<i64>,
+    /// Where each frame begins in the object; one more marks the end.
+    pub starts: Vec<i64>,
+}
+
+impl Catalog {
+    /// Over a pool on the processor database, logged in as the data plane's role.
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// A page, and one event more if there is one.
+    pub async fn page(&self, tenant: &Tenant, page: &Page) -> Result<Vec<Row>, CatalogError> {
+        let mut read = self.begin(tenant).await?;
+        rows(&mut read, tenant, |logs| {
+            push_conditions(logs, page);
+            logs.push(ORDER).push(" LIMIT ").push_bind(i64::from(page.limit) + 1);
+        })
+        .await
+    }
+
+    /// The rows of these events, newest first, and whether the index has everything.
+    pub async fn found(&self, tenant: &Tenant, ids: &[Uuid]) -> Result<Found, CatalogError> {
+        let schema = tenant.name().database_schema();
+        let behind = format!(
+            "SELECT EXISTS (SELECT FROM {schema}.batches \
+             WHERE indexed_at IS NULL AND stored_at < now() - make_interval(secs => {INDEXING_GRACE_SECONDS}))"
+        );
+        let mut read = self.begin(tenant).await?;
+        let index_is_behind = sqlx::query_scalar(AssertSqlSafe(behind)).fetch_one(&mut *read).await?;
+        Ok(Found { rows: by_ids(&mut read, tenant, ids).await?, index_is_behind })
+    }
+
+    /// One event's row.
+    pub async fn event(&self, tenant: &Tenant, id: Uuid) -> Result<Option<Row>, CatalogError> {
+        let mut read = self.begin(tenant).await?;
+        Ok(by_ids(&mut read, tenant, &[id]).await?.pop())
+    }
+
+    /// One batch.
+    pub async fn batch(&self, tenant: &Tenant, id: Uuid) -> Result<Option<Batch>, CatalogError> {
+        let schema = tenant.name().database_schema();
+        let sql = format!(
+            "SELECT events, dead_letters, accepted_at, stored_at, indexed_at, archived_at \
+             FROM {schema}.batches WHERE batch_id = $1"
+        );
+        let mut read = self.begin(tenant).await?;
+        let row = sqlx::query(AssertSqlSafe(sql)).bind(id).fetch_optional(&mut *read).await?;
+        Ok(row.map(|row| batch_of(id, &row)).transpose()?)
+    }
+
+    /// A spooled frame; `None` if it has been archived since its row was read.
+    pub async fn spooled(&self, tenant: &Tenant, spool_id: i64) -> Result<Option<Vec<u8>>, CatalogError> {
+        let schema = tenant.name().database_schema();
+        let sql = format!("SELECT frame FROM {schema}.spool WHERE spool_id = $1");
+        let mut read = self.begin(tenant).await?;
+        Ok(sqlx::query_scalar(AssertSqlSafe(sql)).bind(spool_id).fetch_optional(&mut *read).await?)
+    }
+
+    /// An object's frames; `None` if it has expired since its row was read.
+    pub async fn object(&self, tenant: &Tenant, object_id: i64) -> Result<Option<Object>, CatalogError> {
+        let schema = tenant.name().database_schema();
+        let sql = format!("SELECT key, raw_starts, starts FROM {schema}.objects WHERE object_id = $1");
+        let mut read = self.begin(tenant).await?;
+        let object: Option<(String, Vec<i64>, Vec<i64>)> =
+            sqlx::query_as(AssertSqlSafe(sql)).bind(object_id).fetch_optional(&mut *read).await?;
+        Ok(object.map(|(key, raw_starts, starts)| Object { key, raw_starts, starts }))
+    }
+
+    /// A transaction that can read this tenant's schema and nothing else. It writes nothing, so it
+    /// is dropped rather than committed.
+    async fn begin(&self, tenant: &Tenant) -> Result<Transaction<'static, Postgres>, CatalogError> {
+        let role = tenant.name().database_role();
+        let begin =
+            format!("BEGIN READ ONLY; SET LOCAL ROLE {role}; SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}");
+        Ok(self.pool.begin_with(AssertSqlSafe(begin)).await?)
+    }
+}
+
+async fn by_ids(
+    read: &mut Transaction<'static, Postgres>,
+    tenant: &Tenant,
+    ids: &[Uuid],
+) -> Result<Vec<Row>, CatalogError> {
+    rows(read, tenant, |logs| {
+        logs.push(" AND event_id = ANY(").push_bind(ids.to_vec()).push(")");
+    })
+    .await
+}
+
+/// The rows that `conditions` choose, newest first. The inner selection is cut to the page before
+/// batches and objects are looked up.
+async fn rows(
+    read: &mut Transaction<'static, Postgres>,
+    tenant: &Tenant,
+    conditions: impl FnOnce(&mut QueryBuilder<Postgres>),
+) -> Result<Vec<Row>, CatalogError> {
+    let schema = tenant.name().database_schema();
+    let mut sql = QueryBuilder::new(format!(
+        "SELECT l.*, b.accepted_at, b.indexed_at IS NOT NULL AS indexed, b.spool_id, b.object_id, b.raw_start, o.key \
+         FROM (SELECT * FROM {schema}.logs WHERE true"
+    ));
+    conditions(&mut sql);
+    sql.push(format_args!(
+        ") l JOIN {schema}.batches b USING (batch_id) LEFT JOIN {schema}.objects o USING (object_id){ORDER}"
+    ));
+    let rows = sql.build().fetch_all(&mut **read).await?;
+    Ok(rows.iter().map(|row| row_of(tenant, row)).collect::<Result<_, _>>()?)
+}
+
+fn row_of(tenant: &Tenant, row: &PgRow) -> Result<Row, sqlx::Error> {
+    let id: Uuid = row.try_get("event_id")?;
+    let time: OffsetDateTime = row.try_get("event_time")?;
+    let flags: i16 = row.try_get("flags")?;
+    let spool_id: Option<i64> = row.try_get("spool_id")?;
+    let object_id: Option<i64> = row.try_get("object_id")?;
+    let raw = RawAt {
+        place: spool_id.map(Place::Spool).or(object_id.map(Place::Object)),
+        start: row.try_get::<i64, _>("raw_start")? + i64::from(row.try_get::<i32, _>("raw_offset")?),
+        length: i64::from(row.try_get::<i32, _>("raw_length")?),
+    };
+    let key: Option<String> = row.try_get("key")?;
+    let accepted_at: OffsetDateTime = row.try_get("accepted_at")?;
+    let item = Item {
+        id,
+        timestamp: shown(time),
+        accepted_at: shown(accepted_at),
+        tenant: tenant.name().to_string(),
+        service: row.try_get("service")?,
+        application: row.try_get("application")?,
+        level: row.try_get("level")?,
+        message: row.try_get("message")?,
+        language: row.try_get("language")?,
+        batch_id: row.try_get("batch_id")?,
+        raw_path: raw.path(&tenant.registered().archive.bucket, key.as_deref()),
+        indexed: row.try_get("indexed")?,
+        flags: if flags & TIME_UNUSABLE == 0 { Vec::new() } else { vec!["time_unusable".to_owned()] },
+    };
+    Ok(Row { item, place: Cursor { time: micros(time), event_id: id }, accepted_at: micros(accepted_at), raw })
+}
+
+fn batch_of(batch_id: Uuid, row: &PgRow) -> Result<Batch, sqlx::Error> {
+    let indexed_at: Option<OffsetDateTime> = row.try_get("indexed_at")?;
+    let archived_at: Option<OffsetDateTime> = row.try_get("archived_at")?;
+    Ok(Batch {
+        batch_id,
+        state: Batch::state_of(indexed_at.is_some(), archived_at.is_some()),
+        events: i64::from(row.try_get::<i32, _>("events")?),
+        dead_letters: Some(i64::from(row.try_get::<i32, _>("dead_letters")?)),
+        accepted_at: shown(row.try_get("accepted_at")?),
+        stored_at: Some(shown(row.try_get("stored_at")?)),
+        indexed_at: indexed_at.map(shown),
+        archived_at: archived_at.map(shown),
+        source: Source::Catalog,
+        complete: true,
+    })
+}

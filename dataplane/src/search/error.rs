@@ -1,0 +1,63 @@
+//! What can go wrong in the search role, and the status and stable code of each.
+
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use runtime::http::refusal;
+use runtime::logging::chain;
+
+use super::catalog::CatalogError;
+use super::params::InvalidParams;
+use crate::tenancy::AuthError;
+
+/// Why a request has no answer. The client reads what `Display` says.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Who asks is unknown, or may not.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// The parameters.
+    #[error(transparent)]
+    Params(#[from] InvalidParams),
+    /// The tenant has no such event or batch. Whether another one has it, nobody learns.
+    #[error("there is no such event or batch")]
+    NotFound,
+    /// No such route.
+    #[error("there is no such route")]
+    NoRoute,
+    /// The route is for reading.
+    #[error("this route answers GET only")]
+    Method,
+    /// The catalog.
+    #[error("the catalog can't answer")]
+    Catalog(#[from] CatalogError),
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let (status, code) = match &self {
+            Self::Auth(error) => return error.into_response(),
+            Self::Params(InvalidParams::Parameter { .. }) => (StatusCode::BAD_REQUEST, "invalid_parameter"),
+            Self::Params(InvalidParams::Cursor(_)) => (StatusCode::BAD_REQUEST, "invalid_cursor"),
+            Self::Params(InvalidParams::Query(_)) => (StatusCode::BAD_REQUEST, "invalid_query"),
+            Self::NotFound | Self::NoRoute => (StatusCode::NOT_FOUND, "not_found"),
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::Catalog(CatalogError::TooSlow) => return too_slow(),
+            Self::Catalog(error) => {
+                tracing::error!(error = %chain(error), "refuse a request: the catalog can't answer");
+                (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
+            }
+        };
+        let mut response = refusal(status, code, self.to_string());
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+/// Trying again would take as long, so it says no time to try again after.
+fn too_slow() -> Response {
+    let message = "the query took too long; narrow the time range, or ask for fewer words";
+    refusal(StatusCode::SERVICE_UNAVAILABLE, "query_timeout", message)
+}

@@ -1,0 +1,139 @@
+//! A page as a WHERE clause over the catalog: for the plain list, and for a search while the index
+//! is away. Every value of a client's is bound, none is written into the SQL.
+//!
+//! The catalog holds the first 500 characters of a message and neither `metadata` nor
+//! `attributes`. A clause about these is `NULL`: neither it nor its opposite finds anything, so
+//! what is shown always matches.
+
+use sqlx::{Postgres, QueryBuilder};
+
+use super::params::{Filters, Page};
+use super::query::{Clause, Field, Pattern, Query};
+use super::show::moment;
+
+/// Adds the conditions of a page to a statement that ends in `WHERE true`.
+pub(super) fn push_conditions(sql: &mut QueryBuilder<Postgres>, page: &Page) {
+    if let Some(after) = page.after {
+        sql.push(" AND (event_time, event_id) < (").push_bind(moment(after.time));
+        sql.push(", ").push_bind(after.event_id).push(")");
+    }
+    push_filters(sql, &page.filters);
+    if let Some(query) = &page.query {
+        sql.push(" AND ");
+        push_query(sql, query);
+    }
+}
+
+fn push_filters(sql: &mut QueryBuilder<Postgres>, filters: &Filters) {
+    if !filters.services.is_empty() {
+        sql.push(" AND service = ANY(").push_bind(filters.services.clone()).push(")");
+    }
+    if !filters.levels.is_empty() {
+        sql.push(" AND level = ANY(").push_bind(filters.levels.clone()).push(")");
+    }
+    if let Some(from) = filters.from {
+        sql.push(" AND event_time >= ").push_bind(moment(from));
+    }
+    if let Some(to) = filters.to {
+        sql.push(" AND event_time < ").push_bind(moment(to));
+    }
+}
+
+fn push_query(sql: &mut QueryBuilder<Postgres>, query: &Query) {
+    match query {
+        Query::And(parts) => push_joined(sql, parts, " AND "),
+        Query::Or(parts) => push_joined(sql, parts, " OR "),
+        Query::Not(inner) => {
+            sql.push("NOT ");
+            push_query(sql, inner);
+        }
+        Query::Clause(Clause { field, pattern }) => match field {
+            Field::Text => {
+                let (Pattern::Phrase(text) | Pattern::Prefix(text)) = pattern;
+                sql.push("(message ILIKE ").push_bind(format!("%{}%", escaped(text))).push(")");
+            }
+            Field::Service => push_exact(sql, "service", pattern),
+            Field::Level => push_exact(sql, "level", &pattern.of_level()),
+            Field::Application => push_exact(sql, "application", pattern),
+            Field::Language => push_exact(sql, "language", pattern),
+            Field::Metadata(_) | Field::Attributes(_) => {
+                sql.push("(NULL::boolean)");
+            }
+        },
+    }
+}
+
+fn push_joined(sql: &mut QueryBuilder<Postgres>, parts: &[Query], by: &str) {
+    sql.push("(");
+    for (index, part) in parts.iter().enumerate() {
+        if index > 0 {
+            sql.push(by);
+        }
+        push_query(sql, part);
+    }
+    sql.push(")");
+}
+
+/// An absent value is not the one asked for: its opposite is true, not NULL.
+fn push_exact(sql: &mut QueryBuilder<Postgres>, column: &'static str, pattern: &Pattern) {
+    match pattern {
+        Pattern::Phrase(text) => {
+            sql.push(format_args!("({column} IS NOT DISTINCT FROM ")).push_bind(text.clone()).push(")");
+        }
+        Pattern::Prefix(text) => {
+            sql.push(format_args!("(coalesce({column}, '') LIKE ")).push_bind(format!("{}%", escaped(text))).push(")");
+        }
+    }
+}
+
+/// Text that LIKE takes for itself.
+fn escaped(text: &str) -> String {
+    text.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cursor::Cursor;
+    use super::super::query::parse;
+    use super::*;
+
+    fn conditions(page: &Page) -> String {
+        let mut sql = QueryBuilder::new("");
+        push_conditions(&mut sql, page);
+        sql.into_string()
+    }
+
+    #[test]
+    fn a_query_becomes_conditions_with_every_value_bound() {
+        for (text, sql) in [
+            ("timeout", "(message ILIKE $1)"),
+            ("timeou*", "(message ILIKE $1)"),
+            ("aa -bb", "((message ILIKE $1) AND NOT (message ILIKE $2))"),
+            ("aa OR (bb cc)", "((message ILIKE $1) OR ((message ILIKE $2) AND (message ILIKE $3)))"),
+            ("service:api", "(service IS NOT DISTINCT FROM $1)"),
+            ("-application:ap*", "NOT (coalesce(application, '') LIKE $1)"),
+            ("level:error language:java", "((level IS NOT DISTINCT FROM $1) AND (language IS NOT DISTINCT FROM $2))"),
+            ("-metadata.a:b attributes.c:d", "(NOT (NULL::boolean) AND (NULL::boolean))"),
+        ] {
+            let page = Page { query: Some(parse(text).unwrap()), ..Page::default() };
+            assert_eq!(conditions(&page), format!(" AND {sql}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn filters_and_cursor_become_conditions() {
+        let filters = Filters { services: vec!["api".into()], levels: vec!["WARN".into()], from: Some(1), to: Some(2) };
+        let after = Some(Cursor { time: 5, event_id: uuid::Uuid::nil() });
+        assert_eq!(
+            conditions(&Page { filters, after, ..Page::default() }),
+            " AND (event_time, event_id) < ($1, $2) AND service = ANY($3) AND level = ANY($4) \
+             AND event_time >= $5 AND event_time < $6"
+        );
+        assert_eq!(conditions(&Page::default()), "");
+    }
+
+    #[test]
+    fn what_like_takes_for_a_pattern_is_escaped() {
+        assert_eq!(escaped(r"100%_\"), r"100\%\_\\");
+    }
+}

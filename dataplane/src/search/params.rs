@@ -1,0 +1,277 @@
+//! Parameters of a list or a search, from the URL's query string to checked values.
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::cursor::{Cursor, InvalidCursor};
+use super::query::{self, Clause, Field, Pattern, Query, QueryError};
+use crate::event::Micros;
+
+/// Events on a page unless the client asks otherwise.
+const DEFAULT_LIMIT: u32 = 50;
+/// Most events on a page: some 500 KB of answer.
+const MAX_LIMIT: u32 = 500;
+/// Most services or levels to choose from in one request.
+const MAX_CHOICES: usize = 32;
+/// Longest value of a filter; longer service names are cut when they are stored.
+const MAX_VALUE_BYTES: usize = 256;
+
+/// A page that a client asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Page {
+    /// Which events.
+    pub filters: Filters,
+    /// Which of these; absent in a plain list.
+    pub query: Option<Query>,
+    /// Where the page before ended.
+    pub after: Option<Cursor>,
+    /// Most events to answer with.
+    pub limit: u32,
+}
+
+/// Typed filters; an empty choice means any.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filters {
+    /// Any of these services.
+    pub services: Vec<String>,
+    /// Any of these levels, as they are stored.
+    pub levels: Vec<String>,
+    /// At this time or after.
+    pub from: Option<Micros>,
+    /// Before this time.
+    pub to: Option<Micros>,
+}
+
+/// Why a request's parameters can't be used. Said to the client as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidParams {
+    /// A parameter that is not known, or a value that it can't have.
+    #[error("parameter `{name}`: {why}")]
+    Parameter {
+        /// The parameter.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The cursor.
+    #[error(transparent)]
+    Cursor(#[from] InvalidCursor),
+    /// The query.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+}
+
+impl InvalidParams {
+    /// A query string that is not one.
+    pub fn unreadable(why: &str) -> Self {
+        Self::of("?", why)
+    }
+
+    fn of(name: &str, why: impl Into<String>) -> Self {
+        Self::Parameter { name: name.chars().take(64).collect(), why: why.into() }
+    }
+}
+
+/// Parameters of `GET /api/logs`.
+pub fn list(pairs: &[(String, String)]) -> Result<Page, InvalidParams> {
+    page(pairs, "limit, cursor, service, level, from, to, text", |page, name, value| match name {
+        "text" => once(&mut page.query, name, message_holds(bounded(name, value)?)),
+        _ => Err(unknown(name)),
+    })
+}
+
+/// A plain text, whatever its letters, as a query for just that.
+fn message_holds(text: String) -> Query {
+    Query::Clause(Clause { field: Field::Text, pattern: Pattern::Phrase(text) })
+}
+
+/// Parameters of `GET /api/search`.
+pub fn search(pairs: &[(String, String)]) -> Result<Page, InvalidParams> {
+    let page = page(pairs, "q, limit, cursor, service, level, from, to", |page, name, value| match name {
+        "q" => once(&mut page.query, name, query::parse(value)?),
+        _ => Err(unknown(name)),
+    })?;
+    if page.query.is_none() {
+        return Err(InvalidParams::of("q", "is missing: say what to search for"));
+    }
+    Ok(page)
+}
+
+/// Parameters of `GET /api/batches/{id}`: the receipt that came with the batch's 202.
+pub fn batch(pairs: &[(String, String)]) -> Result<Option<String>, InvalidParams> {
+    let mut receipt = None;
+    for (name, value) in pairs {
+        match name.as_str() {
+            "receipt" => once(&mut receipt, name, value.clone())?,
+            _ => return Err(say_known(unknown(name), "receipt")),
+        }
+    }
+    Ok(receipt)
+}
+
+/// Of a route that has none.
+pub fn none(pairs: &[(String, String)]) -> Result<(), InvalidParams> {
+    match pairs.first() {
+        None => Ok(()),
+        Some((name, _)) => Err(InvalidParams::of(name, "is unknown; this route has none")),
+    }
+}
+
+/// Parameters that both have; `own` reads the others. `known` is what an unknown one is answered with.
+fn page(
+    pairs: &[(String, String)],
+    known: &str,
+    own: impl Fn(&mut Page, &str, &str) -> Result<(), InvalidParams>,
+) -> Result<Page, InvalidParams> {
+    let mut page = Page::default();
+    let mut limit = None;
+    for (name, value) in pairs {
+        match name.as_str() {
+            "limit" => once(&mut limit, name, read_limit(value)?)?,
+            "cursor" => once(&mut page.after, name, Cursor::decode(value)?)?,
+            "from" => once(&mut page.filters.from, name, read_time(name, value)?)?,
+            "to" => once(&mut page.filters.to, name, read_time(name, value)?)?,
+            "service" => choices(&mut page.filters.services, name, value)?,
+            "level" => choices(&mut page.filters.levels, name, value)?,
+            other => own(&mut page, other, value).map_err(|error| say_known(error, known))?,
+        }
+    }
+    page.limit = limit.unwrap_or(DEFAULT_LIMIT);
+    for level in &mut page.filters.levels {
+        *level = stages::normalize_level(level);
+    }
+    Ok(page)
+}
+
+fn unknown(name: &str) -> InvalidParams {
+    InvalidParams::of(name, String::new())
+}
+
+/// Completes [`unknown`] with what would be known.
+fn say_known(error: InvalidParams, known: &str) -> InvalidParams {
+    match error {
+        InvalidParams::Parameter { name, why } if why.is_empty() => {
+            InvalidParams::Parameter { name, why: format!("is unknown; known are {known}") }
+        }
+        error => error,
+    }
+}
+
+fn once<T>(place: &mut Option<T>, name: &str, value: T) -> Result<(), InvalidParams> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(InvalidParams::of(name, "may stand only once")),
+    }
+}
+
+fn read_limit(value: &str) -> Result<u32, InvalidParams> {
+    let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+    limit.ok_or_else(|| InvalidParams::of("limit", format!("is a number from 1 to {MAX_LIMIT}")))
+}
+
+fn read_time(name: &str, value: &str) -> Result<Micros, InvalidParams> {
+    let time = OffsetDateTime::parse(value, &Rfc3339).ok();
+    let micros = time.and_then(|time| Micros::try_from(time.unix_timestamp_nanos().div_euclid(1000)).ok());
+    micros.ok_or_else(|| InvalidParams::of(name, "is a time such as 2026-01-31T12:00:00Z (write `+` as %2B)"))
+}
+
+fn bounded(name: &str, value: &str) -> Result<String, InvalidParams> {
+    if value.is_empty() || value.len() > MAX_VALUE_BYTES || value.contains('\0') {
+        return Err(InvalidParams::of(name, format!("is a text of 1 to {MAX_VALUE_BYTES} bytes")));
+    }
+    Ok(value.to_owned())
+}
+
+/// A choice is a list with commas, or the parameter several times.
+fn choices(chosen: &mut Vec<String>, name: &str, value: &str) -> Result<(), InvalidParams> {
+    for choice in value.split(',') {
+        chosen.push(bounded(name, choice.trim())?);
+    }
+    if chosen.len() > MAX_CHOICES {
+        return Err(InvalidParams::of(name, format!("holds more than {MAX_CHOICES} values")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn no_parameter_is_the_first_page() {
+        assert_eq!(list(&[]), Ok(Page { limit: 50, ..Page::default() }));
+    }
+
+    #[test]
+    fn every_parameter_has_its_place() {
+        let cursor = Cursor { time: 5, event_id: uuid::Uuid::from_u128(6) };
+        let page = list(&pairs(&[
+            ("limit", "500"),
+            ("cursor", &cursor.encode()),
+            ("service", "api,web"),
+            ("service", "db"),
+            ("level", "error, Warning"),
+            ("from", "1970-01-01T00:00:01.000001Z"),
+            ("to", "1970-01-01T02:00:00+02:00"),
+            ("text", "50%"),
+        ]));
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let filters = Filters {
+            services: texts(&["api", "web", "db"]),
+            levels: texts(&["ERROR", "WARN"]),
+            from: Some(1_000_001),
+            to: Some(0),
+        };
+        let query = Some(message_holds("50%".into()));
+        assert_eq!(page, Ok(Page { filters, query, after: Some(cursor), limit: 500 }));
+    }
+
+    #[test]
+    fn a_wrong_parameter_is_named() {
+        let long = "x".repeat(MAX_VALUE_BYTES + 1);
+        let many = "a,".repeat(MAX_CHOICES) + "a";
+        for (name, value) in [
+            ("limit", "0"),
+            ("limit", "501"),
+            ("limit", "-1"),
+            ("limit", "ten"),
+            ("from", "yesterday"),
+            ("to", "2026-01-01"),
+            ("service", ""),
+            ("service", "a,,b"),
+            ("service", &long),
+            ("service", "a\0b"),
+            ("level", &many),
+            ("text", ""),
+            ("q", "x"),
+            ("tenant", "other"),
+            ("", ""),
+        ] {
+            match list(&pairs(&[(name, value)])) {
+                Err(InvalidParams::Parameter { name: named, .. }) => assert_eq!(named, name),
+                other => panic!("{name}={value}: {other:?}"),
+            }
+        }
+        assert!(matches!(list(&pairs(&[("cursor", "x")])), Err(InvalidParams::Cursor(_))));
+        assert!(matches!(search(&pairs(&[("q", "(")])), Err(InvalidParams::Query(_))));
+    }
+
+    #[test]
+    fn a_parameter_that_stands_twice_is_refused() {
+        for name in ["limit", "from"] {
+            let value = if name == "limit" { "5" } else { "2026-01-01T00:00:00Z" };
+            assert!(list(&pairs(&[(name, value), (name, value)])).is_err(), "{name}");
+        }
+        assert!(search(&pairs(&[("q", "ab"), ("q", "ab")])).is_err());
+    }
+
+    #[test]
+    fn a_search_needs_a_query() {
+        let error = search(&[]).unwrap_err().to_string();
+        assert!(error.contains("`q`"), "{error}");
+    }
+}

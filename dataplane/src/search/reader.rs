@@ -1,0 +1,265 @@
+//! Which store answers what: the index finds, the catalog lists, raw bytes tell the rest; and what
+//! an answer says of itself when one of them is away.
+
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use runtime::logging::chain;
+use uuid::Uuid;
+
+use super::Error;
+use super::catalog::{Catalog, Row};
+use super::cursor::Cursor;
+use super::index::Index;
+use super::params::Page;
+use super::raw;
+use super::show::{Batch, BatchState, Document, Event, Item, Listing, Source, cut, rfc3339};
+use crate::event::Micros;
+use crate::tenancy::{Receipt, Tenant};
+
+/// Said while the index is away.
+const INDEX_AWAY: &str = "the search index doesn't answer; this is a search of the first 500 characters of each \
+     message, without `full_log`, `metadata` and `attributes`";
+/// Said when a part of the index was too slow or failed.
+const INDEX_PARTIAL: &str = "a part of the search index didn't answer in time; ask again, or narrow the time range";
+/// Said while accepted events wait to be indexed.
+const INDEX_BEHIND: &str = "some stored events are not indexed yet; GET /api/logs lists them";
+/// Said of a time range that begins before the index does.
+const INDEX_YOUNGER: &str = "the time range begins before the index does; GET /api/logs lists older events";
+/// Said of an event that only the index could be asked for.
+const CATALOG_AWAY: &str = "the catalog doesn't answer; `raw_path` and `indexed` are not known";
+/// Said of an event whose raw bytes couldn't be had.
+const RAW_AWAY: &str = "neither the index nor the raw bytes could be read; this is the event's row alone";
+
+/// Everything that answers come from. Cheap to clone.
+#[derive(Clone)]
+pub struct Reader {
+    /// Rows, batches, spool.
+    pub catalog: Catalog,
+    /// Full text.
+    pub index: Index,
+    /// Archived raw bytes.
+    pub s3: Client,
+}
+
+impl Reader {
+    /// A page of the plain list.
+    pub async fn list(&self, tenant: &Tenant, page: &Page) -> Result<Listing, Error> {
+        let rows = self.catalog.page(tenant, page).await?;
+        Ok(catalog_listing(rows, page, None))
+    }
+
+    /// A page of a search.
+    pub async fn search(&self, tenant: &Tenant, page: &Page, now: Micros) -> Result<Listing, Error> {
+        let hits = match self.index.search(tenant, page).await {
+            Ok(hits) => hits,
+            Err(error) => {
+                tracing::warn!(tenant.name = %tenant.name(), error = %chain(&error), "search the catalog instead of the index");
+                let rows = self.catalog.page(tenant, page).await?;
+                return Ok(catalog_listing(rows, page, Some(INDEX_AWAY)));
+            }
+        };
+        let (places, next) = cut(hits.places, page.limit, |place| *place);
+        let ids: Vec<Uuid> = places.iter().map(|place| place.event_id).collect();
+        let found = self.catalog.found(tenant, &ids).await?;
+        let notice = missing(hits.partial, found.index_is_behind, page, tenant.registered().hot_days, now);
+        Ok(Listing {
+            // An event whose row is gone has expired: it is dropped here, before the index drops it.
+            items: found.rows.into_iter().map(|row| row.item).collect(),
+            next_cursor: next.map(|cursor| cursor.encode()),
+            source: Source::Index,
+            complete: notice.is_none(),
+            notice,
+        })
+    }
+
+    /// One whole event; `None` if the tenant has no such event.
+    pub async fn event(&self, tenant: &Tenant, id: Uuid) -> Result<Option<Event>, Error> {
+        let row = match self.catalog.event(tenant, id).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(row)) => row,
+            Err(error) => {
+                let document = self.document(tenant, id).await.ok_or(error)?;
+                return Ok(Some(event_of_document(tenant, document)));
+            }
+        };
+        if row.item.indexed
+            && let Some(document) = self.document(tenant, id).await
+        {
+            return Ok(Some(Event {
+                item: Item { message: document.message, ..row.item },
+                full_log: document.full_log,
+                metadata: document.metadata,
+                attributes: document.attributes,
+                source: Source::Index,
+                complete: true,
+                notice: None,
+            }));
+        }
+        Ok(Some(self.event_from_raw(tenant, row).await))
+    }
+
+    /// One batch. Before it is stored, its receipt is the only one who knows of it.
+    pub async fn batch(&self, tenant: &Tenant, id: Uuid, receipt: Option<Receipt>) -> Result<Option<Batch>, Error> {
+        let stored = self.catalog.batch(tenant, id).await?;
+        let ours = |receipt: &Receipt| receipt.tenant == *tenant.name() && receipt.batch_id == id;
+        Ok(stored.or_else(|| receipt.filter(ours).map(queued)))
+    }
+
+    /// The event from the index, if it holds all of it.
+    async fn document(&self, tenant: &Tenant, id: Uuid) -> Option<Document> {
+        match self.index.event(tenant, id).await {
+            Ok(document) => document.filter(|document| document.index_error.is_none()),
+            Err(error) => {
+                tracing::warn!(tenant.name = %tenant.name(), error = %chain(&error), "read an event without the index");
+                None
+            }
+        }
+    }
+
+    async fn event_from_raw(&self, tenant: &Tenant, row: Row) -> Event {
+        let read = match raw::read(&self.catalog, &self.s3, tenant, row.raw).await {
+            // Archived between our reading its row and its frame: its row says now where it went.
+            Ok(None) => self.raw_moved(tenant, row.item.id).await,
+            read => read,
+        };
+        match read {
+            Ok(Some((bytes, source))) => event_of_raw(row, &bytes, source),
+            Ok(None) => event_of_row(row),
+            Err(error) => {
+                tracing::warn!(tenant.name = %tenant.name(), error = %chain(&error), "show an event's row alone");
+                event_of_row(row)
+            }
+        }
+    }
+
+    async fn raw_moved(&self, tenant: &Tenant, id: Uuid) -> Result<Option<(Vec<u8>, Source)>, raw::RawError> {
+        match self.catalog.event(tenant, id).await? {
+            Some(row) => raw::read(&self.catalog, &self.s3, tenant, row.raw).await,
+            None => Ok(None),
+        }
+    }
+}
+
+fn catalog_listing(rows: Vec<Row>, page: &Page, notice: Option<&'static str>) -> Listing {
+    let (rows, next) = cut(rows, page.limit, |row| row.place);
+    Listing {
+        items: rows.into_iter().map(|row| row.item).collect(),
+        next_cursor: next.map(|cursor: Cursor| cursor.encode()),
+        source: Source::Catalog,
+        complete: notice.is_none(),
+        notice,
+    }
+}
+
+/// What a search of the index may have missed, the most urgent first.
+fn missing(partial: bool, behind: bool, page: &Page, hot_days: i32, now: Micros) -> Option<&'static str> {
+    let index_begins = now - Micros::from(hot_days) * DAY;
+    if partial {
+        Some(INDEX_PARTIAL)
+    } else if behind {
+        Some(INDEX_BEHIND)
+    } else if page.filters.from.is_some_and(|from| from < index_begins) {
+        Some(INDEX_YOUNGER)
+    } else {
+        None
+    }
+}
+
+const DAY: Micros = Duration::from_secs(24 * 60 * 60).as_micros() as Micros;
+
+fn queued(receipt: Receipt) -> Batch {
+    Batch {
+        batch_id: receipt.batch_id,
+        state: BatchState::Queued,
+        events: i64::from(receipt.events),
+        dead_letters: None,
+        accepted_at: rfc3339(receipt.accepted_at),
+        stored_at: None,
+        indexed_at: None,
+        archived_at: None,
+        source: Source::Queue,
+        complete: true,
+    }
+}
+
+fn event_of_document(tenant: &Tenant, document: Document) -> Event {
+    Event {
+        item: Item {
+            id: document.id,
+            timestamp: document.timestamp,
+            accepted_at: document.accepted_at,
+            tenant: tenant.name().to_string(),
+            service: document.service,
+            application: document.application,
+            level: document.level,
+            message: document.message,
+            language: document.language,
+            batch_id: document.batch_id,
+            raw_path: None,
+            indexed: true,
+            flags: document.flags,
+        },
+        full_log: document.full_log,
+        metadata: document.metadata,
+        attributes: document.attributes,
+        source: Source::Index,
+        complete: false,
+        notice: Some(CATALOG_AWAY),
+    }
+}
+
+/// The raw line goes through the same stages as it did when it was stored.
+fn event_of_raw(row: Row, raw: &[u8], source: Source) -> Event {
+    match stages::event(raw, row.accepted_at) {
+        Ok(event) => Event {
+            item: row.item,
+            full_log: event.full_log,
+            metadata: event.metadata,
+            attributes: event.attributes,
+            source,
+            complete: true,
+            notice: None,
+        },
+        Err(error) => {
+            tracing::warn!(error = %chain(&error), "show an event's row alone");
+            event_of_row(row)
+        }
+    }
+}
+
+fn event_of_row(row: Row) -> Event {
+    Event {
+        item: row.item,
+        full_log: None,
+        metadata: None,
+        attributes: None,
+        source: Source::Catalog,
+        complete: false,
+        notice: Some(RAW_AWAY),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::params::Filters;
+    use super::*;
+
+    #[test]
+    fn an_answer_of_the_index_says_what_it_may_have_missed() {
+        let now = 100 * DAY;
+        let since = |days: Micros| Page {
+            filters: Filters { from: Some(now - days * DAY), ..Filters::default() },
+            ..Page::default()
+        };
+        for (partial, behind, page, notice) in [
+            (false, false, Page::default(), None),
+            (false, false, since(7), None),
+            (false, false, since(8), Some(INDEX_YOUNGER)),
+            (false, true, since(8), Some(INDEX_BEHIND)),
+            (true, true, since(8), Some(INDEX_PARTIAL)),
+        ] {
+            assert_eq!(missing(partial, behind, &page, 7, now), notice, "{partial} {behind} {page:?}");
+        }
+    }
+}

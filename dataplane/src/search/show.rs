@@ -1,0 +1,227 @@
+//! What clients see: events, pages and batches as JSON.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+use time::macros::format_description;
+use uuid::Uuid;
+
+use super::cursor::Cursor;
+use crate::event::Micros;
+
+/// Where an answer comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// PostgreSQL's rows.
+    Catalog,
+    /// OpenSearch.
+    Index,
+    /// Raw bytes in PostgreSQL, not archived yet.
+    Spool,
+    /// Raw bytes in the object store.
+    Archive,
+    /// The queue, by its receipt.
+    Queue,
+}
+
+/// An event in a list: what its row holds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Item {
+    /// The event's id.
+    pub id: Uuid,
+    /// When it happened.
+    pub timestamp: String,
+    /// When it was accepted.
+    pub accepted_at: String,
+    /// Whose it is.
+    pub tenant: String,
+    /// What sent it.
+    pub service: String,
+    /// The application that the service belongs to.
+    pub application: Option<String>,
+    /// TRACE, DEBUG, INFO, WARN, ERROR, FATAL, or what was sent.
+    pub level: String,
+    /// The message, at most 500 characters of it in a list.
+    pub message: String,
+    /// The programming language.
+    pub language: Option<String>,
+    /// The request that brought it.
+    pub batch_id: Uuid,
+    /// Where its raw bytes are.
+    pub raw_path: Option<String>,
+    /// Whether full-text search can find it.
+    pub indexed: bool,
+    /// Remarks: `time_unusable`.
+    pub flags: Vec<String>,
+}
+
+/// One whole event.
+#[derive(Debug, Serialize)]
+pub struct Event {
+    /// What its row holds.
+    #[serde(flatten)]
+    pub item: Item,
+    /// The whole text, where it is more than the message.
+    pub full_log: Option<String>,
+    /// What the client sent as `metadata`.
+    pub metadata: Option<Map<String, Value>>,
+    /// Fields that LoggerHub has no name for.
+    pub attributes: Option<Map<String, Value>>,
+    /// Where this answer comes from.
+    pub source: Source,
+    /// Whether nothing is missing from it.
+    pub complete: bool,
+    /// Why it is not complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notice: Option<&'static str>,
+}
+
+/// A page of a list or a search.
+#[derive(Debug, Serialize)]
+pub struct Listing {
+    /// The events, newest first.
+    pub items: Vec<Item>,
+    /// What to send as `cursor` for the next page; null on the last.
+    pub next_cursor: Option<String>,
+    /// Where this answer comes from.
+    pub source: Source,
+    /// Whether every event that matches is on this page or a later one.
+    pub complete: bool,
+    /// Why it is not complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notice: Option<&'static str>,
+}
+
+/// How far a batch has come.
+#[derive(Debug, PartialEq, Serialize)]
+pub struct Batch {
+    /// The batch's id.
+    pub batch_id: Uuid,
+    /// The furthest state that it has reached.
+    pub state: BatchState,
+    /// Events in it.
+    pub events: i64,
+    /// Lines of it that went to the dead letters; unknown while it is queued.
+    pub dead_letters: Option<i64>,
+    /// When it was accepted.
+    pub accepted_at: String,
+    /// When its rows were written.
+    pub stored_at: Option<String>,
+    /// When it could be searched.
+    pub indexed_at: Option<String>,
+    /// When its raw bytes were moved to the object store.
+    pub archived_at: Option<String>,
+    /// Where this answer comes from.
+    pub source: Source,
+    /// Whether nothing is missing from it.
+    pub complete: bool,
+}
+
+/// How far a batch has come. A batch that is archived before it could be indexed is `stored`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchState {
+    /// On the queue's disk.
+    Queued,
+    /// In the catalog: listed, its raw bytes readable.
+    Stored,
+    /// Found by search too.
+    Indexed,
+    /// Its raw bytes in the object store too.
+    Archived,
+}
+
+/// An event as the index holds it.
+///
+/// Its fields are those of [`Item`] and [`Event`].
+#[derive(Debug, Deserialize)]
+pub struct Document {
+    pub id: Uuid,
+    pub timestamp: String,
+    pub accepted_at: String,
+    pub service: String,
+    pub application: Option<String>,
+    pub level: String,
+    pub message: String,
+    pub full_log: Option<String>,
+    pub language: Option<String>,
+    pub metadata: Option<Map<String, Value>>,
+    pub attributes: Option<Map<String, Value>>,
+    pub batch_id: Uuid,
+    #[serde(default)]
+    pub flags: Vec<String>,
+    /// Set where the index refused the event and holds its message only.
+    pub index_error: Option<String>,
+}
+
+impl Batch {
+    /// The furthest state of a batch that is stored.
+    pub fn state_of(indexed: bool, archived: bool) -> BatchState {
+        match (indexed, archived) {
+            (false, _) => BatchState::Stored,
+            (true, false) => BatchState::Indexed,
+            (true, true) => BatchState::Archived,
+        }
+    }
+}
+
+/// The first `limit` of what was found, and the cursor after them if there was more.
+pub fn cut<T>(mut found: Vec<T>, limit: u32, cursor: impl Fn(&T) -> Cursor) -> (Vec<T>, Option<Cursor>) {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| more).map(cursor);
+    (found, next)
+}
+
+/// A time as PostgreSQL takes it. Times come from a checked cursor or parameter, or from a store:
+/// the one fallback is for what no store of ours holds.
+pub fn moment(time: Micros) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(time) * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+/// A time as clients see it: RFC 3339 in UTC with microseconds.
+pub fn rfc3339(time: Micros) -> String {
+    shown(moment(time))
+}
+
+/// Like [`rfc3339`], of a time from PostgreSQL.
+pub fn shown(time: OffsetDateTime) -> String {
+    let form = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
+    // Every component of the form is one that a time has.
+    time.to_offset(time::UtcOffset::UTC).format(form).unwrap_or_default()
+}
+
+/// Microseconds since 1970 of a time from PostgreSQL, which has no finer ones.
+pub fn micros(time: OffsetDateTime) -> Micros {
+    Micros::try_from(time.unix_timestamp_nanos().div_euclid(1000)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_shown_with_its_microseconds() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(rfc3339(1_767_225_600_123_456), "2026-01-01T00:00:00.123456Z");
+        assert_eq!(micros(moment(-5)), -5);
+    }
+
+    #[test]
+    fn a_page_has_a_cursor_only_if_more_was_found() {
+        let cursor = |time: &i64| Cursor { time: *time, event_id: Uuid::nil() };
+        assert_eq!(cut(vec![3, 2, 1], 3, cursor), (vec![3, 2, 1], None));
+        assert_eq!(cut(vec![3, 2, 1], 2, cursor), (vec![3, 2], Some(cursor(&2))));
+        assert_eq!(cut(vec![], 2, cursor), (vec![], None));
+    }
+
+    #[test]
+    fn a_stored_batch_is_archived_only_when_it_is_indexed_too() {
+        assert_eq!(Batch::state_of(false, false), BatchState::Stored);
+        assert_eq!(Batch::state_of(false, true), BatchState::Stored);
+        assert_eq!(Batch::state_of(true, false), BatchState::Indexed);
+        assert_eq!(Batch::state_of(true, true), BatchState::Archived);
+    }
+}

@@ -1,0 +1,62 @@
+//! What every role says of itself: `/health`, `/ready`, `/queue/status` and `/metrics`.
+
+use std::collections::BTreeSet;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use crds::PipelineName;
+use runtime::http::{common_routes, refusal};
+use runtime::logging::chain;
+use runtime::metrics::Metrics;
+
+use crate::queue::Lanes;
+use crate::tenancy::Registry;
+
+/// What the answers are made of. Cheap to clone.
+#[derive(Clone)]
+pub struct Status {
+    /// The tenants: without them no key can be checked, so the role is not ready.
+    pub registry: Registry,
+    /// The queue.
+    pub lanes: Lanes,
+}
+
+/// The routes that a role merges into its own.
+pub fn routes(status: Status, metrics: Metrics) -> Router {
+    Router::new()
+        .route("/ready", get(ready))
+        .route("/queue/status", get(queue_status))
+        .with_state(status)
+        .merge(common_routes(metrics))
+}
+
+async fn ready(State(status): State<Status>) -> Response {
+    if status.registry.is_loaded() {
+        (StatusCode::OK, "ready\n").into_response()
+    } else {
+        refusal(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "the tenant registry has not been read yet")
+    }
+}
+
+/// The lanes of every pipeline that a tenant uses, of `default`, and of those that went away.
+async fn queue_status(State(status): State<Status>) -> Response {
+    let mut pipelines = BTreeSet::from([PipelineName::default_pipeline()]);
+    pipelines.extend(status.registry.tenants().iter().map(|tenant| tenant.registered().pipeline.clone()));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let lanes = async {
+        pipelines.extend(status.lanes.orphaned_pipelines().await?);
+        let pipelines: Vec<_> = pipelines.into_iter().collect();
+        status.lanes.status(&pipelines, u64::try_from(now).unwrap_or(u64::MAX)).await
+    };
+    match lanes.await {
+        Ok(lanes) => Json(lanes).into_response(),
+        Err(error) => {
+            tracing::warn!(error = %chain(&error), "the queue's status can't be read");
+            refusal(StatusCode::SERVICE_UNAVAILABLE, "queue_unavailable", "the queue doesn't answer")
+        }
+    }
+}
