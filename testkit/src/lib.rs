@@ -9,6 +9,7 @@ pub mod wait;
 pub mod stores;
 pub mod cluster;
 pub mod http;
+pub mod helm;
 pub mod ledger;
 
 pub use cluster::Cluster;

@@ -1,0 +1,29 @@
+//! Generated files that are committed are what would be generated now. `make generate` writes them.
+
+use std::fs;
+
+use kube::CustomResourceExt;
+use testkit::helm;
+
+fn assert_fresh(path: &str, fresh: &str) {
+    let committed = fs::read_to_string(helm::root().join(path)).unwrap_or_default();
+    let line = committed.lines().zip(fresh.lines()).position(|(old, new)| old != new);
+    let line = line.unwrap_or_else(|| committed.lines().count().min(fresh.lines().count()));
+    assert!(committed == fresh, "{path} is stale from line {}: make generate", line + 1);
+}
+
+#[test]
+fn the_crds_and_the_charts_copies_are_those_of_the_types() {
+    for (name, crd) in [("tenants", crds::Tenant::crd()), ("logpipelines", crds::LogPipeline::crd())] {
+        let fresh = serde_saphyr::to_string(&crd).unwrap();
+        assert_fresh(&format!("crds/{name}.yaml"), &fresh);
+        assert_fresh(&format!("charts/loggerhub/files/crds/{name}.yaml"), &fresh);
+        // Argo CD and `kubectl apply` keep a copy in an annotation of at most 262,144 bytes.
+        assert!(fresh.len() < 200_000, "crds/{name}.yaml has {} bytes", fresh.len());
+    }
+}
+
+#[tokio::test]
+async fn the_rendered_chart_is_the_charts() {
+    assert_fresh("manifests/loggerhub.yaml", &helm::template(&[]).await.unwrap());
+}
