@@ -1,0 +1,114 @@
+//! What a live tail sends: JSON text frames, and a close frame that says why it ends.
+
+use axum::body::Bytes;
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes};
+use serde::Deserialize;
+use serde_json::json;
+use uuid::Uuid;
+
+/// One event on its way to the sockets. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TailEvent {
+    /// The event's id.
+    pub id: Uuid,
+    /// Its service, to filter by.
+    pub service: String,
+    /// Its level, to filter by.
+    pub level: String,
+    /// The whole frame.
+    pub frame: Utf8Bytes,
+}
+
+/// Why a tail ends, as the code and reason of its close frame. Codes from 4000 are the program's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The server stops; another one answers.
+    Stopping,
+    /// The key was revoked or has lost its scope, or the tenant leaves.
+    KeyRefused,
+    /// The client didn't answer pings.
+    Idle,
+    /// The client read nothing for too long.
+    TooSlow,
+}
+
+impl Ending {
+    /// The close frame.
+    pub(super) fn message(self) -> Message {
+        let (code, reason) = match self {
+            Self::Stopping => (1001, "server_stopping"),
+            Self::KeyRefused => (4401, "key_refused"),
+            Self::Idle => (4408, "idle"),
+            Self::TooSlow => (4429, "too_slow"),
+        };
+        Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::from_static(reason) }))
+    }
+}
+
+/// Said once the tail is in place: what is stored from now on will be shown.
+pub(super) fn ready() -> Message {
+    Message::Text(Utf8Bytes::from_static(r#"{"type":"ready"}"#))
+}
+
+/// Said when the reader was too slow for `count` events, before any filter.
+pub(super) fn dropped(count: u64) -> Message {
+    Message::Text(json!({"type": "dropped", "count": count}).to_string().into())
+}
+
+/// Said when the source of the tail goes away or comes back.
+pub(super) fn notice(code: &str, message: &str) -> Message {
+    Message::Text(json!({"type": "notice", "code": code, "message": message}).to_string().into())
+}
+
+#[derive(Deserialize)]
+struct Known {
+    id: Uuid,
+    service: String,
+    level: String,
+}
+
+/// The events in one entry of a tail's stream: a zstd frame of JSON lines. A line that can't be
+/// read is left out: the tail is a view, the catalog has the event.
+pub(super) fn events(compressed: &[u8]) -> std::io::Result<Vec<TailEvent>> {
+    let lines = Bytes::from(zstd::bulk::decompress(compressed, MAX_ENTRY_BYTES)?);
+    Ok(lines.split(|byte| *byte == b'\n').filter_map(event).collect())
+}
+
+/// Most bytes of one entry's lines: the processor publishes one flush at most, 8 MiB of raw lines.
+const MAX_ENTRY_BYTES: usize = 32 * 1024 * 1024;
+
+fn event(line: &[u8]) -> Option<TailEvent> {
+    let line = str::from_utf8(line).ok()?;
+    let Known { id, service, level } = serde_json::from_str(line).ok()?;
+    Some(TailEvent { id, service, level, frame: format!(r#"{{"type":"event","event":{line}}}"#).into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_taken_apart_into_frames() {
+        let id = Uuid::from_u128(7);
+        let line = format!(r#"{{"id":"{id}","service":"api","level":"WARN","message":"hi"}}"#);
+        let entry = zstd::encode_all(format!("{line}\nnonsense\n{line}\n").as_bytes(), 1).unwrap();
+        let events = events(&entry).unwrap();
+        assert_eq!(events.len(), 2);
+        assert_eq!((events[0].id, events[0].service.as_str(), events[0].level.as_str()), (id, "api", "WARN"));
+        assert_eq!(events[0].frame.as_str(), format!(r#"{{"type":"event","event":{line}}}"#));
+        assert!(super::events(b"nonsense").is_err());
+    }
+
+    #[test]
+    fn frames_say_their_type() {
+        for (message, text) in [
+            (ready(), r#"{"type":"ready"}"#),
+            (dropped(5), r#"{"count":5,"type":"dropped"}"#),
+            (notice("tail_interrupted", "m"), r#"{"code":"tail_interrupted","message":"m","type":"notice"}"#),
+        ] {
+            assert_eq!(message.to_text().unwrap(), text);
+        }
+        let Message::Close(Some(close)) = Ending::Stopping.message() else { panic!("a close frame") };
+        assert_eq!((close.code, close.reason.as_str()), (1001, "server_stopping"));
+    }
+}
