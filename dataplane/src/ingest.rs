@@ -1,14 +1,296 @@
-//! The role `ingest`.
+//! The role `ingest`: takes logs over HTTP and answers 202 once the queue has them on disk.
+//!
+//! ```text
+//!  headers ─► admit ─► read body (bounded) ─► parse (structure, time) ─► Producer ─► 202 + receipt
+//! ```
+//! It needs Redis only. Nothing of a log line is interpreted here, and none shows in our own logs.
 
+mod body;
+mod inspect;
+mod metrics;
+mod parse;
+mod refusal;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use clap::Args;
+use crds::tenant::Scope;
+use runtime::http::{Limits, refusal, serve};
+use runtime::metrics::Metrics;
+use runtime::settings::{QueueSettings, TlsSettings};
+use runtime::stores::Redis;
+use serde::Serialize;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use uuid::Uuid;
+
+use crate::event::{Micros, keyed_batch_id, new_batch_id};
+use crate::queue::entry::BatchHeader;
+use crate::queue::{Batch, Budget, Claim, Durability, Lanes, Producer};
+use crate::status::{self, Status};
+use crate::tenancy::{Caller, Peppers, Receipt, Registry, RegistrySettings};
+
+use metrics::{IngestMetrics, Outcome};
+use parse::{ContentType, Parsed, body_hash, parse};
+use refusal::Refusal;
+
+/// What a request takes from the budget before its body: header, buffers and its task.
+const REQUEST_COST: usize = 16 * 1024;
+/// Bodies above this are parsed on a thread of their own: about half a millisecond of work.
+const PARSE_INLINE: usize = 256 * 1024;
+/// Longest wait for the last round after the drain; both fit into a pod's 30 s.
+const LAST_ROUND: Duration = Duration::from_secs(6);
+/// Longest `Idempotency-Key`.
+const MAX_IDEMPOTENCY_KEY: usize = 255;
 
 /// Settings of the role.
 #[derive(Args, Clone, Debug)]
-pub struct Settings {}
+pub struct Settings {
+    /// Address to listen on.
+    #[arg(long, env = "LOGGERHUB_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Bytes that unanswered requests may hold; more are refused. Leave as much again of the
+    /// pod's memory for compression and connections.
+    #[arg(long, env = "LOGGERHUB_MAX_IN_FLIGHT_BYTES", default_value_t = 256 * 1024 * 1024)]
+    pub max_in_flight_bytes: usize,
+    /// The queue.
+    #[command(flatten)]
+    pub queue: QueueSettings,
+    /// The registry.
+    #[command(flatten)]
+    pub registry: RegistrySettings,
+    /// TLS.
+    #[command(flatten)]
+    pub tls: TlsSettings,
+}
 
 /// Runs until `stop`.
-pub async fn run(_settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
-    stop.cancelled().await;
+pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(settings.listen).await?;
+    run_on(listener, settings, stop).await
+}
+
+/// Runs on a listener that is already bound. Ends when the requests in flight are answered.
+pub async fn run_on(listener: TcpListener, settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    let redis = Redis::queue(&settings.queue, &settings.tls)?;
+    let peppers = Peppers::load(&settings.registry.peppers)?;
+    // The registry and the queue outlive the listener: what is in flight still needs them.
+    let drained = CancellationToken::new();
+    let registry = Registry::follow(&redis, peppers, drained.clone())?;
+    let (producer, committing) = Producer::start(&redis, drained.clone())?;
+    let metrics = Metrics::default();
+    let ingest = Ingest {
+        registry: registry.clone(),
+        producer,
+        budget: Budget::new(settings.max_in_flight_bytes),
+        metrics: IngestMetrics::default(),
+    };
+    ingest.metrics.register(&metrics);
+    let status = Status { registry, lanes: Lanes::new(&redis)? };
+    let router = router(ingest, metrics).merge(status::queue_route(status));
+    tracing::info!(listen = %listener.local_addr()?, "ingest accepts logs");
+    serve(listener, router, Limits::default(), stop).await;
+    // The router is gone, and with it every producer: the committer ends after its last round,
+    // unless a connection that was cut off still holds one.
+    if tokio::time::timeout(LAST_ROUND, committing).await.is_err() {
+        tracing::warn!("stopped before the last batches were answered");
+    }
+    drained.cancel();
     Ok(())
+}
+
+/// What a request needs.
+#[derive(Clone)]
+struct Ingest {
+    registry: Registry,
+    producer: Producer,
+    budget: Budget,
+    metrics: IngestMetrics,
+}
+
+fn router(ingest: Ingest, metrics: Metrics) -> Router {
+    let observed = ingest.clone();
+    let show_metrics = move || {
+        observed.metrics.in_flight_bytes.set(i64::try_from(observed.budget.in_flight()).unwrap_or(i64::MAX));
+        let age = observed.registry.age().map_or(-1, |age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+        observed.metrics.registry_age_seconds.set(age);
+        std::future::ready(metrics.response())
+    };
+    Router::new()
+        .route("/logs", post(take_logs))
+        .route("/data/fast", post(take_logs))
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/metrics", get(show_metrics))
+        .fallback(|| async { refusal(StatusCode::NOT_FOUND, "not_found", "no such path; send logs to POST /logs") })
+        .method_not_allowed_fallback(|| async {
+            refusal(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "send logs with POST")
+        })
+        .with_state(ingest)
+        .layer(CatchPanicLayer::custom(|_| {
+            refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal", "a defect of LoggerHub; it was logged")
+        }))
+}
+
+/// The answer to an accepted batch.
+#[derive(Debug, Serialize)]
+struct Accepted {
+    batch_id: Uuid,
+    accepted: usize,
+    rejected: usize,
+    receipt: String,
+}
+
+async fn take_logs(State(ingest): State<Ingest>, request: Request) -> Response {
+    let began = Instant::now();
+    let (parts, body) = request.into_parts();
+    let taken = ingest.take(&parts.headers, body).await;
+    let code = taken.as_ref().map_or_else(|refusal| refusal.code().1, |_| "accepted");
+    ingest.metrics.requests.get_or_create(&Outcome { code }).inc();
+    ingest.metrics.seconds.0.observe(began.elapsed().as_secs_f64());
+    match taken {
+        Ok(accepted) => (StatusCode::ACCEPTED, Json(accepted)).into_response(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+impl Ingest {
+    /// Takes one request's logs. Whoever has no key, or can't be served, is told before its body
+    /// is read.
+    async fn take(&self, headers: &HeaderMap, body: Body) -> Result<Accepted, Refusal> {
+        let caller = self.registry.admit(headers, Scope::Ingest)?;
+        let form = ContentType::parse(content_type(headers)?)?;
+        let key = idempotency_key(headers)?;
+        let mut claim = self.budget.claim();
+        claim.grow(REQUEST_COST)?;
+        let body = body::read(headers, body, &mut claim).await?;
+        let accepted_at = now();
+        let (parsed, body_hash) = self.parse(&caller, body, form, key.is_some(), accepted_at).await?;
+        let batch_id = match key {
+            Some(key) => keyed_batch_id(caller.tenant.name(), key),
+            None => new_batch_id(),
+        };
+        self.queue(caller, parsed, BatchIdentity { batch_id, body_hash, accepted_at }, claim).await
+    }
+
+    async fn parse(
+        &self,
+        caller: &Caller,
+        body: Vec<u8>,
+        form: ContentType,
+        keyed: bool,
+        now: Micros,
+    ) -> Result<(Parsed, Option<[u8; 32]>), Refusal> {
+        let tenant = Arc::clone(&caller.tenant);
+        let inline = body.len() <= PARSE_INLINE;
+        let work = move || {
+            let parsed = parse(&body, form, tenant.name().as_str(), now)?;
+            Ok((parsed, keyed.then(|| body_hash(&body))))
+        };
+        if inline {
+            return work();
+        }
+        match tokio::task::spawn_blocking(work).await {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
+    async fn queue(
+        &self,
+        caller: Caller,
+        parsed: Parsed,
+        identity: BatchIdentity,
+        claim: Claim,
+    ) -> Result<Accepted, Refusal> {
+        let BatchIdentity { batch_id, body_hash, accepted_at } = identity;
+        let (events, rejected, raw_bytes) = (parsed.events.len(), parsed.rejected, parsed.raw.len());
+        let receipt = Receipt {
+            tenant: caller.tenant.name().clone(),
+            batch_id,
+            accepted_at,
+            events: u32::try_from(events).unwrap_or(u32::MAX),
+        };
+        let header = BatchHeader { batch_id, accepted_at, key_id: caller.key_id, body_hash, events: parsed.events };
+        self.producer.send(Batch { tenant: caller.tenant, header, raw: parsed.raw, claim }).await?;
+        self.metrics.events.inc_by((events - rejected) as u64);
+        self.metrics.rejected_events.inc_by(rejected as u64);
+        self.metrics.raw_bytes.inc_by(raw_bytes as u64);
+        Ok(Accepted {
+            batch_id,
+            accepted: events - rejected,
+            rejected,
+            receipt: self.registry.peppers().sign(&receipt),
+        })
+    }
+}
+
+/// What tells one batch from another.
+struct BatchIdentity {
+    batch_id: Uuid,
+    body_hash: Option<[u8; 32]>,
+    accepted_at: Micros,
+}
+
+fn content_type(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let text = headers.get(CONTENT_TYPE).map(|value| value.to_str().map_err(|_| Refusal::UnsupportedContentType));
+    text.transpose()
+}
+
+/// The client's name for this batch, if it gives one.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&[u8]>, Refusal> {
+    let mut sent = headers.get_all("idempotency-key").iter().map(axum::http::HeaderValue::as_bytes);
+    match (sent.next(), sent.next()) {
+        (None, _) => Ok(None),
+        (Some(key), None) if (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()) && key.iter().all(u8::is_ascii_graphic) => {
+            Ok(Some(key))
+        }
+        _ => Err(Refusal::InvalidIdempotencyKey),
+    }
+}
+
+fn now() -> Micros {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
+}
+
+#[derive(Serialize)]
+struct HealthBody {
+    status: &'static str,
+    durability: Durability,
+}
+
+/// The process runs; what a 202 means right now.
+async fn health(State(ingest): State<Ingest>) -> Json<HealthBody> {
+    Json(HealthBody { status: "ok", durability: ingest.producer.health().durability })
+}
+
+#[derive(Serialize)]
+struct ReadyBody {
+    registry_loaded: bool,
+    registry_age_seconds: Option<u64>,
+    queue_answering: bool,
+}
+
+/// Ready to take logs: keys are known, and the queue answers.
+async fn ready(State(ingest): State<Ingest>) -> (StatusCode, Json<ReadyBody>) {
+    let body = ReadyBody {
+        registry_loaded: ingest.registry.is_loaded(),
+        registry_age_seconds: ingest.registry.age().map(|age| age.as_secs()),
+        queue_answering: ingest.producer.health().answering,
+    };
+    let ready = body.registry_loaded && body.queue_answering;
+    (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(body))
 }

@@ -29,9 +29,14 @@ pub struct Status {
 pub fn routes(status: Status, metrics: Metrics) -> Router {
     Router::new()
         .route("/ready", get(ready))
-        .route("/queue/status", get(queue_status))
-        .with_state(status)
+        .with_state(status.clone())
+        .merge(queue_route(status))
         .merge(common_routes(metrics))
+}
+
+/// `/queue/status` alone, for a role that has more to say of its own readiness.
+pub fn queue_route(status: Status) -> Router {
+    Router::new().route("/queue/status", get(queue_status)).with_state(status)
 }
 
 async fn ready(State(status): State<Status>) -> Response {

@@ -1,0 +1,115 @@
+//! Every way in which ingest refuses a request, as a status and a stable code.
+
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use runtime::http::refusal;
+
+use crate::queue::{Overloaded, SendError};
+use crate::tenancy::AuthError;
+
+/// Why nothing of a request was kept. The text never repeats what was sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    #[error("an event names a tenant that the API key does not belong to; leave the name out")]
+    TenantMismatch,
+    #[error("event {index} is not valid: {reason}")]
+    InvalidJson { index: usize, reason: String },
+    #[error("the body holds no event")]
+    EmptyBatch,
+    #[error("event {index} is nested deeper than {limit} levels")]
+    TooDeep { index: usize, limit: usize },
+    #[error("event {index} is too large: {reason}")]
+    EventTooLarge { index: usize, reason: String },
+    #[error("the body holds more than {limit} events; send several bodies", limit = super::parse::MAX_EVENTS)]
+    TooManyEvents,
+    #[error("the body is longer than {limit} bytes; send several", limit = super::body::MAX_BYTES)]
+    BodyTooLarge,
+    #[error("the body is longer than {limit} bytes once decompressed; send several", limit = super::body::MAX_BYTES)]
+    DecompressedTooLarge,
+    #[error("the body did not arrive within {seconds} s", seconds = super::body::TIMEOUT.as_secs())]
+    BodyTimeout,
+    #[error("the body ended early")]
+    BodyIncomplete,
+    #[error("use one Content-Encoding of gzip, zstd or identity")]
+    UnsupportedEncoding,
+    #[error("the body is not what its Content-Encoding says")]
+    NotAsEncoded,
+    #[error("use the Content-Type application/json or application/x-ndjson")]
+    UnsupportedContentType,
+    #[error("use one Idempotency-Key of 1 to 255 visible ASCII characters")]
+    InvalidIdempotencyKey,
+    #[error("the queue can't be reached right now, and the events may or may not be kept; send them again")]
+    QueueUnavailable,
+    #[error("the queue is full; send again later")]
+    QueueFull,
+    #[error("too much is in flight; send again later")]
+    Overloaded,
+}
+
+impl Refusal {
+    /// The status and the stable code.
+    pub(super) fn code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Auth(AuthError::NotLoaded) => (StatusCode::SERVICE_UNAVAILABLE, "queue_unavailable"),
+            Self::Auth(error) => error.code(),
+            Self::TenantMismatch => AuthError::TenantMismatch.code(),
+            Self::InvalidJson { .. } => (StatusCode::BAD_REQUEST, "invalid_json"),
+            Self::EmptyBatch => (StatusCode::BAD_REQUEST, "empty_batch"),
+            Self::TooDeep { .. } => (StatusCode::BAD_REQUEST, "too_deep"),
+            Self::EventTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "event_too_large"),
+            Self::TooManyEvents => (StatusCode::PAYLOAD_TOO_LARGE, "too_many_events"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Self::DecompressedTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "decompressed_too_large"),
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
+            Self::BodyIncomplete => (StatusCode::BAD_REQUEST, "body_incomplete"),
+            Self::UnsupportedEncoding | Self::NotAsEncoded => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding")
+            }
+            Self::UnsupportedContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_type"),
+            Self::InvalidIdempotencyKey => (StatusCode::BAD_REQUEST, "invalid_idempotency_key"),
+            Self::QueueUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "queue_unavailable"),
+            Self::QueueFull => (StatusCode::SERVICE_UNAVAILABLE, "queue_full"),
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+        }
+    }
+
+    /// Seconds after which to send again: a round of the queue for an overload, about the time
+    /// that processors need to make room for a full one.
+    fn retry_after(&self) -> Option<&'static str> {
+        match self.code() {
+            (_, "queue_full") => Some("10"),
+            (StatusCode::SERVICE_UNAVAILABLE, _) => Some("1"),
+            _ => None,
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (status, code) = self.code();
+        let mut response = refusal(status, code, self.to_string());
+        if let Some(seconds) = self.retry_after() {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        response
+    }
+}
+
+impl From<Overloaded> for Refusal {
+    fn from(_: Overloaded) -> Self {
+        Self::Overloaded
+    }
+}
+
+impl From<SendError> for Refusal {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Overloaded => Self::Overloaded,
+            SendError::Full => Self::QueueFull,
+            SendError::Unavailable => Self::QueueUnavailable,
+        }
+    }
+}
