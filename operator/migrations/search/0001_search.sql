@@ -16,3 +16,5 @@ CREATE TABLE public.search_cache (
     cached_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant, query_hash)
 );
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.saved_searches, public.search_cache TO lh_data;

@@ -3,6 +3,9 @@
 
 CREATE SCHEMA IF NOT EXISTS {schema};
 
+-- Leaf partitions are made later, by public.ensure_partitions, and are written to directly.
+ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role};
+
 -- Which leaves `logs` has, kept by public.ensure_partitions.
 CREATE TABLE IF NOT EXISTS {schema}.partitions (
     name   text PRIMARY KEY,

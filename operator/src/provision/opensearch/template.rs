@@ -1,0 +1,113 @@
+//! The one index template: settings and the fixed mapping of every index that holds events.
+
+use serde_json::{Map, Value, json};
+
+use crds::names::INDEX_PATTERNS;
+
+/// How a template that is there compares with the wanted one.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Comparison {
+    /// There is none.
+    Absent,
+    /// Nothing to do.
+    Same,
+    /// Ours, and not as it should be.
+    Differs,
+    /// Another installation's or nobody's, and different from ours.
+    Foreign(String),
+}
+
+/// The template as it should be.
+pub(super) fn template(installation: &str, replicas: u32) -> Value {
+    let text = json!({"type": "match_only_text"});
+    let word = json!({"type": "keyword", "ignore_above": 256});
+    json!({
+        "index_patterns": INDEX_PATTERNS,
+        "priority": 500,
+        "_meta": {"installation": installation, "managed-by": "loggerhub-operator"},
+        "template": {
+            // One shard: a pool's tenants are routed to one anyway, and a series rolls over by size.
+            "settings": {"index": {
+                "number_of_shards": "1",
+                "number_of_replicas": replicas.to_string(),
+                "refresh_interval": "500ms",
+                "translog": {"durability": "request"},
+            }},
+            // Unknown fields are kept in `_source` and never become fields: no tenant can make a
+            // pool's mapping grow.
+            "mappings": {"dynamic": "false", "properties": {
+                "tenant": {"type": "keyword"},
+                // For the order of equal times; never searched for.
+                "id": {"type": "keyword", "index": false},
+                "@timestamp": {"type": "date_nanos"},
+                "accepted_at": {"type": "date"},
+                "service": word,
+                "application": word,
+                "level": word,
+                "language": word,
+                "message": text,
+                "full_log": text,
+                "metadata": {"type": "flat_object"},
+                "attributes": {"type": "flat_object"},
+                "index_error": {"type": "keyword", "ignore_above": 256},
+            }},
+        },
+    })
+}
+
+/// Compares what is there with what is wanted. An equal template of somebody else's is used as it
+/// is: nothing would be written.
+pub(super) fn compare(found: Option<&Value>, wanted: &Value, adopt: bool) -> Comparison {
+    let Some(found) = found else { return Comparison::Absent };
+    let part = |from: &Value, at: &str| from.pointer(at).map(normalized).unwrap_or(Value::Null);
+    let same = ["/index_patterns", "/priority", "/template/settings", "/template/mappings"]
+        .iter()
+        .all(|at| part(found, at) == part(wanted, at));
+    let owner = |from: &Value| from.pointer("/_meta/installation").cloned();
+    let ours = owner(found) == owner(wanted);
+    match (same, ours || adopt) {
+        (true, true) if ours => Comparison::Same,
+        (true, false) => Comparison::Same,
+        (_, true) => Comparison::Differs,
+        (false, false) => Comparison::Foreign(match owner(found) {
+            Some(Value::String(installation)) => format!("it belongs to installation `{installation}`"),
+            _ => "it carries no owner marker".to_owned(),
+        }),
+    }
+}
+
+/// Numbers and booleans as text, as OpenSearch is free to show them.
+fn normalized(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let mut out = Map::new();
+            for (name, value) in fields {
+                out.insert(name.clone(), normalized(value));
+            }
+            Value::Object(out)
+        }
+        Value::Array(items) => Value::Array(items.iter().map(normalized).collect()),
+        Value::Number(number) => Value::String(number.to_string()),
+        Value::Bool(flag) => Value::String(flag.to_string()),
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_is_written_only_where_it_differs_and_is_ours() {
+        let wanted = template("prod", 1);
+        let mut shown = wanted.clone();
+        shown["template"]["mappings"]["properties"]["id"]["index"] = json!("false");
+        assert_eq!(compare(None, &wanted, false), Comparison::Absent);
+        assert_eq!(compare(Some(&shown), &wanted, false), Comparison::Same);
+        assert_eq!(compare(Some(&template("prod", 0)), &wanted, false), Comparison::Differs);
+        assert_eq!(compare(Some(&template("test", 1)), &wanted, false), Comparison::Same);
+        assert!(matches!(compare(Some(&template("test", 0)), &wanted, false), Comparison::Foreign(_)));
+        assert_eq!(compare(Some(&template("test", 0)), &wanted, true), Comparison::Differs);
+        assert_eq!(compare(Some(&template("test", 1)), &wanted, true), Comparison::Differs);
+    }
+}

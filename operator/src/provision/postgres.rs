@@ -1,0 +1,61 @@
+//! PostgreSQL: the three databases with their roles, the registry of tenants and keys, and each
+//! tenant's schema.
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use std::time::Duration;
+
+use crds::names::{CORE_DATABASE, PROCESSOR_DATABASE};
+
+mod bootstrap;
+mod schema;
+mod tenants;
+mod keys;
+
+pub use bootstrap::RolePasswords;
+pub use keys::IssuedKeyRow;
+pub use tenants::{RowState, TenantRow};
+
+/// Connections to each database: ten reconciliations at once, each using one at a time, need no
+/// more, and PostgreSQL's default limit is 100 for everybody.
+const CONNECTIONS: u32 = 6;
+/// Longest wait for a connection. A store that is down is a condition to report soon.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// All databases, as their administrator.
+#[derive(Clone)]
+pub struct Postgres {
+    /// How to reach the server; the database is replaced.
+    options: PgConnectOptions,
+    /// `loggerhub_core_db`.
+    core: PgPool,
+    /// `loggerhub_processor_db`.
+    processor: PgPool,
+}
+
+impl Postgres {
+    /// Lazy pools: nothing connects yet. `options` names an administrator: one who may create
+    /// databases and roles. Its database does not matter.
+    pub fn new(options: PgConnectOptions) -> Self {
+        // A lock that somebody holds must not hang a reconciliation: the next one tries again.
+        let options = options.options([("lock_timeout", "10s"), ("statement_timeout", "60s")]);
+        let pool = |database: &str| {
+            PgPoolOptions::new()
+                .max_connections(CONNECTIONS)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                .idle_timeout(Duration::from_secs(600))
+                .connect_lazy_with(options.clone().database(database))
+        };
+        let (core, processor) = (pool(CORE_DATABASE), pool(PROCESSOR_DATABASE));
+        Self { options, core, processor }
+    }
+
+    /// The pool of `loggerhub_core_db`.
+    pub fn core(&self) -> &PgPool {
+        &self.core
+    }
+
+    /// The pool of `loggerhub_processor_db`.
+    pub fn processor(&self) -> &PgPool {
+        &self.processor
+    }
+}

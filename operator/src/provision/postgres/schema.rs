@@ -1,0 +1,340 @@
+//! A tenant's schema and role in `loggerhub_processor_db`, from a versioned template.
+//!
+//! Looking is one query on the catalog. The template itself is run only where something is
+//! missing, because its `CREATE INDEX IF NOT EXISTS` and `ALTER TABLE` wait for writers even where
+//! nothing is to be done.
+
+use std::time::SystemTime;
+
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+use time::OffsetDateTime;
+
+use crds::names::{DATA_ROLE, MAINTAIN_ROLE};
+
+use super::Postgres;
+use crate::provision::error::PostgresContext;
+use crate::provision::marker::Ownership;
+use crate::provision::{DesiredTenant, Error, Outcome, Owner};
+
+/// The template, and the version that it is.
+const TEMPLATE: &str = include_str!("../tenant_schema_v1.sql");
+const VERSION: i32 = 1;
+
+/// What the catalog says of a tenant's schema and role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
+    schema: bool,
+    schema_marker: Option<String>,
+    role: bool,
+    role_marker: Option<String>,
+    /// Version and total_days in `tenant_schemas`.
+    registered: Option<(i32, i32)>,
+    /// How many of the template's tables and indices are there.
+    relations: usize,
+    /// Whether the role may do everything that the template grants it.
+    granted: bool,
+    /// Whether both platform roles are members of the role.
+    members: bool,
+}
+
+/// What is to be done about a schema.
+#[derive(Debug, PartialEq, Eq)]
+enum Plan {
+    /// Nothing, but see that the partitions are there.
+    Keep,
+    /// Run the template and everything around it.
+    Build(Outcome),
+}
+
+impl Postgres {
+    /// Ensures schema, role, grants, tables, marker and the partitions around `now`.
+    pub async fn ensure_schema(&self, desired: &DesiredTenant, now: SystemTime) -> Result<Outcome, Error> {
+        let mut transaction = self.processor.begin().await.doing("begin in the processor database")?;
+        // One writer per tenant, also when two operators believe that they lead.
+        lock(&mut transaction, &desired.owner).await?;
+        let found = look(&mut transaction, &desired.owner).await?;
+        let outcome = match plan(desired, &found)? {
+            Plan::Keep => Outcome::Unchanged,
+            Plan::Build(outcome) => {
+                build(&mut transaction, desired, &found).await?;
+                outcome
+            }
+        };
+        let made: i32 = sqlx::query_scalar("SELECT public.ensure_partitions($1, $2)")
+            .bind(desired.name().database_schema())
+            .bind(OffsetDateTime::from(now))
+            .fetch_one(&mut *transaction)
+            .await
+            .doing("ensure the tenant's partitions")?;
+        transaction.commit().await.doing("commit the tenant's schema")?;
+        Ok(if made > 0 { outcome.and(Outcome::Updated) } else { outcome })
+    }
+
+    /// The number of the index that a series is written to now; a new series begins with 1.
+    pub async fn ensure_series(&self, series: &str, hot_days: i32) -> Result<i64, Error> {
+        sqlx::query_scalar(
+            "INSERT INTO public.index_series AS s (series, hot_days, write_number) VALUES ($1, $2, 1) \
+             ON CONFLICT (series) DO UPDATE SET hot_days = $2 RETURNING write_number",
+        )
+        .bind(series)
+        .bind(hot_days)
+        .fetch_one(&self.processor)
+        .await
+        .doing("register the series of indices")
+    }
+
+    /// Removes schema, role and registry row of a tenant, with all its rows. Only what is ours;
+    /// whatever is gone already is fine.
+    pub async fn delete(&self, owner: &Owner) -> Result<(), Error> {
+        let mut transaction = self.processor.begin().await.doing("begin in the processor database")?;
+        lock(&mut transaction, owner).await?;
+        let found = look(&mut transaction, owner).await?;
+        let (schema, role) = (owner.tenant.database_schema(), owner.tenant.database_role());
+        if found.schema {
+            ours(owner, &format!("schema `{schema}`"), found.schema_marker.as_deref())?;
+            execute(&mut transaction, format!("DROP SCHEMA \"{schema}\" CASCADE"), "drop the tenant's schema").await?;
+        }
+        if found.role {
+            ours(owner, &format!("role `{role}`"), found.role_marker.as_deref())?;
+            execute(&mut transaction, format!("DROP ROLE \"{role}\""), "drop the tenant's role").await?;
+        }
+        sqlx::query("DELETE FROM public.tenant_schemas WHERE tenant = $1")
+            .bind(owner.tenant.as_str())
+            .execute(&mut *transaction)
+            .await
+            .doing("forget the tenant's schema")?;
+        sqlx::query("DELETE FROM public.index_series WHERE series = $1")
+            .bind(owner.tenant.dedicated_series())
+            .execute(&mut *transaction)
+            .await
+            .doing("forget the tenant's series of indices")?;
+        transaction.commit().await.doing("commit the removal of the tenant's schema")?;
+        self.forget(owner).await
+    }
+
+    /// Removes the registry row; what was used stays for billing. The watermark goes, because a
+    /// tenant of that name that comes later counts its ledger from 1 again.
+    async fn forget(&self, owner: &Owner) -> Result<(), Error> {
+        let mut transaction = self.core.begin().await.doing("begin in the core database")?;
+        let removed = sqlx::query("DELETE FROM public.tenants WHERE name = $1 AND installation = $2")
+            .bind(owner.tenant.as_str())
+            .bind(&owner.installation)
+            .execute(&mut *transaction)
+            .await
+            .doing("remove the tenant's registry row")?;
+        if removed.rows_affected() > 0 {
+            sqlx::query("DELETE FROM public.usage_watermarks WHERE tenant = $1")
+                .bind(owner.tenant.as_str())
+                .execute(&mut *transaction)
+                .await
+                .doing("remove the tenant's usage watermark")?;
+        }
+        transaction.commit().await.doing("commit the removal of the tenant")
+    }
+}
+
+async fn lock(processor: &mut PgConnection, owner: &Owner) -> Result<(), Error> {
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('loggerhub:tenant:' || $1, 0))")
+        .bind(owner.tenant.as_str())
+        .execute(processor)
+        .await
+        .doing("wait for the tenant's lock")?;
+    Ok(())
+}
+
+async fn look(processor: &mut PgConnection, owner: &Owner) -> Result<Found, Error> {
+    let row = sqlx::query(
+        "SELECT n.oid IS NOT NULL AS schema, obj_description(n.oid, 'pg_namespace') AS schema_marker, \
+                r.oid IS NOT NULL AS role, shobj_description(r.oid, 'pg_authid') AS role_marker, \
+                s.version, s.total_days, \
+                (SELECT count(*) FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname = ANY($3)) AS relations, \
+                coalesce(has_schema_privilege(r.oid, n.oid, 'USAGE'), false) \
+                AND NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'S') \
+                                AND NOT CASE c.relkind WHEN 'S' THEN has_sequence_privilege(r.oid, c.oid, 'USAGE') \
+                                ELSE has_table_privilege(r.oid, c.oid, 'SELECT') AND has_table_privilege(r.oid, c.oid, 'INSERT') \
+                                AND has_table_privilege(r.oid, c.oid, 'UPDATE') AND has_table_privilege(r.oid, c.oid, 'DELETE') END) \
+                AS granted, \
+                (SELECT count(*) FROM pg_auth_members m JOIN pg_roles p ON p.oid = m.member \
+                 WHERE m.roleid = r.oid AND p.rolname = ANY($4)) >= 2 AS members \
+         FROM (SELECT) AS one \
+         LEFT JOIN pg_namespace n ON n.nspname = $1 \
+         LEFT JOIN pg_roles r ON r.rolname = $2 \
+         LEFT JOIN public.tenant_schemas s ON s.schema_name = $1",
+    )
+    .bind(owner.tenant.database_schema())
+    .bind(owner.tenant.database_role())
+    .bind(relations(TEMPLATE))
+    .bind([DATA_ROLE, MAINTAIN_ROLE].as_slice())
+    .fetch_one(processor)
+    .await
+    .doing("look at the tenant's schema")?;
+    let version: Option<i32> = row.get("version");
+    let total_days: Option<i32> = row.get("total_days");
+    Ok(Found {
+        schema: row.get("schema"),
+        schema_marker: row.get("schema_marker"),
+        role: row.get("role"),
+        role_marker: row.get("role_marker"),
+        registered: version.zip(total_days),
+        relations: usize::try_from(row.get::<i64, _>("relations")).unwrap_or(0),
+        granted: row.get("granted"),
+        members: row.get("members"),
+    })
+}
+
+/// Tables and indices that the template makes: read from its text, so that no second list can lag.
+fn relations(template: &str) -> Vec<&str> {
+    let name = |line: &'_ str| -> Option<usize> {
+        ["CREATE TABLE IF NOT EXISTS {schema}.", "CREATE INDEX IF NOT EXISTS "]
+            .iter()
+            .find(|prefix| line.starts_with(**prefix))
+            .map(|prefix| prefix.len())
+    };
+    template
+        .lines()
+        .filter_map(|line| name(line).map(|at| &line[at..]))
+        .filter_map(|rest| rest.split([' ', '(']).next())
+        .collect()
+}
+
+/// Decides what is to be done, or that the schema or role is not ours.
+fn plan(desired: &DesiredTenant, found: &Found) -> Result<Plan, Error> {
+    let owner = &desired.owner;
+    let mut marked = true;
+    if found.schema {
+        let thing = format!("schema `{}`", owner.tenant.database_schema());
+        marked &= marked_ours(desired, &thing, found.schema_marker.as_deref())?;
+    }
+    if found.role {
+        let thing = format!("role `{}`", owner.tenant.database_role());
+        marked &= marked_ours(desired, &thing, found.role_marker.as_deref())?;
+    }
+    let complete = found.schema
+        && found.role
+        && marked
+        && found.registered == Some((VERSION, desired.retention.total_days))
+        && found.relations >= relations(TEMPLATE).len()
+        && found.granted
+        && found.members;
+    Ok(match (complete, found.schema) {
+        (true, _) => Plan::Keep,
+        (false, true) => Plan::Build(Outcome::Updated),
+        (false, false) => Plan::Build(Outcome::Created),
+    })
+}
+
+/// Whether the marker is as it should be; an error if it is foreign and not to be adopted.
+fn marked_ours(desired: &DesiredTenant, thing: &str, marker: Option<&str>) -> Result<bool, Error> {
+    match desired.owner.judge(marker) {
+        Ownership::Ours => Ok(true),
+        Ownership::OursBefore => Ok(false),
+        Ownership::Foreign { .. } if desired.adopt => Ok(false),
+        Ownership::Foreign { says } => Err(Error::OwnershipConflict { thing: thing.to_owned(), says }),
+    }
+}
+
+/// An error if the marker is foreign: for removal, where nothing is adopted.
+fn ours(owner: &Owner, thing: &str, marker: Option<&str>) -> Result<(), Error> {
+    match owner.judge(marker) {
+        Ownership::Ours | Ownership::OursBefore => Ok(()),
+        Ownership::Foreign { says } => Err(Error::OwnershipConflict { thing: thing.to_owned(), says }),
+    }
+}
+
+async fn build(processor: &mut PgConnection, desired: &DesiredTenant, found: &Found) -> Result<(), Error> {
+    let owner = &desired.owner;
+    let (schema, role) = (owner.tenant.database_schema(), owner.tenant.database_role());
+    if !found.role {
+        execute(processor, format!("CREATE ROLE \"{role}\" NOLOGIN"), "create the tenant's role").await?;
+    }
+    let template = TEMPLATE.replace("{schema}", &format!("\"{schema}\"")).replace("{role}", &format!("\"{role}\""));
+    execute(processor, template, "run the template of the tenant's schema").await?;
+    let grant = format!("GRANT \"{role}\" TO {DATA_ROLE}, {MAINTAIN_ROLE}");
+    execute(processor, grant, "let the platform's roles act as the tenant's").await?;
+    // COMMENT takes no parameters: the server quotes the marker.
+    let comment: String = sqlx::query_scalar(
+        "SELECT format('COMMENT ON SCHEMA %I IS %L; COMMENT ON ROLE %I IS %L', $1::text, $3::text, $2::text, $3::text)",
+    )
+    .bind(&schema)
+    .bind(&role)
+    .bind(owner.marker())
+    .fetch_one(&mut *processor)
+    .await
+    .doing("quote the owner marker")?;
+    execute(processor, comment, "mark the tenant's schema and role").await?;
+    sqlx::query(
+        "INSERT INTO public.tenant_schemas (schema_name, tenant, version, total_days) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (schema_name) DO UPDATE SET version = $3, total_days = $4",
+    )
+    .bind(&schema)
+    .bind(owner.tenant.as_str())
+    .bind(VERSION)
+    .bind(desired.retention.total_days)
+    .execute(processor)
+    .await
+    .doing("register the tenant's schema")?;
+    Ok(())
+}
+
+/// Runs statements made of checked names and of what the server quoted.
+async fn execute(processor: &mut PgConnection, statements: String, doing: &'static str) -> Result<(), Error> {
+    sqlx::raw_sql(AssertSqlSafe(statements)).execute(processor).await.doing(doing)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provision::testing::acme;
+
+    fn complete() -> Found {
+        Found {
+            schema: true,
+            schema_marker: Some(acme().owner.marker()),
+            role: true,
+            role_marker: Some(acme().owner.marker()),
+            registered: Some((VERSION, acme().retention.total_days)),
+            relations: relations(TEMPLATE).len(),
+            granted: true,
+            members: true,
+        }
+    }
+
+    #[test]
+    fn the_templates_relations_are_found_in_its_text() {
+        let relations = relations(TEMPLATE);
+        for name in ["partitions", "spool", "objects", "batches", "idempotency", "logs", "usage_ledger", "dead_letters"]
+        {
+            assert!(relations.contains(&name), "{name}");
+        }
+        assert!(relations.contains(&"logs_newest_first"));
+    }
+
+    #[test]
+    fn a_complete_schema_is_kept_and_anything_missing_is_built() {
+        assert_eq!(plan(&acme(), &complete()).unwrap(), Plan::Keep);
+        let updated = Plan::Build(Outcome::Updated);
+        let before = Owner { uid: "an earlier one's".into(), ..acme().owner };
+        for found in [
+            Found { relations: 1, ..complete() },
+            Found { granted: false, ..complete() },
+            Found { members: false, ..complete() },
+            Found { role: false, role_marker: None, ..complete() },
+            Found { registered: None, ..complete() },
+            Found { registered: Some((VERSION, 1)), ..complete() },
+            Found { schema_marker: Some(before.marker()), ..complete() },
+        ] {
+            assert_eq!(plan(&acme(), &found).unwrap(), updated, "{found:?}");
+        }
+        let nothing = Found { schema: false, schema_marker: None, role: false, role_marker: None, ..complete() };
+        assert_eq!(plan(&acme(), &nothing).unwrap(), Plan::Build(Outcome::Created));
+    }
+
+    #[test]
+    fn what_is_not_ours_is_refused_unless_it_is_to_be_adopted() {
+        let foreign = Found { schema_marker: None, ..complete() };
+        assert!(matches!(plan(&acme(), &foreign), Err(Error::OwnershipConflict { .. })));
+        let adopting = DesiredTenant { adopt: true, ..acme() };
+        assert_eq!(plan(&adopting, &foreign).unwrap(), Plan::Build(Outcome::Updated));
+    }
+}

@@ -1,0 +1,305 @@
+//! The registry of tenants in `loggerhub_core_db`: the source that ingest's registry is made from.
+
+use sqlx::{PgConnection, Row};
+
+use crds::TenantName;
+use crds::names::{ArchiveLocation, POOL_TENANTS, hot_class, pool_series};
+use crds::registry::TenantState;
+use crds::tenant::Isolation;
+
+use super::Postgres;
+use crate::provision::error::PostgresContext;
+use crate::provision::{DesiredTenant, Error, Outcome, Owner};
+
+/// What the registry row decides, once and for as long as the row lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantRow {
+    /// Series of indices that the tenant's events are written to.
+    pub index_series: String,
+    /// Where its archive is: stays where it was first put, also when the installation's layout changes.
+    pub archive: ArchiveLocation,
+}
+
+/// A row as it is found.
+struct Found {
+    installation: String,
+    uid: String,
+    display_name: Option<String>,
+    plan: String,
+    state: String,
+    pipeline: String,
+    isolation: String,
+    hot_days: i32,
+    total_days: i32,
+    row: TenantRow,
+}
+
+impl Postgres {
+    /// Ensures the tenant's row in the registry, and the series that it is assigned.
+    pub async fn ensure_tenant(&self, desired: &DesiredTenant) -> Result<(TenantRow, Outcome), Error> {
+        let mut transaction = self.core.begin().await.doing("begin in the core database")?;
+        let (row, outcome) = match find(&mut transaction, desired.name()).await? {
+            Some(found) => update(&mut transaction, desired, found).await?,
+            None => (insert(&mut transaction, desired).await?, Outcome::Created),
+        };
+        transaction.commit().await.doing("commit the tenant's registry row")?;
+        Ok((row, outcome))
+    }
+
+    /// Sets the state of a tenant that is being deleted or is gone. Only of our own; false if there is none.
+    pub async fn set_state(&self, owner: &Owner, state: RowState) -> Result<bool, Error> {
+        let done = sqlx::query(
+            "UPDATE public.tenants SET state = $3, updated_at = now() \
+             WHERE name = $1 AND installation = $2 AND state <> $3",
+        )
+        .bind(owner.tenant.as_str())
+        .bind(&owner.installation)
+        .bind(state.as_str())
+        .execute(&self.core)
+        .await
+        .doing("set the state of a tenant")?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Where a tenant of ours has its archive, if it has a row.
+    pub async fn archive_of(&self, owner: &Owner) -> Result<Option<ArchiveLocation>, Error> {
+        let row = sqlx::query("SELECT bucket, prefix FROM public.tenants WHERE name = $1 AND installation = $2")
+            .bind(owner.tenant.as_str())
+            .bind(&owner.installation)
+            .fetch_optional(&self.core)
+            .await
+            .doing("read where a tenant's archive is")?;
+        Ok(row.map(|row| ArchiveLocation { bucket: row.get("bucket"), prefix: row.get("prefix") }))
+    }
+
+    /// Tenants of this installation that the registry holds as Active, Suspended or Deleting.
+    pub async fn live_tenants(&self, installation: &str) -> Result<Vec<Owner>, Error> {
+        let rows = sqlx::query(
+            "SELECT name, uid FROM public.tenants WHERE installation = $1 AND state <> 'Retained' ORDER BY name",
+        )
+        .bind(installation)
+        .fetch_all(&self.core)
+        .await
+        .doing("list the tenants")?;
+        let owner = |row: &sqlx::postgres::PgRow| {
+            let tenant = row.get::<String, _>("name").parse().ok()?;
+            Some(Owner { installation: installation.to_owned(), tenant, uid: row.get("uid") })
+        };
+        Ok(rows.iter().filter_map(owner).collect())
+    }
+
+    /// Which of these tenants have a live row of another installation: those are not ours to judge.
+    pub async fn foreign_tenants(&self, installation: &str, names: &[String]) -> Result<Vec<String>, Error> {
+        sqlx::query_scalar(
+            "SELECT name FROM public.tenants WHERE installation <> $1 AND state <> 'Retained' AND name = ANY($2)",
+        )
+        .bind(installation)
+        .bind(names)
+        .fetch_all(&self.core)
+        .await
+        .doing("list the tenants of other installations")
+    }
+
+    /// Makes the plans known that tenants may name.
+    pub async fn ensure_plans(&self, plans: &[String]) -> Result<(), Error> {
+        sqlx::query("INSERT INTO public.plans (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING")
+            .bind(plans)
+            .execute(&self.core)
+            .await
+            .doing("register the plans")?;
+        Ok(())
+    }
+}
+
+/// A state that the row takes when its Tenant goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowState {
+    /// The queue is drained, nothing is accepted.
+    Deleting,
+    /// The Tenant is gone, the data stays.
+    Retained,
+}
+
+impl RowState {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Deleting => "Deleting",
+            Self::Retained => "Retained",
+        }
+    }
+}
+
+fn state_text(state: TenantState) -> &'static str {
+    match state {
+        TenantState::Active => "Active",
+        TenantState::Suspended => "Suspended",
+        TenantState::Deleting => "Deleting",
+    }
+}
+
+fn isolation_text(isolation: Isolation) -> &'static str {
+    match isolation {
+        Isolation::Shared => "Shared",
+        Isolation::Dedicated => "Dedicated",
+    }
+}
+
+async fn find(core: &mut PgConnection, tenant: &TenantName) -> Result<Option<Found>, Error> {
+    let row = sqlx::query(
+        "SELECT installation, uid, display_name, plan, state, pipeline, isolation, index_series, hot_days, total_days, \
+         bucket, prefix FROM public.tenants WHERE name = $1 FOR UPDATE",
+    )
+    .bind(tenant.as_str())
+    .fetch_optional(core)
+    .await
+    .doing("read the tenant's registry row")?;
+    Ok(row.map(|row| Found {
+        installation: row.get("installation"),
+        uid: row.get("uid"),
+        display_name: row.get("display_name"),
+        plan: row.get("plan"),
+        state: row.get("state"),
+        pipeline: row.get("pipeline"),
+        isolation: row.get("isolation"),
+        hot_days: row.get("hot_days"),
+        total_days: row.get("total_days"),
+        row: TenantRow {
+            index_series: row.get("index_series"),
+            archive: ArchiveLocation { bucket: row.get("bucket"), prefix: row.get("prefix") },
+        },
+    }))
+}
+
+async fn update(core: &mut PgConnection, desired: &DesiredTenant, found: Found) -> Result<(TenantRow, Outcome), Error> {
+    if found.installation != desired.owner.installation && !desired.adopt {
+        return Err(Error::OwnershipConflict {
+            thing: format!("registry row of tenant `{}`", desired.name()),
+            says: format!("it belongs to installation `{}`", found.installation),
+        });
+    }
+    let index_series = if series_fits(desired, &found.row.index_series) {
+        found.row.index_series.clone()
+    } else {
+        assign_series(core, desired).await?
+    };
+    let unchanged = found.installation == desired.owner.installation
+        && found.uid == desired.owner.uid
+        && found.display_name == desired.display_name
+        && found.plan == desired.plan
+        && found.state == state_text(desired.state)
+        && found.pipeline == desired.pipeline.as_str()
+        && found.isolation == isolation_text(desired.isolation)
+        && found.hot_days == desired.retention.hot_days
+        && found.total_days == desired.retention.total_days
+        && found.row.index_series == index_series;
+    let row = TenantRow { index_series, archive: found.row.archive };
+    if unchanged {
+        return Ok((row, Outcome::Unchanged));
+    }
+    sqlx::query(
+        "UPDATE public.tenants SET installation = $2, uid = $3, display_name = $4, plan = $5, state = $6, pipeline = $7, \
+         isolation = $8, hot_days = $9, total_days = $10, index_series = $11, updated_at = now() WHERE name = $1",
+    )
+    .bind(desired.name().as_str())
+    .bind(&desired.owner.installation)
+    .bind(&desired.owner.uid)
+    .bind(&desired.display_name)
+    .bind(&desired.plan)
+    .bind(state_text(desired.state))
+    .bind(desired.pipeline.as_str())
+    .bind(isolation_text(desired.isolation))
+    .bind(desired.retention.hot_days)
+    .bind(desired.retention.total_days)
+    .bind(&row.index_series)
+    .execute(core)
+    .await
+    .doing("update the tenant's registry row")?;
+    Ok((row, Outcome::Updated))
+}
+
+async fn insert(core: &mut PgConnection, desired: &DesiredTenant) -> Result<TenantRow, Error> {
+    let row = TenantRow { index_series: assign_series(core, desired).await?, archive: desired.archive.clone() };
+    sqlx::query(
+        "INSERT INTO public.tenants (name, uid, installation, display_name, plan, state, pipeline, isolation, \
+         index_series, hot_days, total_days, database_schema, bucket, prefix) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+    )
+    .bind(desired.name().as_str())
+    .bind(&desired.owner.uid)
+    .bind(&desired.owner.installation)
+    .bind(&desired.display_name)
+    .bind(&desired.plan)
+    .bind(state_text(desired.state))
+    .bind(desired.pipeline.as_str())
+    .bind(isolation_text(desired.isolation))
+    .bind(&row.index_series)
+    .bind(desired.retention.hot_days)
+    .bind(desired.retention.total_days)
+    .bind(desired.name().database_schema())
+    .bind(&row.archive.bucket)
+    .bind(&row.archive.prefix)
+    .execute(core)
+    .await
+    .doing("insert the tenant's registry row")?;
+    Ok(row)
+}
+
+/// Whether a series that a tenant has may stay: its own, or a pool of its hot class.
+fn series_fits(desired: &DesiredTenant, series: &str) -> bool {
+    match desired.isolation {
+        Isolation::Dedicated => series == desired.name().dedicated_series(),
+        Isolation::Shared => series.starts_with(&pool_series_stem(desired.retention.hot_days)),
+    }
+}
+
+/// What the names of all pools of a hot class begin with.
+fn pool_series_stem(hot_days: i32) -> String {
+    pool_series(hot_class(hot_days), 0).trim_end_matches('0').to_owned()
+}
+
+/// The tenant's own series, or the first pool of its hot class that has room.
+async fn assign_series(core: &mut PgConnection, desired: &DesiredTenant) -> Result<String, Error> {
+    if desired.isolation == Isolation::Dedicated {
+        return Ok(desired.name().dedicated_series());
+    }
+    // Two new tenants at once must not both take the last place of a pool.
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('loggerhub:pools', 0))")
+        .execute(&mut *core)
+        .await
+        .doing("wait for the pool lock")?;
+    let sizes: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT index_series, count(*) FROM public.tenants WHERE starts_with(index_series, $1) GROUP BY index_series",
+    )
+    .bind(pool_series_stem(desired.retention.hot_days))
+    .fetch_all(core)
+    .await
+    .doing("count the tenants of each pool")?;
+    Ok(first_pool_with_room(hot_class(desired.retention.hot_days), &sizes))
+}
+
+fn first_pool_with_room(class: i32, sizes: &[(String, i64)]) -> String {
+    let size = |series: &str| sizes.iter().find(|(name, _)| name == series).map_or(0, |(_, tenants)| *tenants);
+    // Among as many pools as there are, and one more, one has room.
+    (1..).map(|pool| pool_series(class, pool)).find(|series| size(series) < POOL_TENANTS).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_joins_the_first_pool_with_room() {
+        let full = |pool| (pool_series(7, pool), POOL_TENANTS);
+        assert_eq!(first_pool_with_room(7, &[]), pool_series(7, 1));
+        assert_eq!(first_pool_with_room(7, &[full(1)]), pool_series(7, 2));
+        assert_eq!(first_pool_with_room(7, &[full(1), (pool_series(7, 2), 3), full(3)]), pool_series(7, 2));
+        assert_eq!(first_pool_with_room(7, &[(pool_series(7, 1), POOL_TENANTS - 1)]), pool_series(7, 1));
+    }
+
+    #[test]
+    fn a_pool_of_another_class_does_not_fit() {
+        assert!(pool_series(7, 12).starts_with(&pool_series_stem(5)));
+        assert!(!pool_series(30, 1).starts_with(&pool_series_stem(3)));
+        assert!(!pool_series(14, 1).starts_with(&pool_series_stem(1)));
+    }
+}

@@ -1,0 +1,119 @@
+//! The registry that ingest and the other roles read, in the queue's Redis.
+
+use redis::aio::ConnectionManager;
+use redis::{AsyncCommands, Script};
+
+use crds::TenantName;
+use crds::names::{ORPHANED_PIPELINES, PipelineName, REGISTRY_CHANGES, REGISTRY_EPOCH, REGISTRY_TENANTS};
+use crds::registry::RegistryTenant;
+
+use crate::provision::error::RedisContext;
+use crate::provision::{Error, Outcome};
+
+/// Changes one tenant's entry, the epoch and the stream of changes together, or nothing at all
+/// where the entry is already so. `ARGV[2]` is the entry, or empty to remove it. An epoch that was
+/// lost begins with the clock, so that it never comes back to a value that a reader has seen.
+const CHANGE: &str = r"
+local before = redis.call('HGET', KEYS[1], ARGV[1])
+local kind = 'upserted'
+if ARGV[2] == '' then
+    if not before then return 0 end
+    redis.call('HDEL', KEYS[1], ARGV[1])
+    kind = 'removed'
+else
+    if before == ARGV[2] then return 0 end
+    redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+end
+if redis.call('EXISTS', KEYS[2]) == 0 then
+    local now = redis.call('TIME')
+    redis.call('SET', KEYS[2], string.format('%d', now[1] * 1000 + math.floor(now[2] / 1000)))
+end
+local epoch = redis.call('INCR', KEYS[2])
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', 10000, '*',
+    'tenant', ARGV[1], 'kind', kind, 'epoch', string.format('%d', epoch))
+if before then return 1 end
+return 2
+";
+
+/// The registry in Redis.
+#[derive(Clone)]
+pub struct Registry {
+    connection: ConnectionManager,
+}
+
+impl Registry {
+    /// Over a shared connection, which reconnects by itself.
+    pub fn new(connection: ConnectionManager) -> Self {
+        Self { connection }
+    }
+
+    /// Writes a tenant's entry, announces it; nothing if it is so already.
+    pub async fn upsert(&self, entry: &RegistryTenant) -> Result<Outcome, Error> {
+        let json = serde_json::to_string(entry).map_err(|error| Error::Redis {
+            doing: "encode a registry entry",
+            source: (redis::ErrorKind::Client, "JSON", error.to_string()).into(),
+        })?;
+        self.change(&entry.tenant, &json, "write a registry entry").await
+    }
+
+    /// Removes a tenant's entry and announces it; nothing if there is none.
+    pub async fn remove(&self, tenant: &TenantName) -> Result<Outcome, Error> {
+        self.change(tenant, "", "remove a registry entry").await
+    }
+
+    /// One tenant's entry, if it is there and can be read.
+    pub async fn get(&self, tenant: &TenantName) -> Result<Option<RegistryTenant>, Error> {
+        let json: Option<String> =
+            self.connection.clone().hget(REGISTRY_TENANTS, tenant.as_str()).await.doing("read a registry entry")?;
+        Ok(json.and_then(|json| serde_json::from_str(&json).ok()))
+    }
+
+    /// Names of all tenants in the registry, readable or not.
+    pub async fn tenants(&self) -> Result<Vec<String>, Error> {
+        self.connection.clone().hkeys(REGISTRY_TENANTS).await.doing("list the registry")
+    }
+
+    /// Hands a pipeline's streams to the processors of `default`.
+    pub async fn orphan(&self, pipeline: &PipelineName) -> Result<(), Error> {
+        let _: i64 = self
+            .connection
+            .clone()
+            .sadd(ORPHANED_PIPELINES, pipeline.as_str())
+            .await
+            .doing("hand a pipeline's streams to the default pipeline")?;
+        Ok(())
+    }
+
+    /// Takes a pipeline's streams back: it has processors of its own (again).
+    pub async fn adopt(&self, pipeline: &PipelineName) -> Result<(), Error> {
+        let _: i64 = self
+            .connection
+            .clone()
+            .srem(ORPHANED_PIPELINES, pipeline.as_str())
+            .await
+            .doing("take a pipeline's streams back")?;
+        Ok(())
+    }
+
+    /// The shared connection, for what else the operator reads of the queue.
+    pub fn connection(&self) -> ConnectionManager {
+        self.connection.clone()
+    }
+
+    async fn change(&self, tenant: &TenantName, json: &str, doing: &'static str) -> Result<Outcome, Error> {
+        let changed: i64 = Script::new(CHANGE)
+            .key(REGISTRY_TENANTS)
+            .key(REGISTRY_EPOCH)
+            .key(REGISTRY_CHANGES)
+            .arg(tenant.as_str())
+            .arg(json)
+            .invoke_async(&mut self.connection.clone())
+            .await
+            .doing(doing)?;
+        Ok(match changed {
+            0 => Outcome::Unchanged,
+            1 => Outcome::Updated,
+            _ => Outcome::Created,
+        })
+    }
+}

@@ -1,0 +1,13 @@
+//! Provisioning against real stores: twice is once, drift is repaired, what is not ours is left
+//! alone, and what was removed stays removed. Each test has a tenant of its own.
+
+#[path = "support/stores.rs"]
+mod stores;
+#[path = "provision/ensure.rs"]
+mod ensure;
+#[path = "provision/drift.rs"]
+mod drift;
+#[path = "provision/ownership.rs"]
+mod ownership;
+#[path = "provision/retire.rs"]
+mod retire;

@@ -1,0 +1,113 @@
+//! One thing is dropped, the next provisioning puts it back.
+
+use crds::names::index_name;
+use opensearch::http::Method;
+use operator::provision::Outcome;
+
+use crate::stores::{key, stores, tenant};
+
+#[tokio::test]
+async fn whatever_is_dropped_in_postgres_comes_back() {
+    let on = stores().await;
+    let (desired, key) = (tenant(), key());
+    let keys = std::slice::from_ref(&key);
+    on.provision(&desired, keys).await;
+    let (schema, role) = (desired.name().database_schema(), desired.name().database_role());
+    for damage in [
+        format!("DROP TABLE {schema}.dead_letters"),
+        format!("DROP INDEX {schema}.logs_newest_first"),
+        format!("DROP TABLE {schema}.partitions"),
+        format!("DROP TABLE {schema}.logs"),
+        format!("REVOKE USAGE ON SCHEMA {schema} FROM {role}"),
+        format!("REVOKE INSERT ON {schema}.batches FROM {role}"),
+        format!("REVOKE {role} FROM lh_data"),
+        format!("DELETE FROM public.tenant_schemas WHERE tenant = '{}'", desired.name()),
+        format!("DROP SCHEMA {schema} CASCADE; DROP ROLE {role}"),
+        format!("DROP SCHEMA {schema} CASCADE"),
+    ] {
+        on.processor(&damage).await;
+        assert_ne!(on.provision(&desired, keys).await.database, Outcome::Unchanged, "{damage}");
+        assert_eq!(on.provision(&desired, keys).await.database, Outcome::Unchanged, "{damage}");
+        let leaves = format!("SELECT count(*) FROM pg_inherits WHERE inhparent = '{schema}.logs'::regclass");
+        assert_eq!(on.count(&leaves).await, on.count(&format!("SELECT count(*) FROM {schema}.partitions")).await);
+        assert_eq!(on.count(&leaves).await, 2, "{damage}");
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_partition_comes_back() {
+    let on = stores().await;
+    let desired = tenant();
+    on.provision(&desired, &[]).await;
+    let schema = desired.name().database_schema();
+    let oldest = format!("SELECT name FROM {schema}.partitions ORDER BY begins LIMIT 1");
+    let leaf: String =
+        sqlx::query_scalar(sqlx::AssertSqlSafe(oldest)).fetch_one(on.stores.postgres.processor()).await.unwrap();
+    on.processor(&format!("DROP TABLE {schema}.{leaf}")).await;
+    assert_eq!(on.provision(&desired, &[]).await.database, Outcome::Updated);
+    assert_eq!(on.count(&format!("SELECT count(*) FROM {schema}.{leaf}")).await, 0);
+}
+
+#[tokio::test]
+async fn a_dropped_registry_row_comes_back_with_its_keys() {
+    let on = stores().await;
+    let (desired, key) = (tenant(), key());
+    let keys = std::slice::from_ref(&key);
+    on.provision(&desired, keys).await;
+    sqlx::query("DELETE FROM public.tenants WHERE name = $1")
+        .bind(desired.name().as_str())
+        .execute(on.stores.postgres.core())
+        .await
+        .unwrap();
+    assert_eq!(on.provision(&desired, keys).await.database, Outcome::Created);
+    assert_eq!(on.stores.postgres.keys(desired.name(), &[]).await.unwrap()[0].key, key);
+}
+
+#[tokio::test]
+async fn a_dropped_bucket_and_a_dropped_lifecycle_come_back() {
+    let on = stores().await;
+    let desired = tenant();
+    on.provision(&desired, &[]).await;
+    let bucket = &desired.archive.bucket;
+    on.s3.delete_bucket_lifecycle().bucket(bucket).send().await.unwrap();
+    assert_eq!(on.provision(&desired, &[]).await.object_store, Outcome::Updated);
+    on.s3.delete_bucket().bucket(bucket).send().await.unwrap();
+    assert_eq!(on.provision(&desired, &[]).await.object_store, Outcome::Created);
+    let rules = on.s3.get_bucket_lifecycle_configuration().bucket(bucket).send().await.unwrap();
+    assert_eq!(rules.rules()[0].expiration().unwrap().days(), Some(desired.retention.total_days + 2));
+}
+
+#[tokio::test]
+async fn a_dropped_alias_and_a_dropped_index_come_back() {
+    let on = stores().await;
+    let mut desired = tenant();
+    desired.isolation = crds::tenant::Isolation::Dedicated;
+    on.provision(&desired, &[]).await;
+    let index = index_name(&desired.name().dedicated_series(), 1);
+    let alias = desired.name().index_alias();
+    on.search(Method::Delete, &format!("/{index}/_alias/{alias}"), None).await;
+    assert_eq!(on.provision(&desired, &[]).await.search, Outcome::Created);
+    on.search(Method::Delete, &format!("/{index}"), None).await;
+    assert_eq!(on.provision(&desired, &[]).await.search, Outcome::Created);
+    assert_eq!(on.search(Method::Get, &format!("/{alias}/_count"), None).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_lost_registry_entry_is_written_again_and_the_epoch_grows() {
+    let on = stores().await;
+    let desired = tenant();
+    on.provision(&desired, &[]).await;
+    let mut redis = on.stores.registry.connection();
+    let epoch = async |redis: &mut redis::aio::ConnectionManager| -> i64 {
+        redis::cmd("GET").arg(crds::names::REGISTRY_EPOCH).query_async(redis).await.unwrap()
+    };
+    let before = epoch(&mut redis).await;
+    let () = redis::cmd("HDEL")
+        .arg(crds::names::REGISTRY_TENANTS)
+        .arg(desired.name().as_str())
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    assert_eq!(on.provision(&desired, &[]).await.registry, Outcome::Created);
+    assert!(epoch(&mut redis).await > before);
+}

@@ -1,0 +1,117 @@
+//! Removal: all of the tenant's things and nothing else, twice, and from half of it.
+
+use crds::names::{BucketLayout, index_name};
+use crds::tenant::Isolation;
+use opensearch::http::Method;
+use operator::provision::{DesiredTenant, Error, Outcome, Retired, RowState, delete_tenant};
+use serde_json::json;
+
+use crate::stores::{Fixture, chain, key, stores, tenant};
+
+async fn delete(on: &Fixture, desired: &DesiredTenant) {
+    let done = delete_tenant(&on.stores, &desired.owner, &desired.archive).await;
+    assert_eq!(done.unwrap_or_else(|error| panic!("{}", chain(&error))), Retired::Done);
+}
+
+async fn left_in_postgres(on: &Fixture, desired: &DesiredTenant) -> i64 {
+    let name = desired.name();
+    on.count(&format!(
+        "SELECT (SELECT count(*) FROM pg_namespace WHERE nspname = '{}') + (SELECT count(*) FROM pg_roles WHERE rolname = '{}') \
+         + (SELECT count(*) FROM public.tenant_schemas WHERE tenant = '{name}')",
+        name.database_schema(),
+        name.database_role()
+    ))
+    .await
+}
+
+async fn put(on: &Fixture, desired: &DesiredTenant, key: &str) {
+    let key = format!("{}{key}", desired.archive.prefix);
+    on.s3.put_object().bucket(&desired.archive.bucket).key(key).body(b"x".to_vec().into()).send().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_shared_tenant_is_removed_and_its_neighbour_is_not() {
+    let on = stores().await;
+    let (mut gone, mut stays) = (tenant(), tenant());
+    for desired in [&mut gone, &mut stays] {
+        desired.archive = desired.name().archive(BucketLayout::Shared, "provision-tests-shared-");
+        on.provision(desired, &[key()]).await;
+        put(&on, desired, "logs/1").await;
+        let series = on.stores.registry.get(desired.name()).await.unwrap().unwrap().index_series;
+        let index = index_name(&series, 1);
+        let path = format!("/{index}/_doc/{0}?routing={0}&refresh=true", desired.name());
+        on.search(Method::Put, &path, Some(json!({"tenant": desired.name()}))).await;
+    }
+    let (all, _) = on.search(Method::Get, &format!("/{}/_count", gone.name().index_alias()), None).await;
+    assert_eq!(all, 200);
+    delete(&on, &gone).await;
+    assert_eq!(left_in_postgres(&on, &gone).await, 0);
+    assert_eq!(on.search(Method::Get, &format!("/{}/_count", gone.name().index_alias()), None).await.0, 404);
+    assert!(on.stores.registry.get(gone.name()).await.unwrap().is_none());
+    let (_, neighbour) = on.search(Method::Get, &format!("/{}/_count", stays.name().index_alias()), None).await;
+    assert_eq!(neighbour["count"], 1);
+    for (desired, objects) in [(&gone, 0), (&stays, 1)] {
+        let list = on.s3.list_objects_v2().bucket(&desired.archive.bucket).prefix(&desired.archive.prefix);
+        assert_eq!(list.send().await.unwrap().contents().len(), objects);
+    }
+    delete(&on, &gone).await;
+    assert_eq!(on.provision(&gone, &[]).await.database, Outcome::Created);
+}
+
+#[tokio::test]
+async fn a_dedicated_tenant_with_a_bucket_is_removed_also_when_half_of_it_is_gone() {
+    let on = stores().await;
+    for half in 0..4 {
+        let mut desired = tenant();
+        desired.isolation = Isolation::Dedicated;
+        on.provision(&desired, &[key()]).await;
+        put(&on, &desired, "logs/1").await;
+        let index = index_name(&desired.name().dedicated_series(), 1);
+        match half {
+            0 => {}
+            1 => on.processor(&format!("DROP SCHEMA {} CASCADE", desired.name().database_schema())).await,
+            2 => drop(on.search(Method::Delete, &format!("/{index}"), None).await),
+            _ => {
+                on.s3.delete_object().bucket(&desired.archive.bucket).key("logs/1").send().await.unwrap();
+                on.s3.delete_bucket().bucket(&desired.archive.bucket).send().await.unwrap();
+            }
+        }
+        delete(&on, &desired).await;
+        delete(&on, &desired).await;
+        assert_eq!(left_in_postgres(&on, &desired).await, 0, "{half}");
+        assert_eq!(on.search(Method::Get, &format!("/{index}"), None).await.0, 404);
+        assert!(on.s3.head_bucket().bucket(&desired.archive.bucket).send().await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_ours_is_not_removed() {
+    let on = stores().await;
+    let desired = tenant();
+    on.provision(&desired, &[]).await;
+    put(&on, &desired, "logs/1").await;
+    let mut other = desired.clone();
+    other.owner.installation = "provision-tests-other".into();
+    let refused = on.stores.object_store.retire(&other.owner, &other.archive).await;
+    assert!(matches!(refused, Err(Error::OwnershipConflict { .. })), "{refused:?}");
+    let refused = on.stores.postgres.delete(&other.owner).await;
+    assert!(matches!(refused, Err(Error::OwnershipConflict { .. })), "{refused:?}");
+    assert_eq!(on.provision(&desired, &[]).await.object_store, Outcome::Unchanged);
+}
+
+#[tokio::test]
+async fn a_retained_tenant_takes_its_data_back() {
+    let on = stores().await;
+    let mut desired = tenant();
+    on.provision(&desired, &[key()]).await;
+    put(&on, &desired, "logs/1").await;
+    on.stores.registry.remove(desired.name()).await.unwrap();
+    on.stores.postgres.revoke_keys(&desired.owner.installation, desired.name()).await.unwrap();
+    assert!(on.stores.postgres.set_state(&desired.owner, RowState::Retained).await.unwrap());
+    desired.owner.uid = "2".into();
+    let again = on.provision(&desired, &[key()]).await;
+    assert_eq!((again.database, again.object_store), (Outcome::Created, Outcome::Updated));
+    assert_eq!(on.provision(&desired, &[]).await.object_store, Outcome::Unchanged);
+    let list = on.s3.list_objects_v2().bucket(&desired.archive.bucket).send().await.unwrap();
+    assert_eq!(list.contents().len(), 1);
+}
