@@ -37,7 +37,7 @@ install_chart() {
 # the operator's to make, so its Deployments come a little later than the chart's.
 install_await() {
     local deployment
-    kube -n "$NAMESPACE" rollout status deployment/loggerhub-operator --timeout=180s || install_unready deployment/loggerhub-operator
+    kube -n "$NAMESPACE" rollout status deployment/loggerhub-operator --timeout=120s || install_unready deployment/loggerhub-operator
     within 60 kube -n "$NAMESPACE" get deployment/loggerhub-default-processor deployment/loggerhub-default-ingest ||
         install_unready deployment/loggerhub-operator
     for deployment in $(kube -n "$NAMESPACE" get deployments -o name); do
