@@ -7,6 +7,7 @@
 pub mod environment;
 pub mod wait;
 pub mod stores;
+pub mod tenant;
 pub mod cluster;
 pub mod http;
 pub mod helm;
@@ -15,6 +16,7 @@ pub mod ledger;
 pub use cluster::Cluster;
 pub use ledger::Ledger;
 pub use stores::Stores;
+pub use tenant::Tenant;
 pub use wait::{eventually, holds};
 
 /// A name that no other test uses: `prefix`, a dash, and eight random characters. Short enough for

@@ -1,0 +1,206 @@
+//! A tenant of a test's own: provisioned in the real stores without Kubernetes, retired on demand.
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! let stores = testkit::Stores::from_environment()?;
+//! let tenant = testkit::Tenant::named("search").dedicated().provision(&stores).await?;
+//! // … `tenant.key` sends and reads, `tenant.registered` is what ingest knows …
+//! tenant.retire().await
+//! # }
+//! ```
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use crds::apikey::{ApiKey, Pepper};
+use crds::names::{BucketLayout, PipelineName};
+use crds::registry::{RegistryTenant, TenantState};
+use crds::tenant::{Isolation, Retention, Scope};
+use operator::provision::{
+    self, DesiredTenant, IssuedKey, ObjectStore, Owner, Postgres, Registry, Retired, RolePasswords, Search,
+};
+use runtime::settings::PostgresSettings;
+use secrecy::ExposeSecret;
+use tokio::sync::OnceCell;
+
+use crate::cluster::Cluster;
+use crate::stores::Stores;
+use crate::unique;
+
+/// Owner of everything that tests provision; never the id of an installed LoggerHub.
+const INSTALLATION: &str = "testkit";
+/// Pepper that tests' keys are digested under.
+const PEPPER: (&str, &str) = ("p1", "a pepper of the tests, at least 32 bytes long");
+/// Asks for the retirement of a large tenant before giving up: each removes thousands of things.
+const RETIRE_ROUNDS: usize = 100;
+
+/// What a test asks for; ends with [`TenantBuilder::provision`].
+#[derive(Debug, Clone)]
+pub struct TenantBuilder {
+    prefix: String,
+    state: TenantState,
+    pipeline: PipelineName,
+    isolation: Isolation,
+    retention: Retention,
+    scopes: Vec<Scope>,
+}
+
+/// A provisioned tenant.
+pub struct Tenant {
+    /// What it was given.
+    pub desired: DesiredTenant,
+    /// What the data plane knows of it.
+    pub registered: RegistryTenant,
+    /// Its key, in the clear.
+    pub key: String,
+    stores: provision::Stores,
+}
+
+impl Tenant {
+    /// Begins a tenant named `prefix` and something random: active, shared, on the default pipeline.
+    pub fn named(prefix: &str) -> TenantBuilder {
+        TenantBuilder {
+            prefix: prefix.to_owned(),
+            state: TenantState::Active,
+            pipeline: PipelineName::default_pipeline(),
+            isolation: Isolation::Shared,
+            retention: Retention::default(),
+            scopes: vec![Scope::Ingest, Scope::Query],
+        }
+    }
+
+    /// Removes it from every store, with its data.
+    pub async fn retire(self) -> anyhow::Result<()> {
+        for _ in 0..RETIRE_ROUNDS {
+            let retired = provision::delete_tenant(&self.stores, &self.desired.owner, &self.desired.archive).await?;
+            if retired == Retired::Done {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("tenant {} is still not retired after {RETIRE_ROUNDS} rounds", self.desired.name())
+    }
+}
+
+impl TenantBuilder {
+    /// It may read but not send.
+    pub fn suspended(mut self) -> Self {
+        self.state = TenantState::Suspended;
+        self
+    }
+
+    /// Its events live in indices of its own.
+    pub fn dedicated(mut self) -> Self {
+        self.isolation = Isolation::Dedicated;
+        self
+    }
+
+    /// Its entries go to the lanes of `pipeline`.
+    pub fn on_pipeline(mut self, pipeline: &PipelineName) -> Self {
+        self.pipeline = pipeline.clone();
+        self
+    }
+
+    /// Its events are kept `hot_days` in the index and `total_days` elsewhere.
+    pub fn kept(mut self, hot_days: i32, total_days: i32) -> Self {
+        self.retention = Retention { hot_days, total_days };
+        self
+    }
+
+    /// Its key may do only this.
+    pub fn allowed(mut self, scopes: &[Scope]) -> Self {
+        self.scopes = scopes.to_vec();
+        self
+    }
+
+    /// Gives the tenant its place in every store, and a key.
+    pub async fn provision(self, stores: &Stores) -> anyhow::Result<Tenant> {
+        let platform = platform(stores).await?;
+        let tenant = unique(&self.prefix).parse()?;
+        let owner = Owner { installation: INSTALLATION.to_owned(), tenant, uid: unique("uid") };
+        let desired = DesiredTenant {
+            archive: owner.tenant.archive(BucketLayout::PerTenant, "lh-test-"),
+            owner,
+            adopt: false,
+            display_name: None,
+            plan: "standard".to_owned(),
+            state: self.state,
+            pipeline: self.pipeline,
+            isolation: self.isolation,
+            retention: self.retention,
+        };
+        let key = ApiKey::generate();
+        let issued = IssuedKey::of(&key, &pepper(), "main", &self.scopes);
+        provision::provision_tenant(&platform, &desired, &[issued]).await?;
+        let registered = platform.registry.get(desired.name()).await?.context("the registry has the tenant")?;
+        Ok(Tenant { desired, registered, key: key.to_string(), stores: platform })
+    }
+}
+
+/// The pepper of every key that [`TenantBuilder::provision`] issues.
+pub fn pepper() -> Pepper {
+    Pepper { id: PEPPER.0.to_owned(), bytes: PEPPER.1.as_bytes().to_vec() }
+}
+
+impl Stores {
+    /// A folder with the tests' pepper, as LOGGERHUB_PEPPERS expects it.
+    pub fn peppers(&self) -> anyhow::Result<PathBuf> {
+        self.credentials("peppers", &[PEPPER])
+    }
+
+    /// PostgreSQL as the data plane sees it; makes databases and roles if they are not there.
+    pub async fn as_data_role(&self) -> anyhow::Result<PostgresSettings> {
+        platform(self).await?;
+        self.postgres_as(crds::names::DATA_ROLE, role_passwords().await?.data.expose_secret())
+    }
+
+    /// PostgreSQL as `maintain` sees it; makes databases and roles if they are not there.
+    pub async fn as_maintain_role(&self) -> anyhow::Result<PostgresSettings> {
+        platform(self).await?;
+        self.postgres_as(crds::names::MAINTAIN_ROLE, role_passwords().await?.maintain.expose_secret())
+    }
+}
+
+/// Provisioning's clients on `stores`, with databases and roles in place.
+async fn platform(stores: &Stores) -> anyhow::Result<provision::Stores> {
+    let options = runtime::stores::postgres_options(&stores.postgres, &stores.tls, "postgres", "loggerhub-test")?;
+    let provisioning = provision::Stores {
+        postgres: Postgres::new(options),
+        object_store: ObjectStore::new(stores.s3()?),
+        search: Search::new(stores.opensearch()?, INSTALLATION, 0),
+        registry: Registry::new(stores.queue()?.connection()?),
+    };
+    static BOOTSTRAPPED: OnceCell<()> = OnceCell::const_new();
+    BOOTSTRAPPED
+        .get_or_try_init(|| async {
+            let passwords = role_passwords().await?;
+            provisioning.postgres.bootstrap(&passwords).await.context("make databases and roles")
+        })
+        .await?;
+    Ok(provisioning)
+}
+
+/// The data plane's passwords. Where LoggerHub is installed on these stores they are the operator's,
+/// because setting others would lock the installed data plane out.
+pub async fn role_passwords() -> anyhow::Result<RolePasswords> {
+    let installed = async |secret, fixed: &str| {
+        let Ok(cluster) = Cluster::connect().await else { return Ok(fixed.into()) };
+        match cluster.secret_value(&cluster.namespace, secret, "password").await {
+            Ok(password) => Ok(password.into()),
+            Err(error) if is_not_installed(&error) => Ok(fixed.into()),
+            Err(error) => Err(error),
+        }
+    };
+    Ok(RolePasswords {
+        data: installed("loggerhub-postgres-data", "testdata").await?,
+        maintain: installed("loggerhub-postgres-maintain", "testmaintain").await?,
+    })
+}
+
+/// No cluster answers, or it has no such Secret.
+fn is_not_installed(error: &anyhow::Error) -> bool {
+    match error.downcast_ref() {
+        Some(kube::Error::Api(status)) => status.is_not_found(),
+        Some(_) => true,
+        None => false,
+    }
+}

@@ -1,0 +1,59 @@
+//! Keys: what they may do, and how soon one that is taken away stops working.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+use testkit::eventually;
+use testkit::http::Door;
+
+use crate::stage::{SOON, Stage};
+
+#[tokio::test]
+async fn a_removed_key_is_refused_within_five_seconds() -> anyhow::Result<()> {
+    let stage = Stage::enter().await;
+    let key = |name: &str, scopes: &[&str], secret: &str, namespace: &str| json!({"name": name, "scopes": scopes, "secretRef": {"name": secret, "namespace": namespace}});
+    let name = testkit::unique("keys");
+    let main = key("main", &["Ingest", "Query"], "loggerhub-key", &name);
+    let shipper = key("shipper", &["Ingest"], "shipper-key", &name);
+    stage.apply(&name, json!({"apiKeys": [main, shipper]})).await?;
+    let tenant = stage.actor(&name).await?;
+    let shipper = stage.door.with_key(&stage.cluster.secret_value(&name, "shipper-key", "apiKey").await?);
+
+    let event = json!({"message": "hello"});
+    eventually("the second key sends", SOON, || async { shipper.send_json(&event).await }).await?;
+    let reading = Door::refusal(shipper.request(Method::GET, "/api/logs")).await?;
+    assert_eq!(reading, (403, "scope_missing".to_owned()));
+    assert_eq!(Door::refusal(stage.door.send().json(&event)).await?, (401, "missing_api_key".to_owned()));
+
+    stage.apply(&name, json!({"apiKeys": [main]})).await?;
+    eventually("the removed key is refused", Duration::from_secs(5), || async {
+        let refused = Door::refusal(shipper.send().json(&event)).await?;
+        anyhow::ensure!(refused == (401, "invalid_api_key".to_owned()), "{refused:?}");
+        Ok(())
+    })
+    .await?;
+    tenant.door.send_json(&event).await?;
+    stage.clear(&tenant).await
+}
+
+#[tokio::test]
+async fn a_suspended_tenant_reads_and_does_not_send() -> anyhow::Result<()> {
+    let stage = Stage::enter().await;
+    let tenant = stage.tenant("suspended").await?;
+    tenant.door.send_json(&json!({"message": "before"})).await?;
+    stage.apply(&tenant.name, json!({"suspend": true})).await?;
+    eventually("sending is refused", SOON, || async {
+        let refused = Door::refusal(tenant.door.send().json(&json!({"message": "after"}))).await?;
+        anyhow::ensure!(refused == (403, "tenant_suspended".to_owned()), "{refused:?}");
+        Ok(())
+    })
+    .await?;
+    eventually("what was sent before is listed", SOON, || async {
+        let messages = tenant.door.list("limit=5").await?.messages().join(",");
+        anyhow::ensure!(messages == "before", "{messages:?}");
+        Ok(())
+    })
+    .await?;
+    stage.clear(&tenant).await
+}

@@ -1,0 +1,93 @@
+//! The number of processors follows the backlog, up and down.
+
+use std::time::Duration;
+
+use serde_json::json;
+use testkit::{eventually, unique};
+
+use crate::stage::{LATER, SOON, Stage};
+
+const EVENTS: u64 = 200_000;
+/// Events in one request; ingest takes up to 10,000.
+const REQUEST: u64 = 5_000;
+const MOST: i32 = 3;
+
+#[tokio::test]
+async fn processors_rise_with_the_backlog_and_fall_when_it_is_worked_off() -> anyhow::Result<()> {
+    let stage = Stage::enter().await;
+    let name = unique("scale");
+    apply_pipeline(&stage, &name, true).await?;
+    let deployment = format!("loggerhub-{name}-processor");
+    eventually("no processor runs while the pipeline is suspended", SOON, || async {
+        let wanted = stage.cluster.wanted_replicas(&deployment).await?;
+        anyhow::ensure!(wanted == 0, "{wanted} are wanted");
+        Ok(())
+    })
+    .await?;
+
+    let mut tenant = stage.tenant_with("scaled", json!({"pipelineRef": {"name": name.as_str()}})).await?;
+    for first in (0..EVENTS).step_by(usize::try_from(REQUEST)?) {
+        tenant.send_numbered(first, REQUEST).await?;
+    }
+    let backlog = queued(&stage, &name).await?;
+    assert_eq!(backlog, EVENTS, "the backlog is counted in events");
+
+    apply_pipeline(&stage, &name, false).await?;
+    eventually("processors rise to the most", SOON, || async {
+        let wanted = stage.cluster.wanted_replicas(&deployment).await?;
+        anyhow::ensure!(wanted == MOST, "{wanted} are wanted");
+        Ok(())
+    })
+    .await?;
+    let held = stage.holdings(&tenant)?;
+    eventually("all events are stored", LATER, || async {
+        tenant.ledger.matches("the catalog", &held.catalog().await?)
+    })
+    .await?;
+    eventually("processors fall to the fewest", LATER, || async {
+        let wanted = stage.cluster.wanted_replicas(&deployment).await?;
+        anyhow::ensure!(wanted == 1, "{wanted} are wanted");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(queued(&stage, &name).await?, 0);
+
+    stage.clear(&tenant).await?;
+    stage.cluster.pipelines().delete(&name, &Default::default()).await?;
+    eventually("the pipeline is gone", LATER, || async {
+        let left = stage.cluster.pipelines().get_opt(&name).await?;
+        anyhow::ensure!(left.is_none(), "still there");
+        Ok(())
+    })
+    .await
+}
+
+async fn apply_pipeline(stage: &Stage, name: &str, suspend: bool) -> anyhow::Result<()> {
+    let spec = json!({
+        "suspend": suspend,
+        "processor": {
+            "scaling": {
+                "minReplicas": 1,
+                "maxReplicas": MOST,
+                "targetBacklogEventsPerReplica": 20_000,
+                "scaleDownStabilizationSeconds": 10,
+            },
+            "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
+        },
+    });
+    let pipeline = crds::LogPipeline::new(name, serde_json::from_value(spec)?);
+    stage.cluster.apply(&stage.cluster.pipelines(), &pipeline).await?;
+    Ok(())
+}
+
+/// Events in the pipeline's lanes, as `/queue/status` counts them.
+async fn queued(stage: &Stage, pipeline: &str) -> anyhow::Result<u64> {
+    let marker = format!("{{{pipeline}:");
+    eventually("the queue is told", Duration::from_secs(10), || async {
+        let status = stage.door.request(reqwest::Method::GET, "/queue/status").send().await?.error_for_status()?;
+        let lanes: Vec<serde_json::Value> = status.json().await?;
+        let ours = lanes.iter().filter(|lane| lane["stream"].as_str().is_some_and(|name| name.contains(&marker)));
+        Ok(ours.filter_map(|lane| lane["events"].as_u64()).sum())
+    })
+    .await
+}
