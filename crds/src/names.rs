@@ -244,6 +244,12 @@ impl Lane {
     pub fn quarantine(&self) -> String {
         format!("lh:{{{}:{}}}:quarantine", self.pipeline, self.shard)
     }
+
+    /// Redis set of the entries that a processor works on alone right now, because others may have
+    /// died over them. One that is still in it afterwards has killed its processor.
+    pub fn suspects(&self) -> String {
+        format!("lh:{{{}:{}}}:suspects", self.pipeline, self.shard)
+    }
 }
 
 impl PipelineName {

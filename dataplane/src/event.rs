@@ -1,6 +1,11 @@
 //! Identity of batches and events, and the form in which events are shown.
 
+mod shown;
+
+pub use shown::{Shown, TIME_UNUSABLE, flag_names};
+
 use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crds::TenantName;
@@ -35,6 +40,25 @@ pub fn event_id(batch_id: Uuid, accepted_at: Micros, position: u32) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
 }
 
+/// A time as PostgreSQL's client takes it. Beyond the years that have four digits it is 1970.
+pub fn date_time(micros: Micros) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+/// A time as PostgreSQL's client gives it.
+pub fn micros(time: OffsetDateTime) -> Micros {
+    // Four-digit years are far inside an i64.
+    i64::try_from(time.unix_timestamp_nanos().div_euclid(1000)).unwrap_or(i64::MAX)
+}
+
+/// A time as it is shown: RFC 3339 with microseconds, in UTC.
+pub fn rfc3339(micros: Micros) -> String {
+    let time = date_time(micros);
+    let (year, month, day) = time.to_calendar_date();
+    let (hour, minute, second, micro) = time.to_hms_micro();
+    format!("{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z", u8::from(month))
+}
+
 fn first_16(bytes: &[u8]) -> [u8; 16] {
     let mut first = [0; 16];
     first.copy_from_slice(&bytes[..16]);
@@ -53,6 +77,14 @@ mod tests {
         assert_ne!(id, event_id(batch, 1_700_000_000_123_456, 6));
         assert_eq!(id.get_version_num(), 7);
         assert_eq!(u64::from_be_bytes(id.as_bytes()[..8].try_into().unwrap()) >> 16, 1_700_000_000_123);
+    }
+
+    #[test]
+    fn a_time_is_shown_with_microseconds() {
+        assert_eq!(rfc3339(1_767_323_045_000_120), "2026-01-02T03:04:05.000120Z");
+        assert_eq!(rfc3339(-1), "1969-12-31T23:59:59.999999Z");
+        assert_eq!(rfc3339(i64::MAX), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(micros(date_time(1_767_323_045_000_120)), 1_767_323_045_000_120);
     }
 
     #[test]

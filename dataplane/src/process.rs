@@ -1,14 +1,161 @@
-//! The role `process`.
+//! The role `process`: from the queue into the catalog and the index, then acknowledged.
+//!
+//! ```text
+//!  Consumer ─► plan: flushes of one tenant ─► map lines ─► catalog ─► live tail ─► index ─► acknowledge
+//! ```
+//! Nothing is acknowledged before the catalog has it. What fails is tried again for as long as the
+//! process lives; what it leaves behind is claimed by another. An index that stays away is not
+//! waited for: `maintain` indexes later.
 
+mod flush;
+mod index_health;
+mod measures;
+mod plan;
+mod reader;
+mod suspects;
+mod tail;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
 use clap::Args;
+use crds::PipelineName;
+use crds::names::PROCESSOR_DATABASE;
+use runtime::http::{Limits, serve};
+use runtime::metrics::Metrics;
+use runtime::settings::{CacheSettings, OpenSearchSettings, PostgresSettings, QueueSettings, TlsSettings};
+use runtime::stores::{self, Redis};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+
+use crate::queue::{Consumer, ConsumerSettings, Lanes};
+use crate::status::{self, Status};
+use crate::stores::catalog::{Catalog, Provenance};
+use crate::stores::index::Index;
+use crate::tenancy::{Peppers, Registry};
+use flush::Flusher;
+use index_health::IndexHealth;
+use measures::Measures;
+use reader::Reader;
+use suspects::Suspects;
+use tail::Tail;
 
 /// Settings of the role.
 #[derive(Args, Clone, Debug)]
-pub struct Settings {}
+pub struct Settings {
+    /// Address to listen on for health, status and metrics.
+    #[arg(long, env = "LOGGERHUB_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Where PostgreSQL is.
+    #[command(flatten)]
+    pub postgres: PostgresSettings,
+    /// Where the queue is.
+    #[command(flatten)]
+    pub queue: QueueSettings,
+    /// Where the live tail goes.
+    #[command(flatten)]
+    pub cache: CacheSettings,
+    /// Where OpenSearch is.
+    #[command(flatten)]
+    pub opensearch: OpenSearchSettings,
+    /// The certificates that stores are trusted by.
+    #[command(flatten)]
+    pub tls: TlsSettings,
+    /// Pipeline whose lanes are processed.
+    #[arg(long, env = "LOGGERHUB_PIPELINE", default_value = "default", value_parser = parse_pipeline)]
+    pub pipeline: PipelineName,
+    /// Generation of the pipeline, kept with everything that it stores.
+    #[arg(long, env = "LOGGERHUB_PIPELINE_GENERATION", default_value_t = 0)]
+    pub pipeline_generation: i64,
+    /// Name among the pipeline's processors, the same after a restart: the pod's.
+    #[arg(long, env = "LOGGERHUB_CONSUMER")]
+    pub consumer: String,
+    /// Events that end a flush.
+    #[arg(long, alias = "batch-size", env = "LOGGERHUB_BATCH_MAX_EVENTS", default_value_t = 2000)]
+    pub batch_max_events: usize,
+    /// Raw bytes that end a flush.
+    #[arg(long, env = "LOGGERHUB_BATCH_MAX_BYTES", default_value_t = 4 * 1024 * 1024)]
+    pub batch_max_bytes: usize,
+    /// Deliveries of an entry after which it is worked on alone, and dead-lettered if that ends the
+    /// processor once more.
+    #[arg(long, env = "LOGGERHUB_MAX_RETRIES", default_value_t = 3)]
+    pub max_retries: u64,
+    /// Flushes worked on at once.
+    #[arg(long, env = "LOGGERHUB_WORKERS", default_value_t = 2)]
+    pub workers: usize,
+    /// Seconds without a sign of life after which another processor's entries are claimed.
+    #[arg(long, env = "LOGGERHUB_CLAIM_IDLE_SECONDS", default_value_t = 30)]
+    pub claim_idle_seconds: u64,
+}
 
-/// Runs until `stop`.
-pub async fn run(_settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
-    stop.cancelled().await;
+fn parse_pipeline(name: &str) -> Result<PipelineName, String> {
+    name.parse().map_err(|error: crds::names::InvalidName| error.to_string())
+}
+
+/// Time at a stop for what is in work to end, of the 30 s that Kubernetes grants.
+const DRAIN_TIME: Duration = Duration::from_secs(20);
+/// Bytes of raw lines in memory. Mapped, a line takes some five times its length, so this is the
+/// greater part of a pod's 512 MiB; one entry of the largest size still fits.
+const MEMORY_BYTES: usize = 64 * 1024 * 1024;
+
+/// Runs until `stop`, then finishes what is in work.
+pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    let listener =
+        TcpListener::bind(settings.listen).await.with_context(|| format!("listen on {}", settings.listen))?;
+    run_on(listener, settings, stop).await
+}
+
+/// Like [`run`], on a listener that is bound already.
+pub async fn run_on(listener: TcpListener, settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    let redis = Redis::queue(&settings.queue, &settings.tls)?;
+    let cache = Redis::cache(&settings.cache, &settings.tls)?;
+    let lanes = Lanes::new(&redis)?;
+    // Reading the registry and serving status go on while the last flushes are finished.
+    let last = CancellationToken::new();
+    let registry = Registry::follow(&redis, Peppers::none(), last.clone())?;
+    let metrics = Metrics::default();
+    let measures = Measures::register(&metrics);
+    let pool = stores::postgres(&settings.postgres, &settings.tls, PROCESSOR_DATABASE, &settings.consumer)?;
+
+    let router = status::routes(Status { registry: registry.clone(), lanes: lanes.clone() }, metrics);
+    let server = tokio::spawn(serve(listener, router, Limits::default(), last.clone()));
+
+    let consumer_settings = ConsumerSettings {
+        pipeline: settings.pipeline.clone(),
+        consumer: settings.consumer.clone(),
+        claim_idle: Duration::from_secs(settings.claim_idle_seconds.max(1)),
+    };
+    let flusher = Flusher {
+        catalog: Catalog::new(pool),
+        index: Index::new(stores::opensearch(&settings.opensearch, &settings.tls)?),
+        index_health: IndexHealth::default(),
+        tail: Tail::new(&cache)?,
+        suspects: Suspects::new(&redis)?,
+        lanes: lanes.clone(),
+        from: Provenance { pipeline: settings.pipeline.to_string(), generation: settings.pipeline_generation },
+        workers: Semaphore::new(settings.workers.max(1)),
+        abandon: CancellationToken::new(),
+        measures,
+    };
+    let reader = Reader {
+        consumer: Consumer::new(&redis, consumer_settings.clone())?,
+        lanes,
+        registry,
+        flusher: Arc::new(flusher),
+        settings: consumer_settings,
+        limits: plan::Limits {
+            events: settings.batch_max_events.max(1),
+            bytes: settings.batch_max_bytes.max(1),
+            max_retries: settings.max_retries,
+        },
+        memory: Arc::new(Semaphore::new(MEMORY_BYTES / reader::MEMORY_UNIT)),
+    };
+    tracing::info!(consumer = settings.consumer, "processing pipeline {}", settings.pipeline);
+    reader.run(stop).await;
+    last.cancel();
+    server.await.context("serve status")?;
     Ok(())
 }

@@ -1,1 +1,9 @@
 //! The stores of the data plane: catalog (PostgreSQL), index (OpenSearch), archive (S3).
+//!
+//! Each takes a [`Tenant`](crate::tenancy::Tenant) with every call, and each takes the same thing
+//! twice without having it twice. They know nothing of HTTP; of the queue they know only the form
+//! of an entry's header, which they keep beside the raw lines.
+
+pub mod batch;
+pub mod catalog;
+pub mod index;

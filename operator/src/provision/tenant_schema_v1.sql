@@ -16,6 +16,8 @@ CREATE TABLE IF NOT EXISTS {schema}.partitions (
 -- Compressed raw lines as they came through the queue, until maintain has archived them.
 CREATE TABLE IF NOT EXISTS {schema}.spool (
     spool_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    -- Which batches, and each line's length: the queue entry's header.
+    header     bytea NOT NULL,
     -- One zstd frame of the raw lines of one or more request batches, end to end.
     frame      bytea NOT NULL,
     raw_bytes  bigint NOT NULL,
@@ -23,6 +25,13 @@ CREATE TABLE IF NOT EXISTS {schema}.spool (
 );
 -- The frame is compressed already.
 ALTER TABLE {schema}.spool ALTER COLUMN frame SET STORAGE EXTERNAL;
+
+-- The spool rows that go into the next object, in their order: decided before the object is made,
+-- so that a second attempt makes the very same object.
+CREATE TABLE IF NOT EXISTS {schema}.archiving (
+    one       boolean PRIMARY KEY DEFAULT true CHECK (one),
+    spool_ids bigint[] NOT NULL
+);
 
 -- Objects of the archive.
 CREATE TABLE IF NOT EXISTS {schema}.objects (
@@ -115,6 +124,7 @@ CREATE TABLE IF NOT EXISTS {schema}.dead_letters (
     pipeline_generation bigint NOT NULL,
     created_at          timestamptz NOT NULL DEFAULT now()
 );
+CREATE INDEX IF NOT EXISTS dead_letters_by_batch ON {schema}.dead_letters (batch_id);
 
 GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};

@@ -1,0 +1,311 @@
+//! One flush from its lines to its acknowledgement.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use runtime::logging::chain;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::index_health::{IndexHealth, PATIENCE};
+use super::measures::Measures;
+use super::plan::{Flush, Readable};
+use super::suspects::Suspects;
+use super::tail::Tail;
+use crate::queue::entry::{Entry, Undecodable};
+use crate::queue::{EntryRef, Lanes};
+use crate::stores::batch::{Batch, Frame, Treatment, map};
+use crate::stores::catalog::{Catalog, Error, Kind, Provenance, Stored};
+use crate::stores::index::Index;
+use crate::tenancy::Tenant;
+
+/// First pause after a failure; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Longest pause: a store that is back is noticed within it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Attempts at something that is wrong with one tenant only, before its entries go back for later
+/// so that they hold up nobody else: about six seconds.
+const ATTEMPTS_FOR_ONE: u32 = 5;
+
+/// Everything that a flush needs; one for the process.
+pub(super) struct Flusher {
+    pub(super) catalog: Catalog,
+    pub(super) index: Index,
+    pub(super) index_health: IndexHealth,
+    pub(super) tail: Tail,
+    pub(super) suspects: Suspects,
+    pub(super) lanes: Lanes,
+    pub(super) from: Provenance,
+    /// Flushes that are worked on at once. One that pauses gives its place to others.
+    pub(super) workers: Semaphore,
+    /// Cancelled when the time to finish is over: what is not stored stays in the queue.
+    pub(super) abandon: CancellationToken,
+    pub(super) measures: Measures,
+}
+
+/// The entry goes back: it is claimed again later, by this processor or another.
+struct PutBack;
+
+impl Flusher {
+    /// Stores, shows, indexes and acknowledges. Entries that were not acknowledged stay pending.
+    pub(super) async fn run(self: Arc<Self>, flush: Flush) {
+        let started = Instant::now();
+        if self.try_run(flush).await.is_ok() {
+            self.measures.flush_seconds.observe(started.elapsed().as_secs_f64());
+        }
+    }
+
+    async fn try_run(&self, flush: Flush) -> Result<(), PutBack> {
+        let Flush { tenant, entries, suspect, .. } = flush;
+        let refs: Vec<EntryRef> = entries.iter().map(|readable| readable.entry.clone()).collect();
+        let mut frames =
+            if suspect { self.map_alone(entries).await? } else { self.map(entries, Treatment::Process).await? };
+        let stored = self.store(&tenant, &mut frames).await?;
+        self.count(&frames, &stored);
+        let new: Vec<&Batch> =
+            batches(&frames).filter(|b| stored.batches.get(&b.batch_id).is_some_and(|s| s.new)).collect();
+        self.tail.publish(&tenant, &new).await;
+        self.index(&tenant, &frames, &stored).await;
+        self.acknowledge(&refs).await?;
+        if suspect {
+            self.unmark(&refs).await;
+        }
+        Ok(())
+    }
+
+    /// Maps the lines, off the threads that serve everything else.
+    async fn map(&self, entries: Vec<Readable>, treatment: Treatment) -> Result<Vec<Frame>, PutBack> {
+        let _place = self.workers.acquire().await.map_err(|_| PutBack)?;
+        let mapped = tokio::task::spawn_blocking(move || {
+            entries.into_iter().map(|readable| frame(readable.content, treatment)).collect::<Result<Vec<_>, _>>()
+        });
+        match mapped.await {
+            Ok(Ok(frames)) => Ok(frames),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "encode the header of an entry");
+                Err(PutBack)
+            }
+            Err(error) => {
+                tracing::error!(%error, "map the lines of an entry");
+                Err(PutBack)
+            }
+        }
+    }
+
+    /// Maps an entry that was delivered too often, alone and under a mark. If the mark was there
+    /// already, it killed its processor: its lines become dead letters and none is looked at.
+    async fn map_alone(&self, entries: Vec<Readable>) -> Result<Vec<Frame>, PutBack> {
+        let _alone = self.suspects.alone().await;
+        let refs: Vec<EntryRef> = entries.iter().map(|readable| readable.entry.clone()).collect();
+        let mut treatment = Treatment::Process;
+        for (entry, deliveries) in refs.iter().zip(entries.iter().map(|readable| readable.deliveries)) {
+            let unmarked = self.suspects.mark(entry).await.map_err(|error| {
+                tracing::warn!(error = chain(&error), "mark an entry that was delivered too often");
+                PutBack
+            })?;
+            if !unmarked {
+                tracing::error!(entry.id, deliveries, "entry {} killed its processor: dead-lettered", entry.id);
+                treatment = Treatment::DeadLetter;
+            }
+        }
+        let frames = self.map(entries, treatment).await?;
+        if treatment == Treatment::Process {
+            self.unmark(&refs).await;
+        }
+        Ok(frames)
+    }
+
+    async fn unmark(&self, entries: &[EntryRef]) {
+        for entry in entries {
+            if let Err(error) = self.suspects.unmark(entry).await {
+                tracing::warn!(error = chain(&error), "unmark entry {}", entry.id);
+            }
+        }
+    }
+
+    async fn store(&self, tenant: &Tenant, frames: &mut [Frame]) -> Result<Stored, PutBack> {
+        let mut attempt = 0;
+        loop {
+            let stored = {
+                let _place = self.workers.acquire().await.map_err(|_| PutBack)?;
+                self.catalog.store(tenant, frames, &self.from).await
+            };
+            match stored {
+                Ok(stored) => return Ok(stored),
+                Err(error) => self.after_failure(tenant, &error, attempt).await?,
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Waits until the catalog is worth another attempt, or gives the entries back.
+    async fn after_failure(&self, tenant: &Tenant, error: &Error, attempt: u32) -> Result<(), PutBack> {
+        self.measures.retries.inc();
+        if attempt.is_multiple_of(10) {
+            tracing::warn!(tenant.name = %tenant.name(), error = chain(error), attempt, "can't store events of {}", tenant.name());
+        }
+        match error.kind() {
+            Kind::Locked => match self.catalog.end_stalled_sessions().await {
+                Ok(0) => {}
+                Ok(ended) => tracing::warn!(ended, "ended sessions of processors that no longer talk"),
+                Err(error) => tracing::warn!(error = chain(&error), "look for sessions that hold rows"),
+            },
+            Kind::Refused | Kind::NotProvisioned if attempt + 1 >= ATTEMPTS_FOR_ONE => {
+                tracing::error!(tenant.name = %tenant.name(), error = chain(error), "put back entries of {}", tenant.name());
+                return Err(PutBack);
+            }
+            Kind::Refused | Kind::NotProvisioned | Kind::Unavailable => {}
+        }
+        self.pause(attempt).await
+    }
+
+    async fn pause(&self, attempt: u32) -> Result<(), PutBack> {
+        tokio::select! {
+            () = tokio::time::sleep(pause(attempt)) => Ok(()),
+            () = self.abandon.cancelled() => Err(PutBack),
+        }
+    }
+
+    /// Indexes what is in the catalog and not in the index; if OpenSearch stays away, `maintain`
+    /// does it later.
+    async fn index(&self, tenant: &Tenant, frames: &[Frame], stored: &Stored) {
+        let wanted: Vec<(&Batch, &str)> = batches(frames)
+            .filter_map(|batch| {
+                let stored = stored.batches.get(&batch.batch_id)?;
+                // A client's resend has other event ids than what it resends.
+                let same = !stored.indexed && stored.accepted_at == batch.accepted_at && !batch.events.is_empty();
+                same.then_some((batch, stored.index_name.as_str()))
+            })
+            .collect();
+        if wanted.is_empty() {
+            return;
+        }
+        if !self.index_patiently(tenant, &wanted).await {
+            self.measures.left_to_maintain.inc_by(wanted.len() as u64);
+            return;
+        }
+        let ids: Vec<Uuid> = wanted.iter().map(|(batch, _)| batch.batch_id).collect();
+        if let Err(error) = self.catalog.mark_indexed(tenant, &ids).await {
+            tracing::warn!(error = chain(&error), "batches of {} will be indexed once more", tenant.name());
+        }
+    }
+
+    /// Whether the index has these batches now.
+    async fn index_patiently(&self, tenant: &Tenant, wanted: &[(&Batch, &str)]) -> bool {
+        let begun = Instant::now();
+        for attempt in 0.. {
+            let sent = Instant::now();
+            if !self.index_health.should_try(sent) {
+                return false;
+            }
+            let created = match self.workers.acquire().await {
+                Ok(_place) => self.index.create(tenant, wanted).await,
+                Err(_) => return false,
+            };
+            let error = match created {
+                Ok(done) => {
+                    self.measures.indexed.inc_by((done.created + done.existing) as u64);
+                    self.measures.index_away.set(0);
+                    if self.index_health.answered() {
+                        tracing::info!("the index answers again");
+                    }
+                    return true;
+                }
+                Err(error) => error,
+            };
+            self.measures.retries.inc();
+            let patient = self.index_health.failed(sent, Instant::now()) && begun.elapsed() < PATIENCE;
+            if attempt == 0 {
+                tracing::warn!(error = chain(&error), "can't index events of {}", tenant.name());
+            }
+            if !patient {
+                self.measures.index_away.set(1);
+            }
+            if !patient || self.pause(attempt).await.is_err() {
+                return false;
+            }
+        }
+        false
+    }
+
+    async fn acknowledge(&self, entries: &[EntryRef]) -> Result<(), PutBack> {
+        for attempt in 0.. {
+            match self.lanes.acknowledge(entries).await {
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), attempt, "can't acknowledge {} entries", entries.len());
+                    self.pause(attempt).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps an entry that can't be read where its tenant sees it, or in quarantine.
+    pub(super) async fn keep(self: Arc<Self>, entry: EntryRef, content: Undecodable, tenant: Option<Arc<Tenant>>) {
+        tracing::error!(
+            entry.id,
+            reason = content.reason,
+            "entry {} of {} can't be read",
+            entry.id,
+            entry.lane.stream()
+        );
+        self.measures.dead_letters.inc();
+        for attempt in 0.. {
+            let kept = match &tenant {
+                Some(tenant) => match self.catalog.keep_undecodable(tenant, &entry.id, &content, &self.from).await {
+                    Ok(()) => self.acknowledge(std::slice::from_ref(&entry)).await.map_err(|_| None),
+                    Err(error) => Err(Some(chain(&error))),
+                },
+                None => self.lanes.quarantine(&entry, &content).await.map(|_| ()).map_err(|error| Some(chain(&error))),
+            };
+            match kept {
+                Ok(()) | Err(None) => return,
+                Err(Some(error)) => tracing::warn!(error, attempt, "can't keep entry {}", entry.id),
+            }
+            if self.pause(attempt).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn count(&self, frames: &[Frame], stored: &Stored) {
+        for batch in batches(frames) {
+            if stored.batches.get(&batch.batch_id).is_some_and(|stored| stored.new) {
+                self.measures.stored.inc_by(batch.events.len() as u64);
+                self.measures.dead_letters.inc_by(batch.dead_letters.len() as u64);
+            } else {
+                self.measures.repeated_batches.inc();
+            }
+        }
+    }
+}
+
+fn batches(frames: &[Frame]) -> impl Iterator<Item = &Batch> {
+    frames.iter().flat_map(|frame| &frame.batches)
+}
+
+fn frame(entry: Entry, treatment: Treatment) -> Result<Frame, postcard::Error> {
+    Ok(Frame {
+        header: postcard::to_stdvec(&entry.header)?,
+        raw_bytes: entry.raw.len() as u64,
+        batches: map(&entry.header, &entry.raw, treatment),
+        payload: entry.frame,
+    })
+}
+
+fn pause(attempt: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(attempt)).min(LONGEST_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_bound() {
+        let millis: Vec<_> = [0, 1, 2, 4, 5, 40].map(|attempt| pause(attempt).as_millis()).into();
+        assert_eq!(millis, [200, 400, 800, 3200, 5000, 5000]);
+    }
+}

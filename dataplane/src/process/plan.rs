@@ -1,0 +1,145 @@
+//! Cuts what was read into flushes: each of one tenant, each bounded.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crds::TenantName;
+
+use crate::queue::EntryRef;
+use crate::queue::entry::Entry;
+use crate::tenancy::Tenant;
+
+/// Bounds of a flush.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Events that end it.
+    pub(super) events: usize,
+    /// Raw bytes that end it.
+    pub(super) bytes: usize,
+    /// Deliveries after which an entry goes alone.
+    pub(super) max_retries: u64,
+}
+
+/// An entry of a known tenant.
+#[derive(Debug)]
+pub(super) struct Readable {
+    pub(super) entry: EntryRef,
+    pub(super) deliveries: u64,
+    pub(super) tenant: Arc<Tenant>,
+    pub(super) content: Entry,
+}
+
+/// What is stored together.
+#[derive(Debug)]
+pub(super) struct Flush {
+    pub(super) tenant: Arc<Tenant>,
+    pub(super) entries: Vec<Readable>,
+    pub(super) events: usize,
+    pub(super) raw_bytes: usize,
+    /// Processors may have died over its only entry.
+    pub(super) suspect: bool,
+}
+
+/// The flushes of what was read, in the order of their first entries.
+pub(super) fn flushes(read: Vec<Readable>, limits: Limits) -> Vec<Flush> {
+    let mut flushes: Vec<Flush> = Vec::new();
+    let mut open: HashMap<TenantName, usize> = HashMap::new();
+    for readable in read {
+        let events = readable.content.events();
+        let raw_bytes = readable.content.raw.len();
+        let suspect = readable.deliveries > limits.max_retries;
+        let joined = open.get(readable.tenant.name()).copied().filter(|at| {
+            let flush = &flushes[*at];
+            !suspect && flush.events + events <= limits.events && flush.raw_bytes + raw_bytes <= limits.bytes
+        });
+        if let Some(at) = joined {
+            let flush = &mut flushes[at];
+            flush.events += events;
+            flush.raw_bytes += raw_bytes;
+            flush.entries.push(readable);
+            continue;
+        }
+        if !suspect {
+            open.insert(readable.tenant.name().clone(), flushes.len());
+        }
+        let tenant = Arc::clone(&readable.tenant);
+        flushes.push(Flush { tenant, entries: vec![readable], events, raw_bytes, suspect });
+    }
+    flushes
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::event::new_batch_id;
+    use crate::queue::entry::{BatchHeader, EventHeader, Header};
+    use crate::tenancy::{Peppers, Registry};
+    use crds::PipelineName;
+    use crds::names::BucketLayout;
+    use crds::registry::{REGISTRY_VERSION, RegistryTenant, TenantState};
+
+    pub(in crate::process) fn tenant(name: &str) -> Arc<Tenant> {
+        let tenant: TenantName = name.parse().unwrap();
+        let registered = RegistryTenant {
+            version: REGISTRY_VERSION,
+            state: TenantState::Active,
+            pipeline: PipelineName::default_pipeline(),
+            plan: "standard".into(),
+            archive: tenant.archive(BucketLayout::PerTenant, "lh-"),
+            index_series: "lh-hot7-p0".into(),
+            hot_days: 7,
+            total_days: 30,
+            keys: Vec::new(),
+            tenant: tenant.clone(),
+        };
+        Registry::fixed([registered], Peppers::none()).tenant(&tenant).unwrap()
+    }
+
+    fn readable(name: &str, deliveries: u64, events: usize) -> Readable {
+        let tenant = tenant(name);
+        let lane = Arc::new(tenant.lane());
+        let batch = BatchHeader {
+            batch_id: new_batch_id(),
+            accepted_at: 0,
+            key_id: String::new(),
+            body_hash: None,
+            events: vec![EventHeader { length: 2, time: None, rejected: None }; events],
+        };
+        let content = Entry {
+            tenant: tenant.name().clone(),
+            header: Header { batches: vec![batch] },
+            frame: Vec::new(),
+            raw: b"{}".repeat(events),
+        };
+        Readable { entry: EntryRef { lane, id: "1-0".into(), events: 1, bytes: 1 }, deliveries, tenant, content }
+    }
+
+    #[test]
+    fn a_flush_is_one_tenants_and_bounded() {
+        let limits = Limits { events: 5, bytes: 1000, max_retries: 3 };
+        for (name, read, expected) in [
+            ("nothing", vec![], vec![]),
+            ("one tenant", vec![("a", 1, 2), ("a", 1, 3)], vec![("a", 5, false)]),
+            ("too many events", vec![("a", 1, 3), ("a", 1, 3), ("a", 1, 2)], vec![("a", 3, false), ("a", 5, false)]),
+            ("a large entry alone", vec![("a", 1, 9), ("a", 1, 1)], vec![("a", 9, false), ("a", 1, false)]),
+            ("two tenants", vec![("a", 1, 1), ("b", 1, 1), ("a", 1, 1)], vec![("a", 2, false), ("b", 1, false)]),
+            (
+                "an entry that may be deadly goes alone",
+                vec![("a", 3, 1), ("a", 4, 1), ("a", 1, 1)],
+                vec![("a", 2, false), ("a", 1, true)],
+            ),
+        ] {
+            let read = read.into_iter().map(|(tenant, deliveries, events)| readable(tenant, deliveries, events));
+            let cut = flushes(read.collect(), limits);
+            let seen: Vec<_> = cut.iter().map(|f| (f.tenant.name().as_str(), f.events, f.suspect)).collect();
+            assert_eq!(seen, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn bytes_end_a_flush_too() {
+        let limits = Limits { events: 100, bytes: 10, max_retries: 3 };
+        let cut = flushes(vec![readable("a", 1, 3), readable("a", 1, 2), readable("a", 1, 1)], limits);
+        assert_eq!(cut.iter().map(|flush| flush.raw_bytes).collect::<Vec<_>>(), [10, 2]);
+    }
+}

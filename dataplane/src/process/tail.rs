@@ -1,0 +1,137 @@
+//! The live tail: what was just stored, for the gateways that watch its tenant.
+//!
+//! A copy for convenience: if the cache's Redis is slow or away, it is left out, and nobody waits.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use redis::aio::ConnectionManager;
+use runtime::logging::chain;
+use runtime::stores::Redis;
+
+use crate::event::Shown;
+use crate::stores::batch::Batch;
+use crate::tenancy::Tenant;
+
+/// Longest that a flush waits for the tail.
+const TIMEOUT: Duration = Duration::from_millis(250);
+/// How long the tail is left out after a failure.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Entries kept for a gateway that is behind: it shows what came while it was away for a moment.
+const ENTRIES: usize = 256;
+/// Events of one flush that are shown: more than a person can read in a second.
+const EVENTS: usize = 2000;
+/// Bytes of one entry before compression; with [`ENTRIES`] it bounds a tenant's stream at some 50 MiB.
+const BYTES: usize = 1024 * 1024;
+/// zstd's fastest ordinary level.
+const COMPRESSION_LEVEL: i32 = 1;
+
+/// Publishes to the cache's Redis.
+pub(super) struct Tail {
+    connection: ConnectionManager,
+    paused_until: Mutex<Option<Instant>>,
+}
+
+/// What is shown of a flush.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Shot {
+    /// Events as JSON, one a line.
+    lines: Vec<u8>,
+    /// How many more there were.
+    dropped: usize,
+}
+
+impl Tail {
+    pub(super) fn new(cache: &Redis) -> Result<Self, runtime::stores::Error> {
+        Ok(Self { connection: cache.connection()?, paused_until: Mutex::new(None) })
+    }
+
+    /// Publishes these batches if somebody watches the tenant.
+    pub(super) async fn publish(&self, tenant: &Tenant, batches: &[&Batch]) {
+        if batches.iter().all(|batch| batch.events.is_empty()) || self.is_paused() {
+            return;
+        }
+        let failure = match tokio::time::timeout(TIMEOUT, self.try_publish(tenant, batches)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => chain(&error),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        tracing::debug!(error = failure, "the live tail is left out for a moment");
+        *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + PAUSE);
+    }
+
+    fn is_paused(&self) -> bool {
+        let paused_until = *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
+        paused_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    async fn try_publish(&self, tenant: &Tenant, batches: &[&Batch]) -> redis::RedisResult<()> {
+        let mut connection = self.connection.clone();
+        let watched: bool = redis::cmd("EXISTS").arg(tenant.name().tail_lease()).query_async(&mut connection).await?;
+        if !watched {
+            return Ok(());
+        }
+        let shot = shot(tenant, batches);
+        let frame = zstd::bulk::compress(&shot.lines, COMPRESSION_LEVEL)?;
+        let mut add = redis::cmd("XADD");
+        add.arg(tenant.name().tail_stream()).arg("MAXLEN").arg("~").arg(ENTRIES).arg("*").arg("e").arg(frame);
+        if shot.dropped > 0 {
+            add.arg("d").arg(shot.dropped);
+        }
+        add.query_async(&mut connection).await
+    }
+}
+
+/// The first events of a flush, as many as fit.
+fn shot(tenant: &Tenant, batches: &[&Batch]) -> Shot {
+    let mut shot = Shot::default();
+    let events = batches.iter().flat_map(|batch| batch.events.iter().map(move |event| (*batch, event)));
+    for (at, (batch, event)) in events.enumerate() {
+        if at >= EVENTS || shot.lines.len() >= BYTES {
+            shot.dropped += 1;
+            continue;
+        }
+        let shown = Shown::new(tenant.name().as_str(), batch.batch_id, batch.accepted_at, event.id, &event.event);
+        let before = shot.lines.len();
+        if serde_json::to_writer(&mut shot.lines, &shown).is_ok() {
+            shot.lines.push(b'\n');
+        } else {
+            shot.lines.truncate(before);
+        }
+    }
+    shot
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::tests::tenant;
+    use super::*;
+    use crate::queue::entry::{BatchHeader, EventHeader, Header};
+    use crate::stores::batch::{Treatment, map};
+
+    #[test]
+    fn a_flush_is_shown_up_to_a_bound_and_says_what_is_left_out() {
+        let line = r#"{"message":"m"}"#;
+        let event = EventHeader { length: line.len() as u32, time: None, rejected: None };
+        let header = Header {
+            batches: vec![BatchHeader {
+                batch_id: uuid::Uuid::from_u128(1),
+                accepted_at: 1_767_323_045_000_000,
+                key_id: "k".into(),
+                body_hash: None,
+                events: vec![event; EVENTS + 5],
+            }],
+        };
+        let batches = map(&header, line.repeat(EVENTS + 5).as_bytes(), Treatment::Process);
+        let shot = shot(&tenant("acme"), &batches.iter().collect::<Vec<_>>());
+        let lines: Vec<serde_json::Value> = shot
+            .lines
+            .split(|b| *b == b'\n')
+            .filter(|l| !l.is_empty())
+            .map(|l| serde_json::from_slice(l).unwrap())
+            .collect();
+        assert_eq!((lines.len(), shot.dropped), (EVENTS, 5));
+        assert_eq!((lines[0]["message"].as_str(), lines[0]["flags"][0].as_str()), (Some("m"), Some("time_unusable")));
+    }
+}

@@ -1,0 +1,173 @@
+//! The catalog: each tenant's schema in PostgreSQL. It decides what is stored, and how often: once.
+//!
+//! Everything of one tenant's flush goes in by one transaction, as the tenant's role, so nothing is
+//! half stored, billed twice, or written to another tenant's tables. The chapters: storing a flush,
+//! its rows as binary COPY, finding a row that PostgreSQL refuses, and what is known of batches.
+
+mod batches;
+mod copy;
+mod refused;
+mod store;
+
+pub use batches::{Unindexed, Whereabouts};
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use sqlx::postgres::{PgPool, Postgres};
+use sqlx::{Connection, PgConnection, Transaction};
+use uuid::Uuid;
+
+use crate::event::Micros;
+use crate::tenancy::Tenant;
+
+/// Longest wait for a row that somebody else is writing: an ordinary flush takes well under a
+/// second, so whoever holds one longer is paused or lost.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest statement: 100,000 rows by COPY take about half a second.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest silence inside a transaction, after which the server ends it: a paused process must not
+/// keep its successor waiting.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the catalog did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}")]
+pub struct Error {
+    /// What we were doing.
+    pub doing: &'static str,
+    /// The cause.
+    pub source: sqlx::Error,
+}
+
+/// What an error means for whoever asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// PostgreSQL can't be reached or can't work now: try again.
+    Unavailable,
+    /// Somebody else held a row for too long.
+    Locked,
+    /// PostgreSQL will never take these values.
+    Refused,
+    /// Something of the tenant's is missing: its schema, its role, its series, or a partition. The
+    /// operator or `maintain` makes it.
+    NotProvisioned,
+}
+
+impl Error {
+    /// What to do about it.
+    pub fn kind(&self) -> Kind {
+        let error = match &self.source {
+            sqlx::Error::Database(error) => error,
+            sqlx::Error::RowNotFound => return Kind::NotProvisioned,
+            _ => return Kind::Unavailable,
+        };
+        match error.code().as_deref() {
+            Some("55P03" | "40P01") => Kind::Locked,
+            // A row outside every partition is a check violation that names no constraint.
+            Some("23514") if error.constraint().is_none() => Kind::NotProvisioned,
+            Some(code) if code.starts_with("42") || code.starts_with("3F") => Kind::NotProvisioned,
+            Some(code) if code.starts_with("22") || code.starts_with("23") || code.starts_with("54") => Kind::Refused,
+            _ => Kind::Unavailable,
+        }
+    }
+}
+
+/// Names what was being done when PostgreSQL failed.
+pub(crate) fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
+    move |source| Error { doing, source }
+}
+
+/// The catalog of all tenants. Cheap to clone.
+#[derive(Clone)]
+pub struct Catalog {
+    pool: PgPool,
+}
+
+/// Under which pipeline something is stored.
+#[derive(Debug, Clone)]
+pub struct Provenance {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// Its generation.
+    pub generation: i64,
+}
+
+/// What became of a flush.
+#[derive(Debug, Default)]
+pub struct Stored {
+    /// Each batch that is in the catalog now.
+    pub batches: HashMap<Uuid, StoredBatch>,
+}
+
+/// A batch that is in the catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredBatch {
+    /// Whether this flush stored it; otherwise an earlier one did.
+    pub new: bool,
+    /// When ingest accepted what is stored. A client's resend was accepted at another time.
+    pub accepted_at: Micros,
+    /// The index that takes its events.
+    pub index_name: String,
+    /// Whether the index has them.
+    pub indexed: bool,
+}
+
+impl Catalog {
+    /// The catalog in the processor database.
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// The pool, for questions about no tenant.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// A transaction as the tenant's role, inside its schema: no name of another tenant's table can
+    /// even be written in it.
+    pub async fn begin(&self, tenant: &Tenant) -> Result<Transaction<'static, Postgres>, Error> {
+        let mut transaction = self.pool.begin().await.map_err(failed("begin a transaction"))?;
+        enter(&mut transaction, tenant).await?;
+        Ok(transaction)
+    }
+
+    /// Ends the sessions of processors that hold rows and no longer talk: paused, or on a machine
+    /// that is gone. Gives back how many.
+    pub async fn end_stalled_sessions(&self) -> Result<i64, Error> {
+        sqlx::query_scalar(
+            "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
+             WHERE usename = current_user AND pid <> pg_backend_pid() AND wait_event = 'ClientRead'
+               AND backend_xid IS NOT NULL AND state_change < now() - make_interval(secs => $1)",
+        )
+        .bind(LOCK_TIMEOUT.as_secs_f64())
+        .fetch_one(&self.pool)
+        .await
+        .map_err(failed("end the sessions of a lost processor"))
+    }
+
+    /// Whether the catalog answers.
+    pub async fn ping(&self) -> Result<(), Error> {
+        let mut connection = self.pool.acquire().await.map_err(failed("connect to the catalog"))?;
+        connection.ping().await.map_err(failed("ping the catalog"))
+    }
+}
+
+/// Turns the transaction into the tenant's, until it ends.
+async fn enter(connection: &mut PgConnection, tenant: &Tenant) -> Result<(), Error> {
+    let millis = |duration: Duration| duration.as_millis().to_string();
+    sqlx::query(
+        "SELECT set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true),
+                set_config('idle_in_transaction_session_timeout', $3, true),
+                set_config('search_path', $4, true), set_config('role', $5, true)",
+    )
+    .bind(millis(LOCK_TIMEOUT))
+    .bind(millis(STATEMENT_TIMEOUT))
+    .bind(millis(IDLE_TIMEOUT))
+    .bind(tenant.name().database_schema())
+    .bind(tenant.name().database_role())
+    .execute(connection)
+    .await
+    .map_err(failed("enter the tenant's schema"))?;
+    Ok(())
+}

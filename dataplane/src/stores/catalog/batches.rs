@@ -1,0 +1,126 @@
+//! What is known of stored batches: whether the index has them, and where their raw lines are.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Catalog, Error, Provenance, failed};
+use crate::event::{Micros, event_id, micros};
+use crate::queue::entry::Undecodable;
+use crate::tenancy::Tenant;
+
+/// A stored batch that the index does not have yet.
+#[derive(Debug, Clone)]
+pub struct Unindexed {
+    /// Its id.
+    pub batch_id: Uuid,
+    /// When ingest accepted it.
+    pub accepted_at: Micros,
+    /// The index that takes its events.
+    pub index_name: String,
+    /// Where its raw lines are.
+    pub whereabouts: Whereabouts,
+}
+
+/// Where a batch's raw lines are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// In this row of the spool.
+    Spool(i64),
+    /// In this object of the archive.
+    Object(i64),
+}
+
+impl Catalog {
+    /// Notes that the index has these batches. Losing this note costs one late indexing that finds
+    /// everything there, so it need not wait for the disk.
+    pub async fn mark_indexed(&self, tenant: &Tenant, batches: &[Uuid]) -> Result<u64, Error> {
+        let mut transaction = self.begin(tenant).await?;
+        sqlx::query("SET LOCAL synchronous_commit = off")
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("note what is indexed"))?;
+        let marked = mark_indexed(&mut transaction, batches).await?;
+        transaction.commit().await.map_err(failed("note what is indexed"))?;
+        Ok(marked)
+    }
+
+    /// Batches stored at least `age` ago that the index does not have, oldest first.
+    pub async fn unindexed(&self, tenant: &Tenant, age: Duration, limit: i64) -> Result<Vec<Unindexed>, Error> {
+        type Row = (Uuid, OffsetDateTime, String, Option<i64>, Option<i64>);
+        let mut transaction = self.begin(tenant).await?;
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT batch_id, accepted_at, index_name, spool_id, object_id FROM batches
+             WHERE indexed_at IS NULL AND stored_at <= now() - make_interval(secs => $1) ORDER BY stored_at LIMIT $2",
+        )
+        .bind(age.as_secs_f64())
+        .bind(limit)
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed("find what is not indexed"))?;
+        transaction.rollback().await.map_err(failed("find what is not indexed"))?;
+        let unindexed = rows.into_iter().filter_map(|(batch_id, accepted_at, index_name, spool_id, object_id)| {
+            let whereabouts = spool_id.map(Whereabouts::Spool).or(object_id.map(Whereabouts::Object))?;
+            Some(Unindexed { batch_id, accepted_at: micros(accepted_at), index_name, whereabouts })
+        });
+        Ok(unindexed.collect())
+    }
+
+    /// Events of these batches that are dead letters: the index must not have them.
+    pub async fn dead_letters_of(&self, tenant: &Tenant, batches: &[Uuid]) -> Result<Vec<Uuid>, Error> {
+        let mut transaction = self.begin(tenant).await?;
+        let dead = sqlx::query_scalar(
+            "SELECT event_id FROM dead_letters
+             WHERE batch_id IN (SELECT batch_id FROM batches WHERE batch_id = ANY($1) AND dead_letters > 0)",
+        )
+        .bind(batches)
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed("look up dead letters"))?;
+        transaction.rollback().await.map_err(failed("look up dead letters"))?;
+        Ok(dead)
+    }
+
+    /// Keeps a queue entry that can't be read, for its tenant to see: `entry_id` is its id in the
+    /// queue, so that a redelivery is the same dead letter.
+    pub async fn keep_undecodable(
+        &self,
+        tenant: &Tenant,
+        entry_id: &str,
+        content: &Undecodable,
+        from: &Provenance,
+    ) -> Result<(), Error> {
+        let mut raw = Vec::new();
+        for (name, value) in &content.fields {
+            raw.extend_from_slice(format!("{} {}\n", name.escape_ascii(), value.len()).as_bytes());
+            raw.extend_from_slice(value);
+            raw.push(b'\n');
+        }
+        let batch = crate::event::keyed_batch_id(tenant.name(), format!("{}/{entry_id}", from.pipeline).as_bytes());
+        let mut transaction = self.begin(tenant).await?;
+        sqlx::query(
+            "INSERT INTO dead_letters (event_id, raw, code, error, pipeline, pipeline_generation)
+             VALUES ($1, $2, 'undecodable', $3, $4, $5) ON CONFLICT DO NOTHING",
+        )
+        .bind(event_id(batch, 0, 0))
+        .bind(raw)
+        .bind(format!("the queue entry {entry_id} can't be read: {}", content.reason))
+        .bind(&from.pipeline)
+        .bind(from.generation)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed("keep an entry that can't be read"))?;
+        transaction.commit().await.map_err(failed("keep an entry that can't be read"))
+    }
+}
+
+async fn mark_indexed(connection: &mut PgConnection, batches: &[Uuid]) -> Result<u64, Error> {
+    let done = sqlx::query("UPDATE batches SET indexed_at = now() WHERE batch_id = ANY($1) AND indexed_at IS NULL")
+        .bind(batches)
+        .execute(connection)
+        .await
+        .map_err(failed("note what is indexed"))?;
+    Ok(done.rows_affected())
+}

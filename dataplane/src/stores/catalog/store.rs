@@ -1,0 +1,267 @@
+//! Storing one tenant's flush in one transaction.
+//!
+//! Who comes first is decided for each request batch by its primary key. A batch that is there
+//! already is not written again, whether a redelivery, a client's resend, or two processors at once.
+
+use std::collections::{BTreeMap, HashSet};
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::copy::{self, COPY_LOGS};
+use super::{Catalog, Error, Kind, Provenance, Stored, StoredBatch, enter, failed};
+use crate::event::{date_time, micros};
+use crate::stores::batch::{Batch, Frame};
+use crate::tenancy::Tenant;
+
+/// What a COPY that PostgreSQL refused was doing: such rows can be told apart, see `refused`.
+const COPYING: &str = "copy the event rows";
+
+/// A batch to be stored and where its frame is among the frames.
+type Candidate<'a> = (&'a Batch, usize);
+
+impl Catalog {
+    /// Stores the batches of these frames. An event that PostgreSQL refuses becomes a dead letter
+    /// in `frames`, and everything else is stored.
+    pub async fn store(&self, tenant: &Tenant, frames: &mut [Frame], from: &Provenance) -> Result<Stored, Error> {
+        let refusal = match self.try_store(tenant, frames, from).await {
+            Err(error) if error.doing == COPYING && error.kind() == Kind::Refused => error,
+            outcome => return outcome,
+        };
+        let rows = copy::rows_of(frames.iter().flat_map(|frame| &frame.batches));
+        let refused = self.find_refused(tenant, &rows).await?;
+        if refused.is_empty() {
+            return Err(refusal);
+        }
+        for batch in frames.iter_mut().flat_map(|frame| &mut frame.batches) {
+            batch.refuse(&refused);
+        }
+        self.try_store(tenant, frames, from).await
+    }
+
+    async fn try_store(&self, tenant: &Tenant, frames: &[Frame], from: &Provenance) -> Result<Stored, Error> {
+        let mut transaction = self.pool.begin().await.map_err(failed("begin a transaction"))?;
+        let index_name = write_index(&mut transaction, tenant).await?;
+        enter(&mut transaction, tenant).await?;
+
+        // Ordered by id: two flushes that share batches wait for each other, never in a circle. Of
+        // two batches with one id in a flush, the first counts.
+        let mut candidates: BTreeMap<Uuid, Candidate<'_>> = BTreeMap::new();
+        for (at, batch) in frames.iter().enumerate().flat_map(|(at, frame)| frame.batches.iter().map(move |b| (at, b)))
+        {
+            candidates.entry(batch.batch_id).or_insert((batch, at));
+        }
+        let mut stored = Stored::default();
+        let wanted: Vec<Uuid> = candidates.keys().copied().collect();
+        let resent = insert_idempotency(&mut transaction, &candidates).await?;
+        candidates.retain(|id, _| !resent.contains(id));
+        let spool_ids = reserve_spool(&mut transaction, frames.len()).await?;
+        let won = insert_batches(&mut transaction, &candidates, &spool_ids, &index_name, from).await?;
+        candidates.retain(|id, _| won.contains(id));
+        for (id, (batch, _)) in &candidates {
+            let accepted_at = batch.accepted_at;
+            let batch = StoredBatch { new: true, accepted_at, index_name: index_name.clone(), indexed: false };
+            stored.batches.insert(*id, batch);
+        }
+        let lost: Vec<Uuid> = wanted.into_iter().filter(|id| !won.contains(id)).collect();
+        if !lost.is_empty() {
+            earlier(&mut transaction, &lost, &mut stored).await?;
+        }
+        if !candidates.is_empty() {
+            insert_spool(&mut transaction, frames, &candidates, &spool_ids).await?;
+            let rows = copy::rows_of(candidates.values().map(|(batch, _)| *batch));
+            copy_rows(&mut transaction, &rows).await?;
+            insert_ledger(&mut transaction, &candidates).await?;
+            insert_dead_letters(&mut transaction, &candidates, from).await?;
+        }
+        transaction.commit().await.map_err(failed("commit a flush"))?;
+        Ok(stored)
+    }
+}
+
+/// The index that the tenant's series is written to now.
+async fn write_index(connection: &mut PgConnection, tenant: &Tenant) -> Result<String, Error> {
+    let series = &tenant.registered().index_series;
+    let number: i64 = sqlx::query_scalar("SELECT write_number FROM public.index_series WHERE series = $1")
+        .bind(series)
+        .fetch_one(connection)
+        .await
+        .map_err(failed("look up the index that is written to"))?;
+    Ok(crds::names::index_name(series, number))
+}
+
+/// Keeps the keyed batches; gives back those that were kept before.
+async fn insert_idempotency(
+    connection: &mut PgConnection,
+    candidates: &BTreeMap<Uuid, Candidate<'_>>,
+) -> Result<HashSet<Uuid>, Error> {
+    let (ids, hashes): (Vec<Uuid>, Vec<Vec<u8>>) =
+        candidates.iter().filter_map(|(id, (batch, _))| Some((*id, batch.body_hash?.to_vec()))).unzip();
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let kept: Vec<Uuid> = sqlx::query_scalar(
+        "INSERT INTO idempotency (batch_id, body_hash) SELECT * FROM unnest($1::uuid[], $2::bytea[])
+         ON CONFLICT DO NOTHING RETURNING batch_id",
+    )
+    .bind(&ids)
+    .bind(&hashes)
+    .fetch_all(connection)
+    .await
+    .map_err(failed("keep the idempotency keys"))?;
+    Ok(ids.into_iter().filter(|id| !kept.contains(id)).collect())
+}
+
+/// Ids for as many spool rows as there are frames: a batch's row names its spool row, which is
+/// written only once some batch of the frame is known to be new.
+async fn reserve_spool(connection: &mut PgConnection, frames: usize) -> Result<Vec<i64>, Error> {
+    sqlx::query_scalar("SELECT nextval('spool_spool_id_seq') FROM generate_series(1, $1)")
+        .bind(i32::try_from(frames).unwrap_or(i32::MAX))
+        .fetch_all(connection)
+        .await
+        .map_err(failed("reserve spool rows"))
+}
+
+/// Inserts the batches that are not there yet, and gives back which these are.
+async fn insert_batches(
+    connection: &mut PgConnection,
+    candidates: &BTreeMap<Uuid, Candidate<'_>>,
+    spool_ids: &[i64],
+    index_name: &str,
+    from: &Provenance,
+) -> Result<HashSet<Uuid>, Error> {
+    let column = || candidates.values();
+    let won: Vec<Uuid> = sqlx::query_scalar(
+        "INSERT INTO batches (batch_id, accepted_at, key_id, events, dead_letters, raw_bytes, raw_start, spool_id,
+                              index_name, pipeline, pipeline_generation, indexed_at)
+         SELECT batch_id, accepted_at, key_id, events, dead_letters, raw_bytes, raw_start, spool_id, $9, $10, $11,
+                CASE WHEN events = 0 THEN now() END
+         FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::int[], $5::int[], $6::bigint[], $7::bigint[],
+                     $8::bigint[])
+              AS batch (batch_id, accepted_at, key_id, events, dead_letters, raw_bytes, raw_start, spool_id)
+         ON CONFLICT DO NOTHING RETURNING batch_id",
+    )
+    .bind(candidates.keys().copied().collect::<Vec<_>>())
+    .bind(column().map(|(batch, _)| date_time(batch.accepted_at)).collect::<Vec<_>>())
+    .bind(column().map(|(batch, _)| batch.key_id.as_str()).collect::<Vec<_>>())
+    .bind(column().map(|(batch, _)| count(batch.events.len())).collect::<Vec<_>>())
+    .bind(column().map(|(batch, _)| count(batch.dead_letters.len())).collect::<Vec<_>>())
+    .bind(column().map(|(batch, _)| bytes(batch.raw_bytes)).collect::<Vec<_>>())
+    .bind(column().map(|(batch, _)| bytes(batch.raw_start)).collect::<Vec<_>>())
+    .bind(column().map(|(_, frame)| spool_ids.get(*frame).copied()).collect::<Vec<_>>())
+    .bind(index_name)
+    .bind(&from.pipeline)
+    .bind(from.generation)
+    .fetch_all(connection)
+    .await
+    .map_err(failed("insert the batches"))?;
+    Ok(won.into_iter().collect())
+}
+
+/// What is known of batches that were stored before. One that is gone from the catalog, because
+/// its time is over, needs nothing more.
+async fn earlier(connection: &mut PgConnection, lost: &[Uuid], stored: &mut Stored) -> Result<(), Error> {
+    let rows: Vec<(Uuid, time::OffsetDateTime, String, bool)> = sqlx::query_as(
+        "SELECT batch_id, accepted_at, index_name, indexed_at IS NOT NULL FROM batches WHERE batch_id = ANY($1)",
+    )
+    .bind(lost)
+    .fetch_all(connection)
+    .await
+    .map_err(failed("look up earlier batches"))?;
+    stored.batches.extend(rows.into_iter().map(|(id, accepted_at, index_name, indexed)| {
+        (id, StoredBatch { new: false, accepted_at: micros(accepted_at), index_name, indexed })
+    }));
+    Ok(())
+}
+
+async fn insert_spool(
+    connection: &mut PgConnection,
+    frames: &[Frame],
+    candidates: &BTreeMap<Uuid, Candidate<'_>>,
+    spool_ids: &[i64],
+) -> Result<(), Error> {
+    let used: HashSet<usize> = candidates.values().map(|(_, frame)| *frame).collect();
+    for (at, (frame, spool_id)) in frames.iter().zip(spool_ids).enumerate() {
+        if !used.contains(&at) {
+            continue;
+        }
+        sqlx::query(
+            "INSERT INTO spool (spool_id, header, frame, raw_bytes) OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4)",
+        )
+        .bind(spool_id)
+        .bind(&frame.header)
+        .bind(&frame.payload)
+        .bind(bytes(frame.raw_bytes))
+        .execute(&mut *connection)
+        .await
+        .map_err(failed("spool the raw lines"))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn copy_rows(connection: &mut PgConnection, rows: &[copy::Row<'_>]) -> Result<(), Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut copy = connection.copy_in_raw(COPY_LOGS).await.map_err(failed(COPYING))?;
+    copy.send(copy::encode(rows)).await.map_err(failed(COPYING))?;
+    copy.finish().await.map_err(failed(COPYING))?;
+    Ok(())
+}
+
+async fn insert_ledger(connection: &mut PgConnection, candidates: &BTreeMap<Uuid, Candidate<'_>>) -> Result<(), Error> {
+    let column = || candidates.values().map(|(batch, _)| *batch);
+    sqlx::query(
+        "INSERT INTO usage_ledger (batch_id, accepted_at, key_id, events, bytes)
+         SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::int[], $5::bigint[])",
+    )
+    .bind(column().map(|batch| batch.batch_id).collect::<Vec<_>>())
+    .bind(column().map(|batch| date_time(batch.accepted_at)).collect::<Vec<_>>())
+    .bind(column().map(|batch| batch.key_id.as_str()).collect::<Vec<_>>())
+    .bind(column().map(|batch| count(batch.events.len())).collect::<Vec<_>>())
+    .bind(column().map(|batch| bytes(batch.raw_bytes)).collect::<Vec<_>>())
+    .execute(connection)
+    .await
+    .map_err(failed("write the usage ledger"))?;
+    Ok(())
+}
+
+async fn insert_dead_letters(
+    connection: &mut PgConnection,
+    candidates: &BTreeMap<Uuid, Candidate<'_>>,
+    from: &Provenance,
+) -> Result<(), Error> {
+    let dead: Vec<_> = candidates
+        .values()
+        .flat_map(|(batch, _)| batch.dead_letters.iter().map(|letter| (batch.batch_id, letter)))
+        .collect();
+    if dead.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO dead_letters (event_id, batch_id, raw_offset, raw_length, code, error, pipeline, pipeline_generation)
+         SELECT *, $7, $8 FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::int[], $5::text[], $6::text[])
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(dead.iter().map(|(_, letter)| letter.id).collect::<Vec<_>>())
+    .bind(dead.iter().map(|(batch_id, _)| *batch_id).collect::<Vec<_>>())
+    .bind(dead.iter().map(|(_, letter)| count(letter.raw_offset as usize)).collect::<Vec<_>>())
+    .bind(dead.iter().map(|(_, letter)| count(letter.raw_length as usize)).collect::<Vec<_>>())
+    .bind(dead.iter().map(|(_, letter)| letter.code).collect::<Vec<_>>())
+    .bind(dead.iter().map(|(_, letter)| letter.error.as_str()).collect::<Vec<_>>())
+    .bind(&from.pipeline)
+    .bind(from.generation)
+    .execute(connection)
+    .await
+    .map_err(failed("keep the dead letters"))?;
+    Ok(())
+}
+
+/// An entry holds at most some 20 million of anything.
+fn count(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+fn bytes(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,184 @@
+//! The index: events as OpenSearch documents, made with `_bulk create` under the event's id.
+//!
+//! A document that is there already is success. So an index request can be repeated by anybody at
+//! any time, as long as it goes to the index that the batch's row names.
+
+mod bulk;
+mod document;
+mod series;
+
+pub use document::Document;
+pub use series::{IndexState, SeriesIndex};
+
+use std::time::Duration;
+
+use opensearch::OpenSearch;
+use opensearch::http::Method;
+use opensearch::http::headers::{CONTENT_TYPE, HeaderMap, HeaderValue};
+
+use crate::stores::batch::{Batch, BatchEvent};
+use crate::tenancy::Tenant;
+use bulk::Verdict;
+
+/// Bytes of one `_bulk` request: large enough that the request itself costs nothing, small enough
+/// for any server's limit and for two of them to wait in memory.
+const BULK_BYTES: usize = 5 * 1024 * 1024;
+/// Longest wait for one `_bulk`: 5 MB take well under a second on an idle server.
+const BULK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the index did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// OpenSearch can't be reached.
+    #[error("{doing}")]
+    Unreachable {
+        /// What we were doing.
+        doing: &'static str,
+        /// The cause.
+        source: opensearch::Error,
+    },
+    /// OpenSearch can't do it now.
+    #[error("{doing}: OpenSearch answered {status}: {reason}")]
+    Refused {
+        /// What we were doing.
+        doing: &'static str,
+        /// The HTTP status of the answer, or of one item.
+        status: u16,
+        /// What OpenSearch says.
+        reason: String,
+    },
+}
+
+/// The index of all tenants. Cheap to clone.
+#[derive(Clone)]
+pub struct Index {
+    client: OpenSearch,
+}
+
+/// What an index request did.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Indexed {
+    /// Documents made now.
+    pub created: usize,
+    /// Documents that were there already.
+    pub existing: usize,
+    /// Documents that hold the message only, because OpenSearch refused the rest.
+    pub reduced: usize,
+}
+
+impl Index {
+    /// The index behind this client.
+    pub fn new(client: OpenSearch) -> Self {
+        Self { client }
+    }
+
+    /// The client, for questions of other rooms.
+    pub fn client(&self) -> &OpenSearch {
+        &self.client
+    }
+
+    /// Makes the documents of these batches, each in the index named beside it. An error means that
+    /// some may be missing: ask again.
+    pub async fn create(&self, tenant: &Tenant, batches: &[(&Batch, &str)]) -> Result<Indexed, Error> {
+        let mut done = Indexed::default();
+        let mut refused = Vec::new();
+        let mut request = bulk::Request::new(tenant.name().as_str());
+        for (batch, index) in batches {
+            for event in &batch.events {
+                let document = Document::new(tenant.name().as_str(), batch, event);
+                request.create(index, event.id, &document, (*batch, event, *index));
+                if request.bytes() >= BULK_BYTES {
+                    refused.extend(self.send(&mut request, &mut done).await?);
+                }
+            }
+        }
+        refused.extend(self.send(&mut request, &mut done).await?);
+        self.create_reduced(tenant, refused, &mut done).await?;
+        Ok(done)
+    }
+
+    /// Makes documents with the message only for events whose documents OpenSearch refuses.
+    async fn create_reduced(
+        &self,
+        tenant: &Tenant,
+        refused: Vec<Refusal<'_>>,
+        done: &mut Indexed,
+    ) -> Result<(), Error> {
+        let mut request = bulk::Request::new(tenant.name().as_str());
+        for ((batch, event, index), reason) in refused {
+            tracing::warn!(event.id = %event.id, tenant.name = %tenant.name(), reason, "index the message only");
+            let document = Document::new(tenant.name().as_str(), batch, event).reduced(reason);
+            request.create(index, event.id, &document, (batch, event, index));
+            done.reduced += 1;
+            if request.bytes() >= BULK_BYTES {
+                self.send_reduced(&mut request, done).await?;
+            }
+        }
+        self.send_reduced(&mut request, done).await
+    }
+
+    async fn send_reduced(&self, request: &mut bulk::Request<'_, Place<'_>>, done: &mut Indexed) -> Result<(), Error> {
+        match self.send(request, done).await?.into_iter().next() {
+            None => Ok(()),
+            // The fixed mapping takes any message, so the index is not one of ours.
+            Some((_, reason)) => Err(Error::Refused { doing: "index a message only", status: 400, reason }),
+        }
+    }
+
+    /// Sends the request, if it holds anything, and gives back what OpenSearch refuses for good.
+    async fn send<'a>(
+        &self,
+        request: &mut bulk::Request<'_, Place<'a>>,
+        done: &mut Indexed,
+    ) -> Result<Vec<Refusal<'a>>, Error> {
+        let (body, places) = request.take();
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answer =
+            self.post("index events", "/_bulk?filter_path=items.create.status,items.create.error", body).await?;
+        let mut refused = Vec::new();
+        for (place, verdict) in places.into_iter().zip(bulk::verdicts(&answer)?) {
+            match verdict {
+                Verdict::Created => done.created += 1,
+                Verdict::Existing => done.existing += 1,
+                Verdict::Refused(reason) => refused.push((place, reason)),
+                Verdict::Again { status, reason } => {
+                    return Err(Error::Refused { doing: "index events", status, reason });
+                }
+            }
+        }
+        Ok(refused)
+    }
+
+    async fn post(&self, doing: &'static str, path: &str, body: Vec<u8>) -> Result<Vec<u8>, Error> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+        let response = self
+            .client
+            .send(Method::Post, path, headers, Option::<&()>::None, Some(body), Some(BULK_TIMEOUT))
+            .await
+            .map_err(unreachable(doing))?;
+        answer(doing, response).await
+    }
+}
+
+/// An event, its batch and its index.
+type Place<'a> = (&'a Batch, &'a BatchEvent, &'a str);
+/// What OpenSearch refuses, and why.
+type Refusal<'a> = (Place<'a>, String);
+
+fn unreachable(doing: &'static str) -> impl FnOnce(opensearch::Error) -> Error {
+    move |source| Error::Unreachable { doing, source }
+}
+
+/// The body of a response, if it succeeded.
+async fn answer(doing: &'static str, response: opensearch::http::response::Response) -> Result<Vec<u8>, Error> {
+    let status = response.status_code();
+    let body = response.bytes().await.map_err(unreachable(doing))?;
+    if status.is_success() {
+        return Ok(body.to_vec());
+    }
+    let reason = String::from_utf8_lossy(&body).chars().take(500).collect();
+    Err(Error::Refused { doing, status: status.as_u16(), reason })
+}

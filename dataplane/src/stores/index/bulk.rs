@@ -1,0 +1,149 @@
+//! One `_bulk` request: its lines going out, and the verdict on each of its items coming back.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Document, Error};
+
+/// A request that grows; `P` is what its owner wants to know of each item afterwards.
+pub(super) struct Request<'t, P> {
+    tenant: &'t str,
+    body: Vec<u8>,
+    places: Vec<P>,
+}
+
+#[derive(Serialize)]
+struct Action<'a> {
+    create: Target<'a>,
+}
+
+#[derive(Serialize)]
+struct Target<'a> {
+    _index: &'a str,
+    _id: Uuid,
+    routing: &'a str,
+}
+
+impl<'t, P> Request<'t, P> {
+    pub(super) fn new(tenant: &'t str) -> Self {
+        Self { tenant, body: Vec::new(), places: Vec::new() }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Adds one document. All of a tenant's go to one shard of each index.
+    pub(super) fn create(&mut self, index: &str, id: Uuid, document: &Document<'_>, place: P) {
+        let action = Action { create: Target { _index: index, _id: id, routing: self.tenant } };
+        let before = self.body.len();
+        if line(&mut self.body, &action).and_then(|()| line(&mut self.body, document)).is_ok() {
+            self.places.push(place);
+        } else {
+            // Maps with text keys into memory: there is nothing here that could fail.
+            self.body.truncate(before);
+        }
+    }
+
+    /// What was added, leaving the request empty.
+    pub(super) fn take(&mut self) -> (Vec<u8>, Vec<P>) {
+        (std::mem::take(&mut self.body), std::mem::take(&mut self.places))
+    }
+}
+
+fn line(body: &mut Vec<u8>, value: &impl Serialize) -> serde_json::Result<()> {
+    serde_json::to_writer(&mut *body, value)?;
+    body.push(b'\n');
+    Ok(())
+}
+
+/// What OpenSearch says of one document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Created,
+    Existing,
+    /// Never in this form.
+    Refused(String),
+    /// Not now.
+    Again {
+        status: u16,
+        reason: String,
+    },
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    items: Vec<Item>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    create: Outcome,
+}
+
+#[derive(Deserialize)]
+struct Outcome {
+    status: u16,
+    error: Option<Cause>,
+}
+
+#[derive(Deserialize)]
+struct Cause {
+    #[serde(rename = "type")]
+    kind: String,
+    reason: Option<String>,
+}
+
+/// The verdict on each item, in their order.
+pub(super) fn verdicts(answer: &[u8]) -> Result<Vec<Verdict>, Error> {
+    let answer: Answer = serde_json::from_slice(answer).map_err(|error| Error::Refused {
+        doing: "read the answer to `_bulk`",
+        status: 200,
+        reason: error.to_string(),
+    })?;
+    Ok(answer.items.into_iter().map(|item| verdict(item.create)).collect())
+}
+
+fn verdict(outcome: Outcome) -> Verdict {
+    let reason = || match &outcome.error {
+        Some(Cause { kind, reason: Some(reason) }) => format!("{kind}: {reason}").chars().take(500).collect(),
+        Some(Cause { kind, reason: None }) => kind.clone(),
+        None => String::new(),
+    };
+    match outcome.status {
+        200..=299 => Verdict::Created,
+        409 => Verdict::Existing,
+        400 => Verdict::Refused(reason()),
+        // A missing index, one that is blocked by a full disk, too many requests, a lost shard.
+        status => Verdict::Again { status, reason: reason() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_item_has_its_verdict() {
+        let answer = br#"{"items":[
+            {"create":{"status":201}},
+            {"create":{"status":409,"error":{"type":"version_conflict_engine_exception","reason":"there"}}},
+            {"create":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"bad"}}},
+            {"create":{"status":404,"error":{"type":"index_not_found_exception"}}},
+            {"create":{"status":429,"error":{"type":"rejected_execution_exception","reason":"full"}}},
+            {"create":{"status":503}}]}"#;
+        let again = |status, reason: &str| Verdict::Again { status, reason: reason.into() };
+        assert_eq!(
+            verdicts(answer).unwrap(),
+            [
+                Verdict::Created,
+                Verdict::Existing,
+                Verdict::Refused("mapper_parsing_exception: bad".into()),
+                again(404, "index_not_found_exception"),
+                again(429, "rejected_execution_exception: full"),
+                again(503, ""),
+            ]
+        );
+        assert!(verdicts(b"<html>").is_err());
+    }
+}

@@ -1,0 +1,152 @@
+//! An event as the index keeps it.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::event::{Shown, rfc3339};
+use crate::stores::batch::{Batch, BatchEvent};
+
+/// Longest leaf of `metadata` or `attributes` in bytes: `flat_object` makes one term of path and
+/// value, and a term has at most 32,766 bytes.
+const LEAF_BYTES: usize = 8 * 1024;
+
+/// What `_source` holds: the event as it is shown, less what changes later.
+#[derive(Debug, Serialize)]
+pub struct Document<'a> {
+    #[serde(rename = "@timestamp")]
+    at: String,
+    id: Uuid,
+    timestamp: String,
+    accepted_at: String,
+    tenant: &'a str,
+    service: &'a str,
+    application: Option<&'a str>,
+    level: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    full_log: Option<&'a str>,
+    language: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<Cow<'a, Map<String, Value>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attributes: Option<Cow<'a, Map<String, Value>>>,
+    batch_id: Uuid,
+    flags: Vec<&'static str>,
+    /// Set where this document does not hold the whole event: its raw line does.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    truncated: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index_error: Option<String>,
+}
+
+impl<'a> Document<'a> {
+    /// The document of one event.
+    pub fn new(tenant: &'a str, batch: &Batch, event: &'a BatchEvent) -> Self {
+        let shown = Shown::new(tenant, batch.batch_id, batch.accepted_at, event.id, &event.event);
+        let (metadata, attributes) = (shown.metadata.map(capped), shown.attributes.map(capped));
+        let is_capped = |map: &Option<Cow<'_, _>>| matches!(map, Some(Cow::Owned(_)));
+        Self {
+            at: rfc3339(event.time),
+            id: shown.id,
+            timestamp: shown.timestamp,
+            accepted_at: shown.accepted_at,
+            tenant,
+            service: shown.service,
+            application: shown.application,
+            level: shown.level,
+            message: shown.message,
+            full_log: shown.full_log,
+            language: shown.language,
+            truncated: is_capped(&metadata) || is_capped(&attributes),
+            metadata,
+            attributes,
+            batch_id: shown.batch_id,
+            flags: shown.flags,
+            index_error: None,
+        }
+    }
+
+    /// The same with its message only, for an event that OpenSearch refuses as a whole.
+    pub fn reduced(self, reason: String) -> Self {
+        Self { full_log: None, metadata: None, attributes: None, truncated: true, index_error: Some(reason), ..self }
+    }
+}
+
+/// The map with its long leaves cut; untouched, and not copied, if there are none.
+fn capped(map: &Map<String, Value>) -> Cow<'_, Map<String, Value>> {
+    if map.values().all(fits) {
+        return Cow::Borrowed(map);
+    }
+    Cow::Owned(map.iter().map(|(key, value)| (key.clone(), cut(value))).collect())
+}
+
+fn fits(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.len() <= LEAF_BYTES,
+        Value::Array(values) => values.iter().all(fits),
+        Value::Object(map) => map.values().all(fits),
+        _ => true,
+    }
+}
+
+fn cut(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(text[..text.floor_char_boundary(LEAF_BYTES)].to_owned()),
+        Value::Array(values) => Value::Array(values.iter().map(cut).collect()),
+        Value::Object(map) => Value::Object(map.iter().map(|(key, value)| (key.clone(), cut(value))).collect()),
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn documents(line: &Value) -> (Value, Value) {
+        let batch = Batch {
+            batch_id: Uuid::from_u128(1),
+            accepted_at: 1_767_323_045_000_000,
+            key_id: "k".into(),
+            body_hash: None,
+            raw_start: 0,
+            raw_bytes: 0,
+            events: Vec::new(),
+            dead_letters: Vec::new(),
+        };
+        let event = stages::event(line.to_string().as_bytes(), batch.accepted_at).unwrap();
+        let time = event.time.unwrap_or(batch.accepted_at);
+        let event = BatchEvent { id: Uuid::from_u128(2), raw_offset: 0, raw_length: 0, time, flags: 0, event };
+        let whole = serde_json::to_value(Document::new("acme", &batch, &event)).unwrap();
+        (whole, serde_json::to_value(Document::new("acme", &batch, &event).reduced("why".into())).unwrap())
+    }
+
+    #[test]
+    fn a_document_is_the_event_as_it_is_shown() {
+        let line = json!({"message": "m", "service": "s", "level": "warn", "timestamp": "2026-01-02T03:04:05Z", "metadata": {"a": 1}, "b": [true]});
+        let (whole, reduced) = documents(&line);
+        let mut expected = json!({
+            "@timestamp": "2026-01-02T03:04:05.000000Z", "timestamp": "2026-01-02T03:04:05.000000Z",
+            "accepted_at": "2026-01-02T03:04:05.000000Z", "id": Uuid::from_u128(2), "batch_id": Uuid::from_u128(1),
+            "tenant": "acme", "service": "s", "application": null, "language": null, "level": "WARN", "message": "m",
+            "metadata": {"a": 1}, "attributes": {"b": [true]}, "flags": [],
+        });
+        assert_eq!(whole, expected);
+        let fields = expected.as_object_mut().unwrap();
+        fields.remove("metadata");
+        fields.remove("attributes");
+        fields.extend([("truncated".to_owned(), json!(true)), ("index_error".to_owned(), json!("why"))]);
+        assert_eq!(reduced, expected);
+    }
+
+    #[test]
+    fn a_long_leaf_is_cut_at_a_character_and_the_document_says_so() {
+        let long = format!("x{}", "é".repeat(LEAF_BYTES));
+        let (whole, _) = documents(&json!({"message": "m", "a": {"b": [long, 1]}}));
+        assert_eq!(whole["attributes"]["a"]["b"][0].as_str().unwrap().len(), LEAF_BYTES - 1);
+        assert_eq!((&whole["attributes"]["a"]["b"][1], &whole["truncated"]), (&json!(1), &json!(true)));
+    }
+}
