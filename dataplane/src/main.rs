@@ -18,6 +18,7 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one, made once")]
 enum Role {
     /// Accept logs over HTTP and queue them.
     Ingest(dataplane::ingest::Settings),

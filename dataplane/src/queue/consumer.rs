@@ -1,12 +1,14 @@
 //! Reads a pipeline's lanes for one processor: first what it left unfinished itself, then what
 //! the dead left behind, then what is new.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crds::PipelineName;
 use crds::names::{CONSUMER_GROUP, Lane};
 use redis::aio::ConnectionManager;
+use redis::{FromRedisValue, Pipeline, RedisResult, Value};
 use runtime::stores::Redis;
 
 use super::entry::{Entry, Fields, Undecodable, weight};
@@ -20,6 +22,8 @@ const READ_BYTES: usize = 8 * 1024 * 1024;
 const MAX_COUNT: usize = 256;
 /// Entries claimed at once from one lane.
 const CLAIM_COUNT: usize = 16;
+/// Pause after a group was found missing, so that one that can't be made is not a busy loop.
+const NO_GROUP_PAUSE: Duration = Duration::from_millis(200);
 /// Longest time between two looks for entries left behind.
 const CLAIM_EVERY: Duration = Duration::from_secs(5);
 /// How often the set of orphaned pipelines is read, and gone consumers are looked for.
@@ -112,6 +116,7 @@ impl Consumer {
             // Redis lost its data, or the stream is new: the groups are made before the next read.
             self.reading.clear();
             self.next_housekeeping = Instant::now();
+            tokio::time::sleep(NO_GROUP_PAUSE).await;
             return Ok(Vec::new());
         }
         read
@@ -132,6 +137,11 @@ impl Consumer {
             self.housekeeping().await?;
             self.next_housekeeping = Instant::now() + HOUSEKEEPING;
         }
+        if self.reading.is_empty() {
+            // Redis is full, and no group was made before: the next housekeeping tries again.
+            tokio::time::sleep(BLOCK).await;
+            return Ok(Vec::new());
+        }
         let catching_up = self.reading.iter().any(|reader| reader.own.is_some());
         if !catching_up && Instant::now() >= self.next_claim {
             let claimed = self.claim().await?;
@@ -146,69 +156,79 @@ impl Consumer {
 
     /// Makes missing groups, takes up lanes of orphaned pipelines, forgets consumers long gone.
     async fn housekeeping(&mut self) -> Result<(), Error> {
-        let mut lanes: Vec<Lane> = self.settings.pipeline.lanes().collect();
-        let mut groups = redis::pipe();
-        for lane in &lanes {
-            let create = groups.cmd("XGROUP").arg("CREATE").arg(lane.stream());
-            create.arg(CONSUMER_GROUP).arg("0").arg("MKSTREAM");
-        }
-        if self.settings.pipeline == PipelineName::default_pipeline() {
-            let orphaned = self.lanes.orphaned_pipelines().await?;
-            // Not made if absent: nobody writes to the lanes of a pipeline that is gone.
-            lanes.extend(self.existing(&orphaned).await?);
-        }
-        let made: Vec<redis::RedisResult<()>> = groups
-            .ignore_errors()
-            .query_async(&mut self.connection)
-            .await
-            .map_err(redis_error("make consumer groups"))?;
-        if let Some(source) = made.into_iter().filter_map(Result::err).find(|e| e.code() != Some("BUSYGROUP")) {
-            return Err(Error::Redis { doing: "make consumer groups", source });
-        }
-        self.reading.retain(|reader| lanes.contains(&reader.lane));
-        for lane in lanes {
-            if self.reading.iter().all(|reader| *reader.lane != lane) {
-                self.reading.push(LaneReader {
-                    lane: Arc::new(lane),
-                    own: Some("0".to_owned()),
-                    claim_from: "0-0".to_owned(),
-                });
-            }
-        }
+        let own: Vec<Lane> = self.settings.pipeline.lanes().collect();
+        let orphaned: Vec<Lane> = if self.settings.pipeline == PipelineName::default_pipeline() {
+            self.lanes.orphaned_pipelines().await?.iter().flat_map(PipelineName::lanes).collect()
+        } else {
+            Vec::new()
+        };
+        self.reading.retain(|reader| own.contains(&reader.lane) || orphaned.contains(&reader.lane));
+        self.join(own, true).await?;
+        // Nobody writes to the lanes of a pipeline that is gone: those that are not there stay so.
+        self.join(orphaned, false).await?;
         self.forget_gone().await
     }
 
-    /// The lanes of these pipelines that have a group of processors.
-    async fn existing(&mut self, pipelines: &[PipelineName]) -> Result<Vec<Lane>, Error> {
-        let lanes: Vec<Lane> = pipelines.iter().flat_map(PipelineName::lanes).collect();
+    /// Begins to read lanes, as a member of their groups; `make`: also where there is no stream yet.
+    async fn join(&mut self, mut lanes: Vec<Lane>, make: bool) -> Result<(), Error> {
+        lanes.retain(|lane| self.reading.iter().all(|reader| *reader.lane != *lane));
         if lanes.is_empty() {
-            return Ok(lanes);
+            return Ok(());
         }
-        let mut pipe = redis::pipe();
+        // Redis at its memory limit makes no group, but says which there are.
+        let mut look = redis::pipe();
         for lane in &lanes {
-            // Without MKSTREAM: an error where there is no stream.
-            pipe.cmd("XGROUP").arg("CREATE").arg(lane.stream()).arg(CONSUMER_GROUP).arg("0");
+            look.cmd("XPENDING").arg(lane.stream()).arg(CONSUMER_GROUP);
         }
-        let made: Vec<redis::RedisResult<()>> =
-            pipe.ignore_errors().query_async(&mut self.connection).await.map_err(redis_error("join orphaned lanes"))?;
-        let there = |made: redis::RedisResult<()>| made.map_or_else(|e| e.code() == Some("BUSYGROUP"), |()| true);
-        Ok(lanes.into_iter().zip(made).filter_map(|(lane, made)| there(made).then_some(lane)).collect())
+        let there: Vec<RedisResult<Value>> = self.pipelined(look).await.map_err(redis_error("look for groups"))?;
+        for (lane, there) in lanes.into_iter().zip(there) {
+            if there.is_err() && !self.make_group(&lane, make).await? {
+                continue;
+            }
+            self.reading.push(LaneReader {
+                lane: Arc::new(lane),
+                own: Some("0".to_owned()),
+                claim_from: "0-0".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Makes a lane's group, or finds that there is none to be made now.
+    async fn make_group(&mut self, lane: &Lane, make_stream: bool) -> Result<bool, Error> {
+        let mut create = redis::cmd("XGROUP");
+        create.arg("CREATE").arg(lane.stream()).arg(CONSUMER_GROUP).arg("0");
+        if make_stream {
+            create.arg("MKSTREAM");
+        }
+        match create.query_async::<()>(&mut self.connection).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.code() == Some("BUSYGROUP") => Ok(true),
+            Err(error) if error.code() == Some("OOM") || !make_stream => Ok(false),
+            Err(source) => Err(Error::Redis { doing: "make a consumer group", source }),
+        }
+    }
+
+    /// One round-trip for several commands, each with its own outcome.
+    async fn pipelined<T: FromRedisValue>(&mut self, mut pipe: Pipeline) -> RedisResult<Vec<RedisResult<T>>> {
+        if pipe.is_empty() {
+            return Ok(Vec::new());
+        }
+        pipe.ignore_errors().query_async(&mut self.connection).await
     }
 
     async fn forget_gone(&mut self) -> Result<(), Error> {
-        type Seen = std::collections::HashMap<String, redis::Value>;
+        let mut pipe = redis::pipe();
         for reader in &self.reading {
-            let consumers: Vec<Seen> = redis::cmd("XINFO")
-                .arg("CONSUMERS")
-                .arg(reader.lane.stream())
-                .arg(CONSUMER_GROUP)
-                .query_async(&mut self.connection)
-                .await
-                .map_err(redis_error("list consumers"))?;
-            for seen in consumers {
-                let idle = seen.get("idle").cloned().and_then(|idle| redis::from_redis_value::<u64>(idle).ok());
-                let name = seen.get("name").cloned().and_then(|name| redis::from_redis_value::<String>(name).ok());
-                if let (Some(idle), Some(name)) = (idle, name)
+            pipe.cmd("XINFO").arg("CONSUMERS").arg(reader.lane.stream()).arg(CONSUMER_GROUP);
+        }
+        type Seen = HashMap<String, Value>;
+        let lanes: Vec<RedisResult<Vec<Seen>>> = self.pipelined(pipe).await.map_err(redis_error("list consumers"))?;
+        for (reader, consumers) in self.reading.iter().zip(lanes) {
+            for mut seen in consumers.unwrap_or_default() {
+                let mut take = |name| seen.remove(name).unwrap_or(Value::Nil);
+                let idle = redis::from_redis_value::<u64>(take("idle")).unwrap_or(0);
+                if let Ok(name) = redis::from_redis_value::<String>(take("name"))
                     && Duration::from_millis(idle) > FORGET_AFTER
                 {
                     self.lanes.leave(&reader.lane, &name).await?;
@@ -225,11 +245,13 @@ impl Consumer {
             pipe.cmd("XAUTOCLAIM").arg(reader.lane.stream()).arg(CONSUMER_GROUP).arg(&self.settings.consumer);
             pipe.arg(self.settings.claim_idle.as_millis() as u64).arg(&reader.claim_from).arg("COUNT").arg(CLAIM_COUNT);
         }
-        type Claimed = (String, Vec<RawEntry>, redis::Value);
-        let replies: Vec<Claimed> =
-            pipe.query_async(&mut self.connection).await.map_err(redis_error("claim entries left behind"))?;
+        type Claimed = (String, Vec<RawEntry>, Value);
+        let doing = "claim entries left behind";
+        let replies: Vec<RedisResult<Claimed>> = self.pipelined(pipe).await.map_err(redis_error(doing))?;
         let mut claimed = Vec::new();
-        for (reader, (next, entries, _deleted)) in self.reading.iter_mut().zip(replies) {
+        for (reader, reply) in self.reading.iter_mut().zip(replies) {
+            // Deleted entries that were still pending come apart from the others: Redis forgot them.
+            let (next, entries, _deleted) = reply.map_err(redis_error(doing))?;
             reader.claim_from = next;
             claimed.extend(entries.into_iter().map(|entry| (Arc::clone(&reader.lane), entry)));
         }
@@ -252,7 +274,7 @@ impl Consumer {
         }
         let reply: Option<Vec<(String, Vec<RawEntry>)>> =
             command.query_async(&mut self.connection).await.map_err(redis_error("read the lanes"))?;
-        let mut streams: std::collections::HashMap<_, _> = reply.unwrap_or_default().into_iter().collect();
+        let mut streams: HashMap<_, _> = reply.unwrap_or_default().into_iter().collect();
         let mut read = Vec::new();
         for reader in &mut self.reading {
             let entries = streams.remove(&reader.lane.stream()).unwrap_or_default();
@@ -301,9 +323,11 @@ impl Consumer {
         for (lane, (id, _)) in read {
             pipe.cmd("XPENDING").arg(lane.stream()).arg(CONSUMER_GROUP).arg(id).arg(id).arg(1);
         }
-        let pending: Vec<Vec<(String, String, u64, u64)>> =
-            pipe.query_async(&mut self.connection).await.map_err(redis_error("read delivery counts"))?;
-        Ok(pending.into_iter().map(|entry| entry.first().map_or(1, |(.., deliveries)| *deliveries)).collect())
+        type Pending = Vec<(String, String, u64, u64)>;
+        let pending: Vec<RedisResult<Pending>> =
+            self.pipelined(pipe).await.map_err(redis_error("read delivery counts"))?;
+        let count = |pending: RedisResult<Pending>| pending.ok()?.first().map(|(.., deliveries)| *deliveries);
+        Ok(pending.into_iter().map(|pending| count(pending).unwrap_or(1)).collect())
     }
 }
 

@@ -97,7 +97,12 @@ impl Follower {
         let changes = self.changes().await?;
         let names = named(&changes);
         let (epoch, documents) = self.documents(&names).await?;
-        let Some(epoch_after) = epoch_after(held.epoch, &changes) else { return self.load().await };
+        let Some(epoch_after) = epoch_after(held.epoch, &changes) else {
+            if went_back(held.epoch, &changes) {
+                self.rebuilding_until.get_or_insert_with(|| Instant::now() + REBUILD_TIME);
+            }
+            return self.load().await;
+        };
         let rebuilt = self.rebuilding_until.is_some_and(|until| until <= Instant::now());
         if rebuilt || (changes.is_empty() && epoch != Some(held.epoch)) {
             return self.load().await;
@@ -160,7 +165,11 @@ impl Follower {
         let rebuilding = self.rebuilding_until.is_some_and(|until| Instant::now() < until);
         let held = self.held.as_deref();
         let next = match (load(held.map(|held| held.epoch), found, rebuilding), held) {
-            (Load::Keep, _) => return Ok(false),
+            (Load::Keep, held) => {
+                // Lost, or never there: what comes next comes tenant by tenant.
+                self.rebuilding_until = held.map(|_| Instant::now() + REBUILD_TIME);
+                return Ok(false);
+            }
             (Load::Merge, Some(held)) => {
                 tracing::warn!(held.epoch, found, "Redis lost the tenant registry: what is missing there stays valid");
                 self.rebuilding_until.get_or_insert_with(|| Instant::now() + REBUILD_TIME);
@@ -195,6 +204,12 @@ fn epoch_after(held: u64, changes: &[Change]) -> Option<u64> {
         let next: u64 = fields.get("epoch")?.parse().ok()?;
         (next == epoch + 1 && fields.contains_key("tenant")).then_some(next)
     })
+}
+
+/// Whether a change has an epoch that was there before: Redis lost the registry meanwhile.
+fn went_back(held: u64, changes: &[Change]) -> bool {
+    let epochs = changes.iter().filter_map(|(_, fields)| fields.get("epoch")?.parse::<u64>().ok());
+    epochs.into_iter().any(|epoch| epoch <= held)
 }
 
 /// A tenant's document, unless it is of a version that we don't know.
@@ -249,6 +264,20 @@ mod tests {
             (vec![change(None, "8")], None),
         ] {
             assert_eq!(epoch_after(7, &changes), expected, "{changes:?}");
+        }
+    }
+
+    #[test]
+    fn an_epoch_seen_before_tells_of_a_loss() {
+        let a = |epoch| change(Some("a"), epoch);
+        for (changes, expected) in [
+            (vec![], false),
+            (vec![a("8"), a("10")], false),
+            (vec![a("x")], false),
+            (vec![a("7")], true),
+            (vec![a("1"), a("8")], true),
+        ] {
+            assert_eq!(went_back(7, &changes), expected, "{changes:?}");
         }
     }
 

@@ -1,0 +1,18 @@
+//! The way in: HTTP to the queue, the registry that says who may, and the queue's way out.
+//!
+//! Each test has a Redis of its own, since it stops, fills, wipes or freezes it.
+
+#[path = "ingest/redis_server.rs"]
+mod redis_server;
+#[path = "ingest/door.rs"]
+mod door;
+#[path = "ingest/accepting.rs"]
+mod accepting;
+#[path = "ingest/refusing.rs"]
+mod refusing;
+#[path = "ingest/registry.rs"]
+mod registry;
+#[path = "ingest/outage.rs"]
+mod outage;
+#[path = "ingest/consuming.rs"]
+mod consuming;

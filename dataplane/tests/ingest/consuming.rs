@@ -1,0 +1,176 @@
+//! The queue's way out: whatever dies, each entry is handed out until it is acknowledged once.
+
+use std::time::Duration;
+
+use crds::names::{CONSUMER_GROUP, ORPHANED_PIPELINES};
+use dataplane::queue::{Consumer, ConsumerSettings, Delivery, EntryRef, Lanes};
+
+use crate::door::{Door, Sender, eventually, outcome};
+use crate::redis_server::RedisServer;
+
+struct Queue {
+    redis: RedisServer,
+    sender: Sender,
+    door: Door,
+    lanes: Lanes,
+}
+
+impl Queue {
+    async fn new() -> Self {
+        let redis = RedisServer::durable().await;
+        let sender = Sender::new();
+        sender.project(&redis).await;
+        let door = Door::open(&redis).await;
+        let lanes = Lanes::new(&redis.redis()).unwrap();
+        Self { redis, sender, door, lanes }
+    }
+
+    async fn send(&self, body: &str) {
+        assert_eq!(outcome(self.door.logs(&self.sender).body(body.to_owned())).await.0, 202);
+    }
+
+    fn consumer(&self, name: &str, claim_idle: Duration) -> Consumer {
+        let pipeline = crds::PipelineName::default_pipeline();
+        Consumer::new(&self.redis.redis(), ConsumerSettings { pipeline, consumer: name.into(), claim_idle }).unwrap()
+    }
+
+    /// Events and bytes as the lane counts them, and its entries.
+    async fn counted(&self) -> (u64, u64, u64) {
+        let lane = self.sender.tenant().lane();
+        let (events, bytes): (u64, u64) =
+            self.redis.command(&["MGET", &lane.events_counter(), &lane.bytes_counter()]).await;
+        (events, bytes, self.redis.command(&["XLEN", &lane.stream()]).await)
+    }
+}
+
+const SOON: Duration = Duration::from_millis(300);
+const NEVER: Duration = Duration::from_secs(3600);
+
+async fn read_some(consumer: &mut Consumer) -> Vec<Delivery> {
+    for _ in 0..10 {
+        let read = consumer.read().await.unwrap();
+        if !read.is_empty() {
+            return read;
+        }
+    }
+    panic!("nothing to read within 10 s");
+}
+
+fn entries(deliveries: &[Delivery]) -> Vec<EntryRef> {
+    deliveries.iter().map(|delivery| delivery.entry.clone()).collect()
+}
+
+#[tokio::test]
+async fn an_acknowledged_entry_counts_once_however_often_it_is_acknowledged() {
+    let queue = Queue::new().await;
+    queue.send("[{},{},{}]").await;
+    let mut consumer = queue.consumer("a", NEVER);
+    let read = read_some(&mut consumer).await;
+    assert_eq!((read.len(), read[0].deliveries), (1, 1));
+    assert_eq!(read[0].content.as_ref().unwrap().raw, b"{}{}{}");
+    queue.send("{}").await;
+    assert_eq!(queue.lanes.acknowledge(&entries(&read)).await.unwrap(), 1);
+    assert_eq!(queue.lanes.acknowledge(&entries(&read)).await.unwrap(), 0);
+    let (events, bytes, left) = queue.counted().await;
+    assert!(events == 1 && bytes > 0 && left == 1, "{events} {bytes} {left}");
+    let read = read_some(&mut consumer).await;
+    queue.lanes.acknowledge(&entries(&read)).await.unwrap();
+    assert_eq!(queue.counted().await, (0, 0, 0));
+    assert!(consumer.leave().await.unwrap());
+}
+
+#[tokio::test]
+async fn what_a_consumer_left_unfinished_comes_first_after_its_restart() {
+    let queue = Queue::new().await;
+    queue.send(r#"{"n":1}"#).await;
+    let mut before = queue.consumer("a", NEVER);
+    assert_eq!(read_some(&mut before).await.len(), 1);
+    drop(before);
+    queue.send(r#"{"n":2}"#).await;
+    let mut after = queue.consumer("a", NEVER);
+    let own = read_some(&mut after).await;
+    assert_eq!(own[0].content.as_ref().unwrap().raw, br#"{"n":1}"#);
+    assert!(own[0].deliveries > 1, "{}", own[0].deliveries);
+    let new = read_some(&mut after).await;
+    assert_eq!(new[0].content.as_ref().unwrap().raw, br#"{"n":2}"#);
+    assert!(!after.leave().await.unwrap(), "left with entries pending");
+}
+
+#[tokio::test]
+async fn the_dead_are_taken_over_and_the_living_are_not() {
+    let queue = Queue::new().await;
+    queue.send("{}").await;
+    let mut first = queue.consumer("a", NEVER);
+    let held = entries(&read_some(&mut first).await);
+    let mut second = queue.consumer("b", SOON);
+    for _ in 0..3 {
+        assert_eq!(queue.lanes.hold("a", &held).await.unwrap(), 1);
+        tokio::time::sleep(SOON / 3).await;
+        assert_eq!(queue.lanes.hold("a", &held).await.unwrap(), 1);
+        assert!(second.read().await.unwrap().is_empty(), "claimed from the living");
+        // The read above lasts longer than the claim's idle time, so it is held again first.
+    }
+    let claimed = read_some(&mut second).await;
+    assert_eq!((entries(&claimed), claimed[0].deliveries), (held.clone(), 2));
+    assert_eq!(queue.lanes.hold("a", &held).await.unwrap(), 0, "the first is told that it lost it");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_handed_out_as_such_and_quarantined() {
+    let queue = Queue::new().await;
+    let lane = queue.sender.tenant().lane();
+    for fields in [
+        vec!["nonsense", "x"],
+        vec!["v", "1", "t", queue.sender.name(), "n", "1", "h", "\u{1}", "p", "garbage"],
+        vec!["v", "99", "t", queue.sender.name(), "n", "1", "p", "x"],
+    ] {
+        let stream = lane.stream();
+        let _: String = queue.redis.command(&[&["XADD", &stream, "*"], &fields[..]].concat()).await;
+    }
+    queue.send("{}").await;
+    let mut consumer = queue.consumer("a", NEVER);
+    let mut read = read_some(&mut consumer).await;
+    while read.len() < 4 {
+        read.extend(read_some(&mut consumer).await);
+    }
+    let tenants: Vec<_> =
+        read[..3].iter().map(|delivery| delivery.content.as_ref().unwrap_err().tenant.is_some()).collect();
+    assert_eq!(tenants, [false, true, true]);
+    assert!(read[3].content.is_ok(), "the lane goes on");
+    for delivery in &read[..3] {
+        let undecodable = delivery.content.as_ref().unwrap_err();
+        assert!(queue.lanes.quarantine(&delivery.entry, undecodable).await.unwrap());
+        assert!(!queue.lanes.quarantine(&delivery.entry, undecodable).await.unwrap(), "twice");
+    }
+    queue.lanes.acknowledge(&entries(&read[3..])).await.unwrap();
+    assert_eq!(queue.counted().await, (0, 0, 0), "a lane heals when it is empty");
+    let kept: u64 = queue.redis.command(&["XLEN", &lane.quarantine()]).await;
+    assert_eq!(kept, 3);
+}
+
+#[tokio::test]
+async fn a_wiped_queue_is_read_again_without_a_restart() {
+    let queue = Queue::new().await;
+    let mut consumer = queue.consumer("a", NEVER);
+    assert!(consumer.read().await.unwrap().is_empty());
+    let lane = queue.sender.tenant().lane();
+    let _: u64 = queue.redis.command(&["XGROUP", "DESTROY", &lane.stream(), CONSUMER_GROUP]).await;
+    queue.send("{}").await;
+    assert_eq!(read_some(&mut consumer).await.len(), 1);
+}
+
+#[tokio::test]
+async fn the_processors_of_default_drain_a_pipeline_that_is_gone() {
+    let queue = Queue::new().await;
+    let mut gone = Sender::new();
+    gone.registered.pipeline = "gone".parse().unwrap();
+    gone.project(&queue.redis).await;
+    eventually("accepted", async || outcome(queue.door.logs(&gone).body("{}")).await.0 == 202).await;
+    let _: u64 = queue.redis.command(&["SADD", ORPHANED_PIPELINES, "gone", "never-written-to"]).await;
+    let mut consumer = queue.consumer("a", NEVER);
+    let read = read_some(&mut consumer).await;
+    assert_eq!(read[0].entry.lane.pipeline.as_str(), "gone");
+    assert_eq!(read[0].content.as_ref().unwrap().tenant, gone.registered.tenant);
+    let made: Vec<String> = queue.redis.command(&["KEYS", "lh:{never-written-to:*}:queue"]).await;
+    assert_eq!(made, Vec::<String>::new());
+}

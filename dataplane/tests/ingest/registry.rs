@@ -1,0 +1,90 @@
+//! Who may send follows the registry, whatever becomes of its announcements.
+
+use std::time::{Duration, Instant};
+
+use crds::names::{REGISTRY_CHANGES, REGISTRY_EPOCH, REGISTRY_TENANTS};
+
+use crate::door::{Door, Sender, eventually, outcome};
+use crate::redis_server::RedisServer;
+
+async fn accepted(door: &Door, sender: &Sender) -> bool {
+    outcome(door.logs(sender).body("{}")).await.0 == 202
+}
+
+#[tokio::test]
+async fn a_new_tenant_sends_at_once_and_a_removed_one_no_more() {
+    let redis = RedisServer::durable().await;
+    let (first, second) = (Sender::new(), Sender::new());
+    first.project(&redis).await;
+    let door = Door::open(&redis).await;
+    second.project(&redis).await;
+    eventually("the new tenant is known", async || accepted(&door, &second).await).await;
+    second.withdraw(&redis).await;
+    eventually("the removed tenant is refused", async || !accepted(&door, &second).await).await;
+    assert!(accepted(&door, &first).await);
+}
+
+#[tokio::test]
+async fn a_revoked_key_is_refused_within_five_seconds_though_its_announcement_is_lost() {
+    let redis = RedisServer::durable().await;
+    let mut sender = Sender::new();
+    sender.project(&redis).await;
+    let door = Door::open(&redis).await;
+    assert!(accepted(&door, &sender).await);
+    sender.registered.keys.clear();
+    sender.project_unannounced(&redis).await;
+    let revoked = Instant::now();
+    eventually("the key is refused", async || !accepted(&door, &sender).await).await;
+    assert!(revoked.elapsed() < Duration::from_secs(5), "{:?}", revoked.elapsed());
+}
+
+#[tokio::test]
+async fn a_lost_registry_revokes_nobody_while_it_is_projected_anew() {
+    let redis = RedisServer::durable().await;
+    let (first, second) = (Sender::new(), Sender::new());
+    first.project(&redis).await;
+    second.project(&redis).await;
+    let door = Door::open(&redis).await;
+    let _: u64 = redis.command(&["DEL", REGISTRY_EPOCH, REGISTRY_TENANTS, REGISTRY_CHANGES]).await;
+    let both = async || accepted(&door, &first).await && accepted(&door, &second).await;
+    for _ in 0..10 {
+        assert!(both().await, "refused after the loss");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    // The operator gets to one tenant, then to a new one, and to the other last.
+    first.project(&redis).await;
+    let third = Sender::new();
+    third.project(&redis).await;
+    eventually("the new tenant is known", async || accepted(&door, &third).await).await;
+    assert!(both().await, "refused while the registry was half projected");
+    // A removal that is announced holds all the same.
+    second.project(&redis).await;
+    second.withdraw(&redis).await;
+    eventually("the removed tenant is refused", async || !accepted(&door, &second).await).await;
+}
+
+#[tokio::test]
+async fn without_a_registry_nobody_is_refused_for_good() {
+    let redis = RedisServer::durable().await;
+    let sender = Sender::new();
+    let door = Door::open_unready(&redis, 1 << 28).await;
+    eventually("it listens", async || door.get("/health").await.status() == 200).await;
+    assert_eq!(door.get("/ready").await.status(), 503);
+    let response = door.logs(&sender).body("{}").send().await.unwrap();
+    assert_eq!((response.status().as_u16(), response.headers().contains_key("retry-after")), (503, true));
+    sender.project(&redis).await;
+    eventually("the tenant is known", async || accepted(&door, &sender).await).await;
+}
+
+#[tokio::test]
+async fn a_document_of_another_version_is_skipped_and_the_rest_is_served() {
+    let redis = RedisServer::durable().await;
+    let (sender, mut newer) = (Sender::new(), Sender::new());
+    newer.registered.version = 99;
+    newer.project(&redis).await;
+    sender.project(&redis).await;
+    let _: u64 = redis.command(&["HSET", REGISTRY_TENANTS, "broken", "{"]).await;
+    let door = Door::open(&redis).await;
+    assert!(accepted(&door, &sender).await);
+    assert!(!accepted(&door, &newer).await);
+}
