@@ -2,6 +2,8 @@
 //!
 //! Each test has a Redis of its own, since it stops, fills, wipes or freezes it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where what it stands on does")]
+
 #[path = "ingest/redis_server.rs"]
 mod redis_server;
 #[path = "ingest/door.rs"]
