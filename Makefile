@@ -1,7 +1,7 @@
 # The ways to run, test and keep LoggerHub. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status env test check generate lint
+.PHONY: help up down status env seed load-test test check generate lint
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -20,6 +20,12 @@ status: ## what runs
 
 env: ## addresses and credentials for a shell: eval "$(make -s env)"
 	@dev/env
+
+seed: ## made-up events for the sample tenants; COUNT=10000
+	@dev/seed
+
+load-test: ## how fast events are accepted and stored; COUNT=200000
+	@dev/load-test
 
 test: ## everything, against real servers; KEEP=1 leaves the test stack running
 	@dev/test

@@ -2,8 +2,9 @@
 # write is followed and sent, each to a tenant.
 # shellcheck shell=bash
 
+SAMPLE_TENANTS=(acme globex initech)
+
 sender_start() {
-    local name
     sender_run acme "${CONTROL_PLANE[@]}" "${NODE_PROCESSES[@]}"
     sender_run globex "${STORES[@]}"
     # shellcheck disable=SC2046
@@ -12,7 +13,7 @@ sender_start() {
 
 sender_stop() {
     local tenant
-    for tenant in acme globex initech; do stop_process "sender-$tenant" 5; done
+    for tenant in "${SAMPLE_TENANTS[@]}"; do stop_process "sender-$tenant" 5; done
 }
 
 sender_run() { # TENANT PROCESSES...
@@ -38,6 +39,12 @@ sender_run_paths() { # TENANT SERVICE=PATH...
 
 # The plaintext of a sample tenant's key: it stands in the Secret that the Tenant names, nowhere else.
 api_key() { kube -n "$1" get secret loggerhub-key -o jsonpath='{.data.apiKey}' | base64 -d; }
+
+# Made-up events instead of files.
+sender_generate() { # TENANT COUNT
+    api_key "$1" >"$SECRETS/key-$1"
+    "$(program loggerhub-sender)" --url "http://127.0.0.1:$INGEST_PORT/logs" --key-file "$SECRETS/key-$1" --generate "$2"
+}
 
 # Each container of each pod of LoggerHub, as SERVICE=PATH.
 pod_logs() {
