@@ -1,7 +1,8 @@
 //! Keeps the registry current: a full load, then the change stream, and the epoch each second.
 //!
 //! The stream makes a change known at once; the epoch makes it known even if its announcement was
-//! lost. Any disagreement between the two leads to a full load.
+//! lost. Any disagreement between the two leads to a full load. If the last change that we saw is
+//! not in the stream any more, Redis lost the registry, or went back to an older one.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -37,6 +38,9 @@ pub struct RegistrySettings {
     pub peppers: PathBuf,
 }
 
+/// Before the first change.
+const BEGINNING: &str = "0";
+
 /// One entry of the change stream: its id and its fields.
 type Change = (String, HashMap<String, String>);
 
@@ -53,7 +57,7 @@ pub(super) struct Follower {
 impl Follower {
     pub(super) fn new(redis: &Redis) -> Result<Self, Error> {
         let connection = redis.blocking_connection(POLL)?;
-        Ok(Self { connection, held: None, cursor: "0".to_owned(), rebuilding_until: None })
+        Ok(Self { connection, held: None, cursor: BEGINNING.to_owned(), rebuilding_until: None })
     }
 
     pub(super) async fn run(mut self, publish: watch::Sender<State>, stop: CancellationToken) {
@@ -97,12 +101,7 @@ impl Follower {
         let changes = self.changes().await?;
         let names = named(&changes);
         let (epoch, documents) = self.documents(&names).await?;
-        let Some(epoch_after) = epoch_after(held.epoch, &changes) else {
-            if went_back(held.epoch, &changes) {
-                self.rebuilding_until.get_or_insert_with(|| Instant::now() + REBUILD_TIME);
-            }
-            return self.load().await;
-        };
+        let Some(epoch_after) = epoch_after(held.epoch, &changes) else { return self.load().await };
         let rebuilt = self.rebuilding_until.is_some_and(|until| until <= Instant::now());
         if rebuilt || (changes.is_empty() && epoch != Some(held.epoch)) {
             return self.load().await;
@@ -149,8 +148,8 @@ impl Follower {
 
     /// Reads everything, at one moment.
     async fn load(&mut self) -> Result<bool, Error> {
-        type Everything = (Option<u64>, HashMap<String, Vec<u8>>, Vec<Change>);
-        let (found, documents, last): Everything = redis::pipe()
+        type Everything = (Option<u64>, HashMap<String, Vec<u8>>, Vec<Change>, Vec<Change>);
+        let (found, documents, last, ours): Everything = redis::pipe()
             .atomic()
             .cmd("GET")
             .arg(REGISTRY_EPOCH)
@@ -159,19 +158,18 @@ impl Follower {
             .cmd("XREVRANGE")
             .arg(REGISTRY_CHANGES)
             .arg(&["+", "-", "COUNT", "1"])
+            .cmd("XRANGE")
+            .arg(REGISTRY_CHANGES)
+            .arg(&[&self.cursor, &self.cursor])
             .query_async(&mut self.connection)
             .await?;
-        let tenants = documents.iter().filter_map(|(name, document)| read(name, document));
         let rebuilding = self.rebuilding_until.is_some_and(|until| Instant::now() < until);
-        let held = self.held.as_deref();
-        let next = match (load(held.map(|held| held.epoch), found, rebuilding), held) {
-            (Load::Keep, held) => {
-                // Lost, or never there: what comes next comes tenant by tenant.
-                self.rebuilding_until = held.map(|_| Instant::now() + REBUILD_TIME);
-                return Ok(false);
-            }
+        let lost = self.cursor != BEGINNING && ours.is_empty();
+        let tenants = documents.iter().filter_map(|(name, document)| read(name, document));
+        let next = match (load(found, lost || rebuilding), self.held.as_deref()) {
+            (Load::Keep, _) => return Ok(false),
             (Load::Merge, Some(held)) => {
-                tracing::warn!(held.epoch, found, "Redis lost the tenant registry: what is missing there stays valid");
+                tracing::warn!("Redis lost the tenant registry: for a while, what is missing there stays valid");
                 self.rebuilding_until.get_or_insert_with(|| Instant::now() + REBUILD_TIME);
                 let mut merged = held.clone();
                 tenants.for_each(|tenant| merged.put(tenant));
@@ -185,7 +183,7 @@ impl Follower {
         let epoch = found.unwrap_or_default();
         tracing::info!(epoch, tenants = next.tenants.len(), "loaded the tenant registry");
         self.held = Some(Arc::new(Snapshot { epoch, ..next }));
-        self.cursor = last.into_iter().next().map_or_else(|| "0".to_owned(), |(id, _)| id);
+        self.cursor = last.into_iter().next().map_or_else(|| BEGINNING.to_owned(), |(id, _)| id);
         Ok(true)
     }
 }
@@ -204,12 +202,6 @@ fn epoch_after(held: u64, changes: &[Change]) -> Option<u64> {
         let next: u64 = fields.get("epoch")?.parse().ok()?;
         (next == epoch + 1 && fields.contains_key("tenant")).then_some(next)
     })
-}
-
-/// Whether a change has an epoch that was there before: Redis lost the registry meanwhile.
-fn went_back(held: u64, changes: &[Change]) -> bool {
-    let epochs = changes.iter().filter_map(|(_, fields)| fields.get("epoch")?.parse::<u64>().ok());
-    epochs.into_iter().any(|epoch| epoch <= held)
 }
 
 /// A tenant's document, unless it is of a version that we don't know.
@@ -264,20 +256,6 @@ mod tests {
             (vec![change(None, "8")], None),
         ] {
             assert_eq!(epoch_after(7, &changes), expected, "{changes:?}");
-        }
-    }
-
-    #[test]
-    fn an_epoch_seen_before_tells_of_a_loss() {
-        let a = |epoch| change(Some("a"), epoch);
-        for (changes, expected) in [
-            (vec![], false),
-            (vec![a("8"), a("10")], false),
-            (vec![a("x")], false),
-            (vec![a("7")], true),
-            (vec![a("1"), a("8")], true),
-        ] {
-            assert_eq!(went_back(7, &changes), expected, "{changes:?}");
         }
     }
 

@@ -48,7 +48,7 @@ impl Peppers {
         Some(Self { by_id, newest })
     }
 
-    /// For a process that checks no keys: an unguessable pepper that no key was made under.
+    /// For a process that checks no keys: no pepper matches any key.
     pub fn none() -> Self {
         let bytes = [uuid::Uuid::now_v7(), uuid::Uuid::now_v7()].iter().flat_map(|id| *id.as_bytes()).collect();
         let newest = Pepper { id: "none".into(), bytes };

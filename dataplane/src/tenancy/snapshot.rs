@@ -30,18 +30,18 @@ pub(super) enum Load {
     Keep,
     /// The registry as read is the truth.
     Replace,
-    /// The epoch went back, so Redis lost the registry and the operator is projecting it anew,
-    /// tenant by tenant: what is not there yet stays until the next full load.
+    /// Redis lost the registry and the operator projects it anew, tenant by tenant: what is not
+    /// there yet stays until that has had its time.
     Merge,
 }
 
-/// Decides by the epoch alone: an empty registry with an epoch is one without tenants, an empty
-/// registry without an epoch is one that was lost.
-pub(super) fn load(held: Option<u64>, found: Option<u64>, rebuilding: bool) -> Load {
-    match (held, found) {
-        (_, None) => Load::Keep,
-        (Some(held), Some(found)) if rebuilding || found < held => Load::Merge,
-        (_, Some(_)) => Load::Replace,
+/// Decides by the epoch found, and by whether Redis lost what we had seen there. An empty registry
+/// with an epoch is one without tenants; without an epoch it is none.
+pub(super) fn load(found: Option<u64>, lost: bool) -> Load {
+    match (found, lost) {
+        (None, _) => Load::Keep,
+        (Some(_), true) => Load::Merge,
+        (Some(_), false) => Load::Replace,
     }
 }
 
@@ -113,18 +113,14 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_epoch_decides_what_a_load_means() {
-        for (held, found, rebuilding, expected) in [
-            (None, None, false, Load::Keep),
-            (Some(7), None, false, Load::Keep),
-            (Some(7), None, true, Load::Keep),
-            (None, Some(1), false, Load::Replace),
-            (Some(7), Some(7), false, Load::Replace),
-            (Some(7), Some(9), false, Load::Replace),
-            (Some(7), Some(1), false, Load::Merge),
-            (Some(1), Some(3), true, Load::Merge),
+    fn a_lost_registry_is_not_an_empty_one() {
+        for (found, lost, expected) in [
+            (None, false, Load::Keep),
+            (None, true, Load::Keep),
+            (Some(1), false, Load::Replace),
+            (Some(1), true, Load::Merge),
         ] {
-            assert_eq!(load(held, found, rebuilding), expected, "{held:?} {found:?} {rebuilding}");
+            assert_eq!(load(found, lost), expected, "{found:?} {lost}");
         }
     }
 

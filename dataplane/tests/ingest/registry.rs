@@ -7,6 +7,13 @@ use crds::names::{REGISTRY_CHANGES, REGISTRY_EPOCH, REGISTRY_TENANTS};
 use crate::door::{Door, Sender, eventually, outcome};
 use crate::redis_server::RedisServer;
 
+/// Loses everything and projects somebody else, in one step.
+const WIPE_AND_BEGIN: &str = r"
+    redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
+    redis.call('SET', KEYS[1], 1000000)
+    redis.call('XADD', KEYS[3], '*', 'tenant', 'somebody-else', 'kind', 'upserted', 'epoch', 1000000)
+    return 'done'";
+
 async fn accepted(door: &Door, sender: &Sender) -> bool {
     outcome(door.logs(sender).body("{}")).await.0 == 202
 }
@@ -57,6 +64,11 @@ async fn a_lost_registry_revokes_nobody_while_it_is_projected_anew() {
     third.project(&redis).await;
     eventually("the new tenant is known", async || accepted(&door, &third).await).await;
     assert!(both().await, "refused while the registry was half projected");
+    // Nor if it was lost and begun anew between two looks.
+    let _: String =
+        redis.command(&["EVAL", WIPE_AND_BEGIN, "3", REGISTRY_EPOCH, REGISTRY_TENANTS, REGISTRY_CHANGES]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(both().await && accepted(&door, &third).await, "refused after an unnoticed loss");
     // A removal that is announced holds all the same.
     second.project(&redis).await;
     second.withdraw(&redis).await;
