@@ -39,6 +39,8 @@ pub enum Reason {
     OwnershipConflict,
     /// We may not write a Secret; the message names the binding to create.
     SecretAccessDenied,
+    /// A namespace that a Secret is to go to does not exist.
+    NamespaceNotFound,
     /// `spec.plan` is not one of the installation's plans.
     UnknownPlan,
     /// `spec.pipelineRef` names a pipeline that does not exist.
@@ -87,6 +89,7 @@ impl Reason {
             Self::BackendRejected => "BackendRejected",
             Self::OwnershipConflict => "OwnershipConflict",
             Self::SecretAccessDenied => "SecretAccessDenied",
+            Self::NamespaceNotFound => "NamespaceNotFound",
             Self::UnknownPlan => "UnknownPlan",
             Self::PipelineNotFound => "PipelineNotFound",
             Self::InvalidSpec => "InvalidSpec",

@@ -1,4 +1,16 @@
 //! The LoggerHub operator: gives each Tenant its place in every store and its keys, and runs and
 //! scales the pods of each LogPipeline.
 
+pub mod settings;
+pub mod run;
+pub mod platform;
+pub mod context;
+pub mod health;
+pub mod tenant;
+pub mod pipeline;
+pub mod scaler;
+pub mod sweep;
 pub mod provision;
+pub mod kubernetes;
+pub mod backoff;
+pub mod metrics;

@@ -89,6 +89,11 @@ impl Search {
         Ok(Retired::Done)
     }
 
+    /// Whether OpenSearch answers.
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.call(Method::Get, "/", &[], None, "ask for its version", &[]).await.map(drop)
+    }
+
     async fn ensure_template(&self, adopt: bool) -> Result<Outcome, Error> {
         let path = format!("/_index_template/{INDEX_TEMPLATE}");
         let wanted = template::template(&self.installation, self.replicas);

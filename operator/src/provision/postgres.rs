@@ -1,10 +1,15 @@
 //! PostgreSQL: the three databases with their roles, the registry of tenants and keys, and each
 //! tenant's schema.
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use std::time::Duration;
 
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection};
+
 use crds::names::{CORE_DATABASE, PROCESSOR_DATABASE};
+
+use crate::provision::Error;
+use crate::provision::error::PostgresContext;
 
 mod bootstrap;
 mod schema;
@@ -47,6 +52,13 @@ impl Postgres {
         };
         let (core, processor) = (pool(CORE_DATABASE), pool(PROCESSOR_DATABASE));
         Self { options, core, processor }
+    }
+
+    /// Whether the server answers: on a connection of its own, so that busy pools do not look like
+    /// a server that is down, and databases need not be there yet.
+    pub async fn ping(&self) -> Result<(), Error> {
+        let connection = self.options.clone().database("postgres").connect().await.doing("connect")?;
+        connection.close().await.doing("close a connection")
     }
 
     /// The pool of `loggerhub_core_db`.

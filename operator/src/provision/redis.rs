@@ -73,6 +73,16 @@ impl Registry {
         self.connection.clone().hkeys(REGISTRY_TENANTS).await.doing("list the registry")
     }
 
+    /// Whether Redis answers.
+    pub async fn ping(&self) -> Result<(), Error> {
+        redis::cmd("PING").query_async(&mut self.connection.clone()).await.doing("ping")
+    }
+
+    /// Pipelines whose streams the processors of `default` drain.
+    pub async fn orphaned(&self) -> Result<Vec<String>, Error> {
+        self.connection.clone().smembers(ORPHANED_PIPELINES).await.doing("list the orphaned pipelines")
+    }
+
     /// Hands a pipeline's streams to the processors of `default`.
     pub async fn orphan(&self, pipeline: &PipelineName) -> Result<(), Error> {
         let _: i64 = self

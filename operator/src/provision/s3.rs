@@ -88,6 +88,17 @@ impl ObjectStore {
         Ok(Retired::More)
     }
 
+    /// Whether the object store answers, whatever it says of a bucket that need not be there.
+    pub async fn ping(&self) -> Result<(), Error> {
+        let bucket = "loggerhub-ping";
+        match self.client.head_bucket().bucket(bucket).send().await {
+            Err(error) if error.raw_response().is_none_or(|answer| answer.status().as_u16() >= 500) => {
+                Err(Error::object_store("look for bucket", bucket, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn ensure_own_bucket(&self, desired: &DesiredTenant, bucket: &str) -> Result<Outcome, Error> {
         let archive = ArchiveLocation { bucket: bucket.to_owned(), prefix: String::new() };
         let (created, marker) = match self.look(bucket).await? {

@@ -3,11 +3,12 @@
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::migrate::Migrator;
+use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
 
 use crds::names::{CORE_DATABASE, DATA_ROLE, MAINTAIN_ROLE, PROCESSOR_DATABASE, SEARCH_DATABASE};
 
-use super::Postgres;
+use super::{ACQUIRE_TIMEOUT, Postgres};
 use crate::provision::Error;
 use crate::provision::error::PostgresContext;
 
@@ -49,10 +50,11 @@ impl Postgres {
         }
         migrate(&CORE, CORE_DATABASE, &self.core).await?;
         migrate(&PROCESSOR, PROCESSOR_DATABASE, &self.processor).await?;
-        let mut search =
-            self.options.clone().database(SEARCH_DATABASE).connect().await.doing("connect to the search database")?;
-        SEARCH.run(&mut search).await.map_err(|source| Error::Migrate { database: SEARCH_DATABASE, source })?;
-        search.close().await.doing("close the connection to the search database")?;
+        let search = PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT);
+        let search = search.connect_lazy_with(self.options.clone().database(SEARCH_DATABASE));
+        let migrated = migrate(&SEARCH, SEARCH_DATABASE, &search).await;
+        search.close().await;
+        migrated?;
         server.close().await.doing("close the bootstrap connection")
     }
 }

@@ -60,14 +60,9 @@ impl Postgres {
                 outcome
             }
         };
-        let made: i32 = sqlx::query_scalar("SELECT public.ensure_partitions($1, $2)")
-            .bind(desired.name().database_schema())
-            .bind(OffsetDateTime::from(now))
-            .fetch_one(&mut *transaction)
-            .await
-            .doing("ensure the tenant's partitions")?;
+        let repaired = ensure_partitions(&mut transaction, &desired.owner, now.into()).await?;
         transaction.commit().await.doing("commit the tenant's schema")?;
-        Ok(if made > 0 { outcome.and(Outcome::Updated) } else { outcome })
+        Ok(if repaired { outcome.and(Outcome::Updated) } else { outcome })
     }
 
     /// The number of the index that a series is written to now; a new series begins with 1.
@@ -274,6 +269,29 @@ async fn build(processor: &mut PgConnection, desired: &DesiredTenant, found: &Fo
     .await
     .doing("register the tenant's schema")?;
     Ok(())
+}
+
+/// Ensures the partitions around `now`. Gives back whether the one of `now` itself was missing: to
+/// make the next one ahead is no repair.
+async fn ensure_partitions(processor: &mut PgConnection, owner: &Owner, now: OffsetDateTime) -> Result<bool, Error> {
+    let schema = owner.tenant.database_schema();
+    let covered = format!(
+        "SELECT EXISTS (SELECT FROM \"{schema}\".partitions WHERE begins <= $1 AND ends > $1 \
+         AND to_regclass(format('%I.%I', $2::text, name)) IS NOT NULL)"
+    );
+    let covered: bool = sqlx::query_scalar(AssertSqlSafe(covered))
+        .bind(now)
+        .bind(&schema)
+        .fetch_one(&mut *processor)
+        .await
+        .doing("look for the tenant's partition of today")?;
+    sqlx::query("SELECT public.ensure_partitions($1, $2)")
+        .bind(&schema)
+        .bind(now)
+        .execute(processor)
+        .await
+        .doing("ensure the tenant's partitions")?;
+    Ok(!covered)
 }
 
 /// Runs statements made of checked names and of what the server quoted.

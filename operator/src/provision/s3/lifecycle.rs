@@ -48,13 +48,13 @@ impl ObjectStore {
 #[derive(Debug, Clone, PartialEq)]
 enum Rule {
     Backstop { days: i32, enabled: bool },
-    Other(LifecycleRule),
+    Other(Box<LifecycleRule>),
 }
 
 impl Rule {
     fn read(rule: LifecycleRule) -> Self {
         if rule.id() != Some(RULE) {
-            return Self::Other(rule);
+            return Self::Other(Box::new(rule));
         }
         let days = rule.expiration().and_then(LifecycleExpiration::days).unwrap_or(0);
         Self::Backstop { days, enabled: *rule.status() == ExpirationStatus::Enabled }
@@ -78,7 +78,7 @@ fn with_backstop(rules: Vec<Rule>, total_days: i32, shared: bool) -> Option<Vec<
 
 fn build(rule: Rule, prefix: &str) -> Result<LifecycleRule, aws_sdk_s3::error::BuildError> {
     match rule {
-        Rule::Other(rule) => Ok(rule),
+        Rule::Other(rule) => Ok(*rule),
         Rule::Backstop { days, .. } => LifecycleRule::builder()
             .id(RULE)
             .status(ExpirationStatus::Enabled)

@@ -1,0 +1,196 @@
+//! Small ways of talking to the Kubernetes API: server-side apply, finalizers, Events, errors.
+
+use std::fmt::Debug;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Api, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crds::condition::Finding;
+
+/// Field manager of everything but replicas.
+pub const FIELD_MANAGER: &str = "loggerhub-operator";
+/// Field manager of replicas, on the scale subresource.
+pub const SCALER_FIELD_MANAGER: &str = "loggerhub-scaler";
+
+/// Now, as Kubernetes writes it: without fractions of a second.
+pub fn now() -> Time {
+    let second = Timestamp::from_second(Timestamp::now().as_second());
+    Time(second.unwrap_or(Timestamp::UNIX_EPOCH))
+}
+
+/// Applies an object as ours, also where somebody else has set our fields.
+pub async fn apply<K>(api: &Api<K>, object: &K) -> kube::Result<K>
+where
+    K: Resource<Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
+{
+    api.patch(&object.name_any(), &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object)).await
+}
+
+/// Applies a status under a field manager.
+pub async fn apply_status<K, S>(api: &Api<K>, name: &str, manager: &str, status: &S) -> kube::Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    S: Serialize,
+{
+    let body = json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "metadata": {"name": name},
+        "status": status,
+    });
+    api.patch_status(name, &PatchParams::apply(manager).force(), &Patch::Apply(body)).await?;
+    Ok(())
+}
+
+/// Sets the object's finalizers. The resource version guards against somebody else's change.
+pub async fn set_finalizers<K>(api: &Api<K>, object: &K, finalizers: &[String]) -> kube::Result<K>
+where
+    K: Resource + Clone + Debug + DeserializeOwned,
+{
+    let patch = json!({"metadata": {"resourceVersion": object.resource_version(), "finalizers": finalizers}});
+    api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await
+}
+
+/// Adds a finalizer. Never called for an object under deletion.
+pub async fn add_finalizer<K>(api: &Api<K>, object: &K, finalizer: &str) -> kube::Result<K>
+where
+    K: Resource + Clone + Debug + DeserializeOwned,
+{
+    let mut finalizers = object.finalizers().to_vec();
+    finalizers.push(finalizer.to_owned());
+    set_finalizers(api, object, &finalizers).await
+}
+
+/// Removes a finalizer; fine if the object is gone.
+pub async fn remove_finalizer<K>(api: &Api<K>, object: &K, finalizer: &str) -> kube::Result<()>
+where
+    K: Resource + Clone + Debug + DeserializeOwned,
+{
+    let others: Vec<String> = object.finalizers().iter().filter(|one| *one != finalizer).cloned().collect();
+    match set_finalizers(api, object, &others).await {
+        Err(error) if is_not_found(&error) => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+/// Whether the API says that something is not there.
+pub fn is_not_found(error: &kube::Error) -> bool {
+    code(error) == Some(404)
+}
+
+/// Whether the API says that we may not.
+pub fn is_forbidden(error: &kube::Error) -> bool {
+    code(error) == Some(403)
+}
+
+fn code(error: &kube::Error) -> Option<u16> {
+    match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+/// What the API said, or why it said nothing: short, for a condition.
+pub fn explain(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => format!("Kubernetes API: {other}"),
+    }
+}
+
+/// One Event to publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Whether somebody should look.
+    pub warning: bool,
+    /// Why.
+    pub reason: &'static str,
+    /// A sentence.
+    pub message: String,
+}
+
+/// Publishes Events. One that can't be published is logged and lost: it only repeats the status.
+pub async fn publish<K: Resource<DynamicType = ()>>(recorder: &Recorder, object: &K, notes: Vec<Note>) {
+    for note in notes {
+        let event = Event {
+            type_: if note.warning { EventType::Warning } else { EventType::Normal },
+            reason: note.reason.to_owned(),
+            // A note holds 1 KiB.
+            note: Some(note.message.chars().take(500).collect()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = recorder.publish(&event, &object.object_ref(&())).await {
+            tracing::warn!(object.name = object.name_any(), "publish an Event: {}", explain(&error));
+        }
+    }
+}
+
+/// What is worth an Event: a condition whose status or reason is another than before.
+pub fn transitions(before: &[Condition], findings: &[Finding]) -> Vec<Note> {
+    let changed = |finding: &&Finding| {
+        let was = before.iter().find(|condition| condition.type_ == finding.type_);
+        match was {
+            Some(was) => was.status != finding.status.as_str() || was.reason != finding.reason.as_str(),
+            // The first time, what is as it should be is not news.
+            None => is_bad(finding),
+        }
+    };
+    let note = |finding: &Finding| Note {
+        warning: is_bad(finding),
+        reason: finding.reason.as_str(),
+        message: format!("{}: {}", finding.type_, finding.message),
+    };
+    findings.iter().filter(|finding| !is_progress(finding)).filter(changed).map(note).collect()
+}
+
+/// Reconciling and Stalled repeat what the other conditions say.
+fn is_progress(finding: &Finding) -> bool {
+    [crds::condition::types::RECONCILING, crds::condition::types::STALLED].contains(&finding.type_)
+}
+
+fn is_bad(finding: &Finding) -> bool {
+    use crds::condition::Reason;
+    let expected = [
+        Reason::Provisioning,
+        Reason::Suspended,
+        Reason::Draining,
+        Reason::Retiring,
+        Reason::WaitingForPods,
+        Reason::External,
+        Reason::Paused,
+    ];
+    finding.status != crds::condition::Status::True && !expected.contains(&finding.reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crds::condition::{Reason, Status, set, types};
+
+    fn finding(status: Status, reason: Reason) -> Finding {
+        Finding { type_: types::DATABASE_READY, status, reason, message: "m".into() }
+    }
+
+    #[test]
+    fn an_event_is_published_once_per_transition() {
+        let good = finding(Status::True, Reason::Provisioned);
+        let bad = finding(Status::False, Reason::BackendUnavailable);
+        assert!(transitions(&[], std::slice::from_ref(&good)).is_empty());
+        let mut conditions = Vec::new();
+        set(&mut conditions, good.clone(), None, now());
+        let notes = transitions(&conditions, std::slice::from_ref(&bad));
+        assert_eq!((notes.len(), notes[0].warning, notes[0].reason), (1, true, "BackendUnavailable"));
+        set(&mut conditions, bad.clone(), None, now());
+        assert!(transitions(&conditions, std::slice::from_ref(&bad)).is_empty());
+        let notes = transitions(&conditions, &[good]);
+        assert_eq!((notes.len(), notes[0].warning), (1, false));
+    }
+}

@@ -1,0 +1,291 @@
+//! The controller of LogPipelines: look → validate → build → apply → status. Deletion comes before
+//! all of them. How many processors run is the scaler's.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crds::condition::{Finding, Reason};
+use crds::{LogPipeline, PAUSED_ANNOTATION, PIPELINE_FINALIZER, PIPELINE_LABEL, PipelineName};
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+use kube::api::DeleteParams;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::reflector::{ObjectRef, Store as Reader, store};
+use kube::runtime::{Predicate, predicates};
+use kube::runtime::{WatchStreamExt, reflector, watcher};
+use kube::{Api, ResourceExt};
+use tokio_util::sync::CancellationToken;
+
+pub mod build;
+pub mod status;
+
+use crate::context::Context;
+use crate::kubernetes::{
+    FIELD_MANAGER, add_finalizer, apply, apply_status, is_not_found, now, publish, remove_finalizer, transitions,
+};
+use crate::metrics::{Controller as Which, Ending};
+use crate::provision;
+use crate::scaler::Pipelines;
+
+/// Pipelines that are worked on at once.
+const CONCURRENCY: u16 = 4;
+
+/// Why a reconciliation ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The Kubernetes API failed.
+    #[error("{doing} of LogPipeline `{name}`")]
+    Api {
+        /// What we were doing.
+        doing: &'static str,
+        /// The pipeline.
+        name: String,
+        /// The cause.
+        source: Box<kube::Error>,
+    },
+}
+
+/// The objects that a pipeline yields, as the API server has them.
+struct Applied {
+    processor: Deployment,
+    ingest: Option<Deployment>,
+}
+
+/// Runs the controller until `shutdown`. Hands the pipelines that it sees to the scaler.
+pub async fn run(
+    ctx: Arc<Context>,
+    pipelines: Pipelines,
+    wake: impl Stream<Item = ()> + Send + 'static,
+    shutdown: CancellationToken,
+) {
+    let api = Api::<DeserializeGuard<LogPipeline>>::all(ctx.client.clone());
+    let selected = watcher::Config::default().labels(&ctx.settings.watch.selector);
+    let (reader, writer) = store();
+    let changes = reflector(writer, watcher(api, selected)).applied_objects().predicate_filter(
+        predicates::generation.combine(predicates::finalizers).combine(predicates::annotations),
+        Default::default(),
+    );
+    pipelines.watch(reader.clone());
+    let namespace = ctx.settings.namespace.clone();
+    let children = watcher::Config::default().labels(&format!(
+        "{PIPELINE_LABEL},app.kubernetes.io/managed-by=loggerhub-operator,app.kubernetes.io/instance={}",
+        ctx.settings.release
+    ));
+    let deployments = Api::<DeserializeGuard<Deployment>>::namespaced(ctx.client.clone(), &namespace);
+    let services = Api::<DeserializeGuard<Service>>::namespaced(ctx.client.clone(), &namespace);
+    let (of_deployment, of_service) = (owner(reader.clone()), owner(reader.clone()));
+    Controller::for_stream(changes, reader)
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .watches(deployments, children.clone(), move |child| of_deployment(child.labels(), child.namespace()))
+        .watches(services, children, move |child| of_service(child.labels(), child.namespace()))
+        .reconcile_all_on(wake)
+        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .run(reconcile, on_error, ctx)
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                tracing::debug!("pipeline controller: {error}");
+            }
+        })
+        .await;
+}
+
+type Labels = std::collections::BTreeMap<String, String>;
+
+/// The pipeline that a child belongs to, by its label, if this controller has it.
+fn owner(
+    pipelines: Reader<DeserializeGuard<LogPipeline>>,
+) -> impl Fn(&Labels, Option<String>) -> Option<ObjectRef<DeserializeGuard<LogPipeline>>> {
+    move |labels, namespace| {
+        let owner = ObjectRef::new(labels.get(PIPELINE_LABEL)?).within(&namespace?);
+        pipelines.get(&owner).map(|_| owner)
+    }
+}
+
+async fn reconcile(guard: Arc<DeserializeGuard<LogPipeline>>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let begun = Instant::now();
+    let pipeline = match &guard.0 {
+        Ok(pipeline) => pipeline,
+        Err(invalid) => {
+            tracing::warn!(pipeline.name = invalid.metadata.name, "a LogPipeline can't be read: {}", invalid.error);
+            return Ok(Action::await_change());
+        }
+    };
+    let result = reconcile_pipeline(&ctx, pipeline).await;
+    let ending = result.as_ref().map_or(Ending::error, |(_, ending)| *ending);
+    ctx.metrics.reconciled(Which::pipeline, ending, begun.elapsed());
+    result.map(|(action, _)| action)
+}
+
+fn on_error(guard: Arc<DeserializeGuard<LogPipeline>>, error: &Error, ctx: Arc<Context>) -> Action {
+    let name = guard.name_any();
+    tracing::warn!(pipeline.name = %name, "reconcile pipeline {name}: {}", runtime::logging::chain(error));
+    Action::requeue(ctx.pipeline_backoff.failed(&name))
+}
+
+async fn reconcile_pipeline(ctx: &Context, pipeline: &LogPipeline) -> Result<(Action, Ending), Error> {
+    let namespace = pipeline.namespace().unwrap_or_default();
+    let api = Api::<LogPipeline>::namespaced(ctx.client.clone(), &namespace);
+    if pipeline.metadata.deletion_timestamp.is_some() {
+        return conclude(ctx, &api, pipeline).await;
+    }
+    if pipeline.annotations().get(PAUSED_ANNOTATION).is_some_and(|value| value == "true") {
+        return Ok((Action::await_change(), Ending::success));
+    }
+    let name = match validate(pipeline, &ctx.settings.namespace) {
+        Ok(name) => name,
+        Err((reason, message)) => {
+            report(ctx, &api, pipeline, status::refused(reason, &message), None).await?;
+            return Ok((Action::await_change(), Ending::success));
+        }
+    };
+    let finalized;
+    let pipeline = if pipeline.finalizers().iter().any(|one| one == PIPELINE_FINALIZER) {
+        pipeline
+    } else {
+        let added = add_finalizer(&api, pipeline, PIPELINE_FINALIZER).await;
+        finalized = added.map_err(failed("add the finalizer", pipeline))?;
+        &finalized
+    };
+    let applied = apply_children(ctx, pipeline, &name).await?;
+    let mut findings = status::findings(pipeline, &applied.processor, applied.ingest.as_ref());
+    let mut wait = ctx.resync();
+    let mut ending = Ending::success;
+    // A pipeline of that name may have left its streams to `default` before.
+    match ctx.stores.registry.adopt(&name).await {
+        Ok(()) => ctx.pipeline_backoff.succeeded(name.as_str()),
+        Err(error) => {
+            findings.retain(|finding| finding.type_ == crds::condition::types::ACCEPTED);
+            findings.extend(unavailable(&error));
+            (wait, ending) = (ctx.pipeline_backoff.failed(name.as_str()), Ending::requeue);
+        }
+    }
+    let ready = applied.processor.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
+    report(ctx, &api, pipeline, findings, Some(ready)).await?;
+    Ok((Action::requeue(wait), ending))
+}
+
+/// Whether a pipeline is one that we run.
+fn validate(pipeline: &LogPipeline, release_namespace: &str) -> Result<PipelineName, (Reason, String)> {
+    let namespace = pipeline.namespace().unwrap_or_default();
+    if namespace != release_namespace {
+        let message = format!(
+            "pipelines run in namespace `{release_namespace}` only, because their pods hold the platform's \
+             credentials: move it there"
+        );
+        return Err((Reason::NamespaceNotAllowed, message));
+    }
+    let scaling = &pipeline.spec.processor.scaling;
+    if scaling.min_replicas > scaling.max_replicas {
+        let message = "spec.processor.scaling: minReplicas must not exceed maxReplicas".to_owned();
+        return Err((Reason::InvalidSpec, message));
+    }
+    pipeline.name_any().parse().map_err(|error| (Reason::InvalidSpec, format!("metadata.name: {error}")))
+}
+
+async fn apply_children(ctx: &Context, pipeline: &LogPipeline, name: &PipelineName) -> Result<Applied, Error> {
+    let namespace = &ctx.settings.namespace;
+    let deployments = Api::<Deployment>::namespaced(ctx.client.clone(), namespace);
+    let services = Api::<Service>::namespaced(ctx.client.clone(), namespace);
+    let processor = build::processor(&ctx.settings, pipeline, name);
+    let processor =
+        apply(&deployments, &processor).await.map_err(failed("apply the processors' Deployment", pipeline))?;
+    let Some(ingest) = &pipeline.spec.ingest else {
+        let object = name.ingest_deployment(&ctx.settings.release);
+        remove(&deployments, &object).await.map_err(failed("remove the ingest Deployment", pipeline))?;
+        remove(&services, &object).await.map_err(failed("remove the ingest Service", pipeline))?;
+        return Ok(Applied { processor, ingest: None });
+    };
+    let service = build::ingest_service(&ctx.settings, pipeline, name, ingest);
+    apply(&services, &service).await.map_err(failed("apply the ingest Service", pipeline))?;
+    let deployment = build::ingest(&ctx.settings, pipeline, name, ingest);
+    let deployment = apply(&deployments, &deployment).await.map_err(failed("apply the ingest Deployment", pipeline))?;
+    Ok(Applied { processor, ingest: Some(deployment) })
+}
+
+/// Removes an object that is a pipeline's, if it is there.
+async fn remove<K>(api: &Api<K>, name: &str) -> kube::Result<()>
+where
+    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let found = api.get_metadata_opt(name).await?;
+    if !found.is_some_and(|found| found.labels().contains_key(PIPELINE_LABEL)) {
+        return Ok(());
+    }
+    match api.delete(name, &DeleteParams::background()).await {
+        Err(error) if is_not_found(&error) => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+/// The deletion branch: the streams go to `default`, the objects by their owner references.
+async fn conclude(ctx: &Context, api: &Api<LogPipeline>, pipeline: &LogPipeline) -> Result<(Action, Ending), Error> {
+    if !pipeline.finalizers().iter().any(|one| one == PIPELINE_FINALIZER) {
+        return Ok((Action::await_change(), Ending::success));
+    }
+    let name = pipeline.name_any();
+    if let Ok(lane) = name.parse::<PipelineName>()
+        && lane != PipelineName::default_pipeline()
+        && let Err(error) = ctx.stores.registry.orphan(&lane).await
+    {
+        let message = format!("its streams can't be handed to `default`: {}", runtime::logging::chain(&error));
+        report(ctx, api, pipeline, status::blocked(Reason::DeletionBlocked, &message), None).await?;
+        return Ok((Action::requeue(ctx.pipeline_backoff.failed(&name)), Ending::requeue));
+    }
+    remove_finalizer(api, pipeline, PIPELINE_FINALIZER).await.map_err(failed("remove the finalizer", pipeline))?;
+    ctx.pipeline_backoff.succeeded(&name);
+    ctx.metrics.forget_pipeline(&name);
+    tracing::info!(pipeline.name = %name, "pipeline {name} is gone; `default` drains what it left");
+    Ok((Action::await_change(), Ending::success))
+}
+
+fn unavailable(error: &provision::Error) -> Vec<Finding> {
+    status::blocked(Reason::BackendUnavailable, &runtime::logging::chain(error))
+}
+
+async fn report(
+    ctx: &Context,
+    api: &Api<LogPipeline>,
+    pipeline: &LogPipeline,
+    findings: Vec<Finding>,
+    ready: Option<i32>,
+) -> Result<(), Error> {
+    let before = status::before(pipeline);
+    let notes = transitions(before.as_ref().map_or(&[], |before| &before.conditions), &findings);
+    let status = status::status(pipeline, findings, ready, now());
+    if before.as_ref() != Some(&status) {
+        match apply_status(api, &pipeline.name_any(), FIELD_MANAGER, &status).await {
+            Err(error) if is_not_found(&error) => return Ok(()),
+            result => result.map_err(failed("write the status", pipeline))?,
+        }
+    }
+    publish(&ctx.recorder, pipeline, notes).await;
+    Ok(())
+}
+
+fn failed<'a>(doing: &'static str, pipeline: &'a LogPipeline) -> impl FnOnce(kube::Error) -> Error + 'a {
+    move |source| Error::Api { doing, name: pipeline.name_any(), source: Box::new(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pipeline(namespace: &str) -> LogPipeline {
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "loggerhub.io/v1alpha1", "kind": "LogPipeline",
+            "metadata": {"name": "fast", "namespace": namespace}, "spec": {},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_pipeline_runs_in_the_release_namespace_only() {
+        assert!(validate(&pipeline("logs"), "logs").is_ok());
+        assert_eq!(validate(&pipeline("acme"), "logs").unwrap_err().0, Reason::NamespaceNotAllowed);
+        let mut contradictory = pipeline("logs");
+        contradictory.spec.processor.scaling.min_replicas = 11;
+        assert_eq!(validate(&contradictory, "logs").unwrap_err().0, Reason::InvalidSpec);
+    }
+}

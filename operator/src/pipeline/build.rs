@@ -1,0 +1,432 @@
+//! The objects that a LogPipeline yields: plain values from plain values, nothing that can fail.
+
+use std::collections::BTreeMap;
+
+use crds::pipeline::{Ingest, Resources, ServiceType};
+use crds::{LogPipeline, PIPELINE_LABEL, PipelineName};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
+    LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Service, ServicePort, ServiceSpec,
+    Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::Resource;
+use kube::api::ObjectMeta;
+
+use crate::settings::{CaBundle, Settings};
+
+/// Port that every role listens on.
+const PORT: i32 = 8080;
+/// The user that pods run as.
+const USER: i64 = 65532;
+/// Where Secrets are mounted.
+const SECRETS: &str = "/etc/loggerhub/secrets";
+
+/// A role of the data plane that pipelines run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Processor,
+    Ingest,
+}
+
+impl Role {
+    /// Value of `app.kubernetes.io/component`.
+    fn component(self) -> &'static str {
+        match self {
+            Self::Processor => "processor",
+            Self::Ingest => "ingest",
+        }
+    }
+
+    /// Subcommand of `loggerhub`.
+    fn command(self) -> &'static str {
+        match self {
+            Self::Processor => "process",
+            Self::Ingest => "ingest",
+        }
+    }
+}
+
+/// A Secret that a pod mounts, and the variable that names its folder.
+struct Mount {
+    folder: &'static str,
+    variable: &'static str,
+    secret: String,
+}
+
+/// The Deployment of a pipeline's processors. It says nothing about replicas: those are the
+/// scaler's, on the scale subresource.
+pub fn processor(settings: &Settings, pipeline: &LogPipeline, name: &PipelineName) -> Deployment {
+    let processor = &pipeline.spec.processor;
+    let own = vec![
+        variable("LOGGERHUB_BATCH_MAX_EVENTS", processor.batch.max_events.to_string()),
+        variable("LOGGERHUB_BATCH_MAX_BYTES", processor.batch.max_bytes.to_string()),
+        variable("LOGGERHUB_MAX_RETRIES", processor.max_retries.to_string()),
+        variable("LOGGERHUB_WORKERS", processor.workers.to_string()),
+    ];
+    let secrets = &settings.dataplane.secrets;
+    let mounts = [
+        mount("redis-queue", "LOGGERHUB_REDIS_QUEUE_CREDENTIALS", secrets.redis_queue.clone()),
+        mount("redis-cache", "LOGGERHUB_REDIS_CACHE_CREDENTIALS", secrets.redis_cache.clone()),
+        mount("postgres", "LOGGERHUB_POSTGRES_CREDENTIALS", Some(settings.secrets.postgres_data.clone())),
+        mount("opensearch", "LOGGERHUB_OPENSEARCH_CREDENTIALS", secrets.opensearch.clone()),
+    ];
+    let deployment = name.processor_deployment(&settings.release);
+    workload(settings, pipeline, name, Role::Processor, deployment, None, &processor.resources, own, mounts.into())
+}
+
+/// The Deployment of a pipeline's own ingest.
+pub fn ingest(settings: &Settings, pipeline: &LogPipeline, name: &PipelineName, ingest: &Ingest) -> Deployment {
+    let mounts = [
+        mount("redis-queue", "LOGGERHUB_REDIS_QUEUE_CREDENTIALS", settings.dataplane.secrets.redis_queue.clone()),
+        mount("peppers", "LOGGERHUB_PEPPERS", Some(settings.secrets.peppers.name.clone())),
+    ];
+    let deployment = name.ingest_deployment(&settings.release);
+    let replicas = Some(ingest.replicas);
+    workload(settings, pipeline, name, Role::Ingest, deployment, replicas, &ingest.resources, vec![], mounts.into())
+}
+
+/// The Service of a pipeline's own ingest.
+pub fn ingest_service(settings: &Settings, pipeline: &LogPipeline, name: &PipelineName, ingest: &Ingest) -> Service {
+    let type_ = match ingest.service.type_ {
+        ServiceType::ClusterIP => "ClusterIP",
+        ServiceType::NodePort => "NodePort",
+        ServiceType::LoadBalancer => "LoadBalancer",
+    };
+    let port = ServicePort {
+        name: Some("http".to_owned()),
+        port: 80,
+        protocol: Some("TCP".to_owned()),
+        target_port: Some(IntOrString::String("http".to_owned())),
+        node_port: ingest.service.node_port,
+        ..ServicePort::default()
+    };
+    Service {
+        metadata: metadata(settings, pipeline, name, Role::Ingest, name.ingest_deployment(&settings.release)),
+        spec: Some(ServiceSpec {
+            type_: Some(type_.to_owned()),
+            selector: Some(selector(settings, name, Role::Ingest)),
+            ports: Some(vec![port]),
+            ..ServiceSpec::default()
+        }),
+        ..Service::default()
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "two callers in this file, each naming its differences")]
+fn workload(
+    settings: &Settings,
+    pipeline: &LogPipeline,
+    name: &PipelineName,
+    role: Role,
+    deployment: String,
+    replicas: Option<i32>,
+    resources: &Resources,
+    own: Vec<EnvVar>,
+    mounts: Vec<Option<Mount>>,
+) -> Deployment {
+    let mounts: Vec<Mount> = mounts.into_iter().flatten().collect();
+    let mut pod_labels = settings.dataplane.pod_labels.clone();
+    pod_labels.extend(labels(settings, name, role));
+    let template = PodTemplateSpec {
+        metadata: Some(ObjectMeta { labels: Some(pod_labels), ..ObjectMeta::default() }),
+        spec: Some(pod(settings, pipeline, name, role, resources, own, &mounts)),
+    };
+    Deployment {
+        metadata: metadata(settings, pipeline, name, role, deployment),
+        spec: Some(DeploymentSpec {
+            replicas,
+            selector: LabelSelector { match_labels: Some(selector(settings, name, role)), ..LabelSelector::default() },
+            strategy: Some(DeploymentStrategy {
+                type_: Some("RollingUpdate".to_owned()),
+                // No fewer than asked for while a new version comes.
+                rolling_update: Some(RollingUpdateDeployment {
+                    max_unavailable: Some(IntOrString::Int(0)),
+                    max_surge: Some(IntOrString::Int(1)),
+                }),
+            }),
+            template,
+            ..DeploymentSpec::default()
+        }),
+        ..Deployment::default()
+    }
+}
+
+fn pod(
+    settings: &Settings,
+    pipeline: &LogPipeline,
+    name: &PipelineName,
+    role: Role,
+    resources: &Resources,
+    own: Vec<EnvVar>,
+    mounts: &[Mount],
+) -> PodSpec {
+    let dataplane = &settings.dataplane;
+    let mut volumes: Vec<Volume> = mounts.iter().map(secret_volume).collect();
+    let mut volume_mounts: Vec<VolumeMount> =
+        mounts.iter().map(|mount| read_only(mount.folder, format!("{SECRETS}/{}", mount.folder))).collect();
+    if let Some(bundle) = &dataplane.ca_bundle {
+        volumes.push(ca_volume(bundle));
+        volume_mounts.push(read_only("ca", "/etc/loggerhub/ca".to_owned()));
+    }
+    let container = Container {
+        name: role.component().to_owned(),
+        image: Some(dataplane.image.clone()),
+        image_pull_policy: dataplane.image_pull_policy.clone(),
+        command: Some(vec!["loggerhub".to_owned(), role.command().to_owned()]),
+        env: Some(environment(settings, pipeline, name, own, mounts)),
+        ports: Some(vec![ContainerPort {
+            name: Some("http".to_owned()),
+            container_port: PORT,
+            protocol: Some("TCP".to_owned()),
+            ..ContainerPort::default()
+        }]),
+        // The process is alive unless it hangs for half a minute; it is ready when its stores are.
+        liveness_probe: Some(probe("/health", 10, 3)),
+        readiness_probe: Some(probe("/ready", 5, 2)),
+        startup_probe: Some(probe("/health", 2, 30)),
+        resources: Some(ResourceRequirements {
+            requests: quantities(&resources.requests),
+            limits: quantities(&resources.limits),
+            ..ResourceRequirements::default()
+        }),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Capabilities::default() }),
+            ..SecurityContext::default()
+        }),
+        volume_mounts: Some(volume_mounts),
+        ..Container::default()
+    };
+    PodSpec {
+        service_account_name: Some(dataplane.service_account_name.clone()),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        // 20 s to finish what is held, and some to notice.
+        termination_grace_period_seconds: Some(30),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER),
+            run_as_group: Some(USER),
+            fs_group: Some(USER),
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
+            ..PodSecurityContext::default()
+        }),
+        image_pull_secrets: some(
+            dataplane.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect(),
+        ),
+        node_selector: Some(dataplane.node_selector.clone()).filter(|selector| !selector.is_empty()),
+        tolerations: some(dataplane.tolerations.clone()),
+        containers: vec![container],
+        volumes: some(volumes),
+        ..PodSpec::default()
+    }
+}
+
+/// The chart's addresses, then what is ours: of two variables of one name, ours is meant.
+fn environment(
+    settings: &Settings,
+    pipeline: &LogPipeline,
+    name: &PipelineName,
+    own: Vec<EnvVar>,
+    mounts: &[Mount],
+) -> Vec<EnvVar> {
+    let mut ours = vec![
+        variable("LOGGERHUB_PIPELINE", name.to_string()),
+        variable("LOGGERHUB_PIPELINE_GENERATION", pipeline.metadata.generation.unwrap_or(1).to_string()),
+        EnvVar {
+            name: "LOGGERHUB_CONSUMER".to_owned(),
+            value_from: Some(EnvVarSource {
+                field_ref: Some(ObjectFieldSelector {
+                    api_version: Some("v1".to_owned()),
+                    field_path: "metadata.name".to_owned(),
+                }),
+                ..EnvVarSource::default()
+            }),
+            ..EnvVar::default()
+        },
+    ];
+    ours.extend(own);
+    ours.extend(mounts.iter().map(|mount| variable(mount.variable, format!("{SECRETS}/{}", mount.folder))));
+    if settings.dataplane.ca_bundle.is_some() {
+        ours.push(variable("LOGGERHUB_CA_BUNDLE", "/etc/loggerhub/ca/ca.crt".to_owned()));
+    }
+    let given = settings.dataplane.env.iter().filter(|given| ours.iter().all(|own| own.name != given.name));
+    given.map(|given| variable(&given.name, given.value.clone())).chain(ours.clone()).collect()
+}
+
+fn metadata(
+    settings: &Settings,
+    pipeline: &LogPipeline,
+    name: &PipelineName,
+    role: Role,
+    object: String,
+) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(object),
+        namespace: Some(settings.namespace.clone()),
+        labels: Some(labels(settings, name, role)),
+        owner_references: pipeline.controller_owner_ref(&()).map(|owner| vec![owner]),
+        ..ObjectMeta::default()
+    }
+}
+
+fn labels(settings: &Settings, name: &PipelineName, role: Role) -> BTreeMap<String, String> {
+    let mut labels = selector(settings, name, role);
+    labels.insert("app.kubernetes.io/managed-by".to_owned(), "loggerhub-operator".to_owned());
+    labels.insert("app.kubernetes.io/part-of".to_owned(), "loggerhub".to_owned());
+    if !settings.version.is_empty() {
+        labels.insert("app.kubernetes.io/version".to_owned(), settings.version.clone());
+    }
+    labels
+}
+
+/// The labels that never change: a Deployment's selector can't.
+fn selector(settings: &Settings, name: &PipelineName, role: Role) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("app.kubernetes.io/name".to_owned(), "loggerhub".to_owned()),
+        ("app.kubernetes.io/instance".to_owned(), settings.release.clone()),
+        ("app.kubernetes.io/component".to_owned(), role.component().to_owned()),
+        (PIPELINE_LABEL.to_owned(), name.to_string()),
+    ])
+}
+
+fn mount(folder: &'static str, variable: &'static str, secret: Option<String>) -> Option<Mount> {
+    secret.map(|secret| Mount { folder, variable, secret })
+}
+
+fn secret_volume(mount: &Mount) -> Volume {
+    Volume {
+        name: mount.folder.to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(mount.secret.clone()),
+            default_mode: Some(0o440),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+fn ca_volume(bundle: &CaBundle) -> Volume {
+    let mut volume = Volume { name: "ca".to_owned(), ..Volume::default() };
+    match bundle {
+        CaBundle::ConfigMap(name) => {
+            volume.config_map = Some(ConfigMapVolumeSource { name: name.clone(), ..ConfigMapVolumeSource::default() });
+        }
+        CaBundle::Secret(name) => {
+            let secret = SecretVolumeSource { secret_name: Some(name.clone()), ..SecretVolumeSource::default() };
+            volume.secret = Some(secret);
+        }
+    }
+    volume
+}
+
+fn read_only(name: &str, mount_path: String) -> VolumeMount {
+    VolumeMount { name: name.to_owned(), mount_path, read_only: Some(true), ..VolumeMount::default() }
+}
+
+fn probe(path: &str, period_seconds: i32, failures: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::String("http".to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        timeout_seconds: Some(3),
+        failure_threshold: Some(failures),
+        ..Probe::default()
+    }
+}
+
+fn variable(name: &str, value: String) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(value), ..EnvVar::default() }
+}
+
+fn quantities(given: &BTreeMap<String, String>) -> Option<BTreeMap<String, Quantity>> {
+    let quantities: BTreeMap<String, Quantity> =
+        given.iter().map(|(name, value)| (name.clone(), Quantity(value.clone()))).collect();
+    Some(quantities).filter(|quantities| !quantities.is_empty())
+}
+
+fn some<T>(items: Vec<T>) -> Option<Vec<T>> {
+    Some(items).filter(|items| !items.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::tests::settings;
+    use serde_json::{Value, json};
+
+    fn pipeline() -> (LogPipeline, PipelineName) {
+        let pipeline = serde_json::from_value(json!({
+            "apiVersion": "loggerhub.io/v1alpha1",
+            "kind": "LogPipeline",
+            "metadata": {"name": "fast", "namespace": "logs", "uid": "1", "generation": 3},
+            "spec": {"ingest": {"replicas": 2}, "processor": {"resources": {"requests": {"cpu": "100m"}}}},
+        }));
+        (pipeline.unwrap(), "fast".parse().unwrap())
+    }
+
+    fn built() -> Value {
+        let (pipeline, name) = pipeline();
+        serde_json::to_value(processor(&settings(), &pipeline, &name)).unwrap()
+    }
+
+    #[test]
+    fn the_processors_deployment_says_nothing_about_replicas() {
+        let deployment = built();
+        assert_eq!(deployment["metadata"]["name"], "loggerhub-fast-processor");
+        assert_eq!(deployment["metadata"]["ownerReferences"][0]["kind"], "LogPipeline");
+        assert!(deployment["spec"].get("replicas").is_none());
+    }
+
+    #[test]
+    fn a_pod_is_restricted_and_holds_no_token() {
+        let deployment = built();
+        let pod = &deployment["spec"]["template"]["spec"];
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        let container = &pod["containers"][0]["securityContext"];
+        assert_eq!(container["readOnlyRootFilesystem"], true);
+        assert_eq!(container["allowPrivilegeEscalation"], false);
+        assert_eq!(container["capabilities"]["drop"], json!(["ALL"]));
+    }
+
+    #[test]
+    fn our_variables_win_over_given_ones_and_credentials_are_folders() {
+        let deployment = built();
+        let env = deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
+        let value = |name: &str| {
+            let all: Vec<&Value> = env.iter().filter(|one| one["name"] == name).collect();
+            assert_eq!(all.len(), 1, "{name}");
+            all[0]["value"].clone()
+        };
+        assert_eq!(value("LOGGERHUB_PIPELINE"), "fast");
+        assert_eq!(value("LOGGERHUB_PIPELINE_GENERATION"), "3");
+        assert_eq!(value("LOGGERHUB_LOG"), "info");
+        assert_eq!(value("LOGGERHUB_POSTGRES_CREDENTIALS"), "/etc/loggerhub/secrets/postgres");
+        assert!(env.iter().all(|one| one["name"] != "LOGGERHUB_OPENSEARCH_CREDENTIALS"));
+    }
+
+    #[test]
+    fn ingest_has_its_replicas_a_service_and_no_postgres() {
+        let (pipeline, name) = pipeline();
+        let spec = pipeline.spec.ingest.clone().unwrap();
+        let deployment = serde_json::to_value(ingest(&settings(), &pipeline, &name, &spec)).unwrap();
+        assert_eq!(deployment["spec"]["replicas"], 2);
+        let volumes = deployment["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
+        let names: Vec<&str> = volumes.iter().filter_map(|volume| volume["name"].as_str()).collect();
+        assert_eq!(names, ["redis-queue", "peppers", "ca"]);
+        let service = serde_json::to_value(ingest_service(&settings(), &pipeline, &name, &spec)).unwrap();
+        assert_eq!(service["spec"]["selector"]["app.kubernetes.io/component"], "ingest");
+        assert_eq!(service["spec"]["ports"][0]["port"], 80);
+    }
+}

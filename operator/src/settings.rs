@@ -1,0 +1,207 @@
+//! The operator's settings file: what an installation is, and how data-plane pods are made.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use serde::Deserialize;
+
+use crds::names::BucketLayout;
+use k8s_openapi::api::core::v1::Toleration;
+
+/// An installation of LoggerHub.
+#[derive(Deserialize, Clone, Debug)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Settings {
+    /// Owner marker in every store: which installation a thing belongs to. Never changes.
+    pub installation: String,
+    /// The Helm release's full name: begins the name of every object that we make.
+    pub release: String,
+    /// The release's namespace: where pipelines, their pods and the platform's Secrets are.
+    pub namespace: String,
+    /// Version that the objects are labelled with.
+    #[serde(default)]
+    pub version: String,
+    /// Plans that a Tenant may name.
+    pub plans: Vec<String>,
+    /// How archives are divided among buckets.
+    pub archive: ArchiveSettings,
+    /// How indices are made.
+    #[serde(default)]
+    pub opensearch: IndexSettings,
+    /// URL that tenants send to; written into their Secrets.
+    #[serde(default)]
+    pub ingest_url: Option<String>,
+    /// The platform's Secrets in the release's namespace.
+    pub secrets: PlatformSecrets,
+    /// How data-plane pods are made.
+    pub dataplane: DataPlane,
+    /// What this operator looks at.
+    #[serde(default)]
+    pub watch: Watch,
+    /// Seconds between two looks at a Tenant that nothing happened to.
+    #[serde(default = "five_minutes")]
+    pub resync_seconds: u64,
+}
+
+fn five_minutes() -> u64 {
+    300
+}
+
+/// How archives are divided among buckets.
+#[derive(Deserialize, Clone, Debug)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ArchiveSettings {
+    /// A bucket or a prefix for each tenant.
+    pub layout: BucketLayout,
+    /// What buckets' names begin with, or the shared bucket's name.
+    pub bucket_prefix: String,
+}
+
+/// How indices are made.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IndexSettings {
+    /// Copies of each shard besides the first.
+    #[serde(default)]
+    pub replicas: u32,
+}
+
+/// The platform's Secrets.
+#[derive(Deserialize, Clone, Debug)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlatformSecrets {
+    /// Peppers of the API keys.
+    pub peppers: PepperSecret,
+    /// Credentials of `lh_data`; made by us.
+    pub postgres_data: String,
+    /// Credentials of `lh_maintain`; made by us.
+    pub postgres_maintain: String,
+}
+
+/// The Secret of peppers.
+#[derive(Deserialize, Clone, Debug)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PepperSecret {
+    /// Its name.
+    pub name: String,
+    /// Whether we make it if it is absent.
+    pub create: bool,
+}
+
+/// How data-plane pods are made.
+#[derive(Deserialize, Clone, Debug)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DataPlane {
+    /// Image of every role.
+    pub image: String,
+    /// When the image is pulled.
+    #[serde(default)]
+    pub image_pull_policy: Option<String>,
+    /// Secrets to pull it with.
+    #[serde(default)]
+    pub image_pull_secrets: Vec<String>,
+    /// Service account of the pods; they mount no token.
+    pub service_account_name: String,
+    /// Addresses of the stores and log settings.
+    #[serde(default)]
+    pub env: Vec<EnvironmentVariable>,
+    /// Secrets of the stores' credentials.
+    #[serde(default)]
+    pub secrets: DataPlaneSecrets,
+    /// Where the stores' CAs are.
+    #[serde(default)]
+    pub ca_bundle: Option<CaBundle>,
+    /// More labels on pods.
+    #[serde(default)]
+    pub pod_labels: BTreeMap<String, String>,
+    /// Nodes that may run them.
+    #[serde(default)]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that they stand.
+    #[serde(default)]
+    pub tolerations: Vec<Toleration>,
+}
+
+/// One environment variable.
+#[derive(Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EnvironmentVariable {
+    /// Name.
+    pub name: String,
+    /// Value.
+    pub value: String,
+}
+
+/// Secrets of the stores' credentials; an absent one is a store without credentials.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DataPlaneSecrets {
+    /// Of the queue's Redis.
+    #[serde(default)]
+    pub redis_queue: Option<String>,
+    /// Of the Redis of cache and live tail.
+    #[serde(default)]
+    pub redis_cache: Option<String>,
+    /// Of OpenSearch.
+    #[serde(default)]
+    pub opensearch: Option<String>,
+}
+
+/// Where `ca.crt` is.
+#[derive(Deserialize, Clone, Debug)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum CaBundle {
+    /// In a ConfigMap.
+    ConfigMap(String),
+    /// In a Secret.
+    Secret(String),
+}
+
+/// What this operator looks at.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Watch {
+    /// Label selector of Tenants and LogPipelines; empty is all of them.
+    #[serde(default)]
+    pub selector: String,
+}
+
+impl Settings {
+    /// Reads and checks the file.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("read settings `{}`", path.display()))?;
+        Self::parse(&text).with_context(|| format!("settings `{}`", path.display()))
+    }
+
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let settings: Self = serde_saphyr::from_str(text)?;
+        ensure!((1..=128).contains(&settings.installation.len()), "installation: use 1 to 128 characters");
+        // With a pipeline's 40 and `-processor` a Deployment's name stays within 63 + the pods' suffix.
+        ensure!((1..=20).contains(&settings.release.len()), "release: use 1 to 20 characters");
+        ensure!(!settings.plans.is_empty(), "plans: name at least one");
+        Ok(settings)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn settings() -> Settings {
+        Settings::parse(
+            "installation: prod\nrelease: loggerhub\nnamespace: logs\nversion: 0.1.0\nplans: [standard]\n\
+             archive: {layout: PerTenant, bucketPrefix: lh-}\nopensearch: {replicas: 1}\n\
+             secrets:\n  peppers: {name: loggerhub-peppers, create: true}\n  postgresData: loggerhub-postgres-data\n  postgresMaintain: loggerhub-postgres-maintain\n\
+             dataplane:\n  image: loggerhub:1\n  serviceAccountName: loggerhub-dataplane\n  env:\n  - {name: LOGGERHUB_LOG, value: info}\n  - {name: LOGGERHUB_PIPELINE, value: wrong}\n  secrets: {redisQueue: queue-secret, redisCache: cache-secret}\n  caBundle: {configMap: ca}\n",
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn the_file_is_read_and_an_unknown_field_is_refused() {
+        assert_eq!(settings().resync_seconds, 300);
+        assert!(matches!(settings().dataplane.ca_bundle, Some(CaBundle::ConfigMap(name)) if name == "ca"));
+        assert!(Settings::parse("installation: a\nwrong: 1\n").is_err());
+    }
+}

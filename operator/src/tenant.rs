@@ -1,0 +1,273 @@
+//! The controller of Tenants, in steps that are each a file: look → validate → plan → apply →
+//! status. Deletion comes before all of them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crds::condition::{Finding, Reason};
+use crds::{LogPipeline, PAUSED_ANNOTATION, TENANT_FINALIZER, Tenant, TenantStatus};
+use futures::{Stream, StreamExt};
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::reflector::{ObjectRef, Store as Reader, store};
+use kube::runtime::{Predicate, predicates};
+use kube::runtime::{WatchStreamExt, reflector, watcher};
+use kube::{Api, Resource, ResourceExt};
+use tokio_util::sync::CancellationToken;
+
+pub mod validate;
+pub mod plan;
+pub mod secrets;
+pub mod apply;
+pub mod drain;
+pub mod delete;
+pub mod status;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use crate::context::Context;
+use crate::kubernetes::{
+    FIELD_MANAGER, Note, add_finalizer, apply_status, explain, now, publish, remove_finalizer, transitions,
+};
+use crate::metrics::{Controller as Which, Ending};
+use delete::Deletion;
+use validate::{Problem, ValidTenant, validate};
+
+/// Tenants that are worked on at once.
+const CONCURRENCY: u16 = 10;
+/// Time between two looks at a Tenant that drains.
+const DRAIN_INTERVAL: Duration = Duration::from_secs(2);
+/// Longest wait where the cluster itself has to change, such as a namespace to be made.
+const CLUSTER_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Why a reconciliation could not even say how it went.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The Kubernetes API failed.
+    #[error("{doing} of Tenant `{name}`")]
+    Api {
+        /// What we were doing.
+        doing: &'static str,
+        /// The Tenant.
+        name: String,
+        /// The cause.
+        source: Box<kube::Error>,
+    },
+}
+
+/// Runs the controller until `shutdown`. `wake` asks for a look at every Tenant.
+pub async fn run(ctx: Arc<Context>, wake: impl Stream<Item = ()> + Send + 'static, shutdown: CancellationToken) {
+    let api = Api::<DeserializeGuard<Tenant>>::all(ctx.client.clone());
+    let selected = watcher::Config::default().labels(&ctx.settings.watch.selector);
+    let (reader, writer) = store();
+    let changes = reflector(writer, watcher(api, selected.clone())).applied_objects().predicate_filter(
+        // The status is ours: what we write there must not bring us back.
+        predicates::generation.combine(predicates::finalizers).combine(predicates::annotations),
+        Default::default(),
+    );
+    let pipelines = Api::<DeserializeGuard<LogPipeline>>::namespaced(ctx.client.clone(), &ctx.settings.namespace);
+    let tenants = reader.clone();
+    Controller::for_stream(changes, reader)
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .watches(pipelines, selected, move |pipeline| users(&tenants, &pipeline))
+        .reconcile_all_on(wake)
+        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .run(reconcile, on_error, ctx)
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                tracing::debug!("tenant controller: {error}");
+            }
+        })
+        .await;
+}
+
+/// The Tenants that a pipeline's coming or going changes something for: those that wait for it, or
+/// those that have it and lose it.
+fn users(
+    tenants: &Reader<DeserializeGuard<Tenant>>,
+    pipeline: &DeserializeGuard<LogPipeline>,
+) -> Vec<ObjectRef<DeserializeGuard<Tenant>>> {
+    let goes = pipeline.meta().deletion_timestamp.is_some();
+    let name = pipeline.name_any();
+    let concerned = |tenant: &Tenant| {
+        let ready = tenant.status.iter().flat_map(|status| &status.conditions).find(|one| one.type_ == "Ready");
+        let has_it = ready.is_some_and(|ready| ready.reason != Reason::PipelineNotFound.as_str());
+        tenant.spec.pipeline_ref.name == name && has_it == goes
+    };
+    let state = tenants.state();
+    let named = state.iter().filter(|guard| guard.0.as_ref().is_ok_and(concerned));
+    named.map(|guard| ObjectRef::from_obj(guard.as_ref())).collect()
+}
+
+async fn reconcile(guard: Arc<DeserializeGuard<Tenant>>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let begun = Instant::now();
+    let tenant = match &guard.0 {
+        Ok(tenant) => tenant,
+        Err(invalid) => {
+            // The schema in the cluster is another than ours: only an edit or an upgrade helps.
+            tracing::warn!(tenant.name = invalid.metadata.name, "a Tenant can't be read: {}", invalid.error);
+            return Ok(Action::await_change());
+        }
+    };
+    let result = reconcile_tenant(&ctx, tenant).await;
+    let ending = match &result {
+        Ok(ending) => ending.1,
+        Err(_) => Ending::error,
+    };
+    ctx.metrics.reconciled(Which::tenant, ending, begun.elapsed());
+    result.map(|(action, _)| action)
+}
+
+fn on_error(guard: Arc<DeserializeGuard<Tenant>>, error: &Error, ctx: Arc<Context>) -> Action {
+    let name = guard.name_any();
+    tracing::warn!(tenant.name = %name, "reconcile tenant {name}: {}", runtime::logging::chain(error));
+    Action::requeue(ctx.tenant_backoff.failed(&name))
+}
+
+async fn reconcile_tenant(ctx: &Context, tenant: &Tenant) -> Result<(Action, Ending), Error> {
+    let api = Api::<Tenant>::all(ctx.client.clone());
+    if tenant.metadata.deletion_timestamp.is_some() {
+        return conclude(ctx, &api, tenant).await;
+    }
+    if tenant.annotations().get(PAUSED_ANNOTATION).is_some_and(|value| value == "true") {
+        report(ctx, &api, tenant, status::findings_of_pause(), None, Vec::new()).await?;
+        return Ok((Action::await_change(), Ending::success));
+    }
+    let finalized;
+    let tenant = if tenant.finalizers().iter().any(|one| one == TENANT_FINALIZER) {
+        tenant
+    } else {
+        let added = add_finalizer(&api, tenant, TENANT_FINALIZER).await;
+        finalized = added.map_err(failed("add the finalizer", tenant))?;
+        &finalized
+    };
+    let begun;
+    let tenant = if tenant.status.as_ref().is_some_and(|status| !status.conditions.is_empty()) {
+        tenant
+    } else {
+        let status = report(ctx, &api, tenant, status::first_findings(), None, Vec::new()).await?;
+        begun = Tenant { status: Some(status), ..tenant.clone() };
+        &begun
+    };
+    let exists = pipeline_exists(ctx, tenant).await?;
+    match validate(tenant, &ctx.settings, exists) {
+        Ok(valid) => provision(ctx, &api, tenant, &valid).await,
+        Err(problem) => {
+            report(ctx, &api, tenant, status::findings_of_problem(&problem), None, Vec::new()).await?;
+            Ok((Action::requeue(ctx.resync()), Ending::success))
+        }
+    }
+}
+
+async fn provision(
+    ctx: &Context,
+    api: &Api<Tenant>,
+    tenant: &Tenant,
+    valid: &ValidTenant,
+) -> Result<(Action, Ending), Error> {
+    let applied = apply::apply(ctx, tenant, valid).await;
+    let findings = status::findings(valid, &applied);
+    let mut notes = Vec::new();
+    for (store, note) in status::drift(tenant, &applied) {
+        ctx.metrics.drift_corrected(store);
+        notes.push(note);
+    }
+    let was_ready = tenant.status.as_ref().is_some_and(|status| is_ready(status));
+    let reported = report(ctx, api, tenant, findings, Some((valid, &applied)), notes).await?;
+    let name = tenant.name_any();
+    if is_ready(&reported) {
+        if !was_ready {
+            tracing::info!(tenant.name = %name, "tenant {name} is ready");
+            if let Some(age) = age(tenant.metadata.creation_timestamp.as_ref()) {
+                ctx.metrics.became_ready(age);
+            }
+        }
+        ctx.tenant_backoff.succeeded(&name);
+        return Ok((Action::requeue(ctx.resync()), Ending::success));
+    }
+    let ready = reported.conditions.iter().find(|condition| condition.type_ == "Ready");
+    if ready.is_some_and(|ready| ready.reason == Reason::PipelineNotFound.as_str()) {
+        // The pipeline's coming is watched.
+        ctx.tenant_backoff.succeeded(&name);
+        return Ok((Action::requeue(ctx.resync()), Ending::requeue));
+    }
+    let wait = ctx.tenant_backoff.failed(&name);
+    let of_cluster = matches!(&applied.credentials, Err(problem) if
+        [Reason::NamespaceNotFound, Reason::SecretAccessDenied].contains(&problem.reason));
+    let wait = if of_cluster { wait.min(CLUSTER_PATIENCE) } else { wait };
+    Ok((Action::requeue(wait), Ending::requeue))
+}
+
+/// The deletion branch.
+async fn conclude(ctx: &Context, api: &Api<Tenant>, tenant: &Tenant) -> Result<(Action, Ending), Error> {
+    if !tenant.finalizers().iter().any(|one| one == TENANT_FINALIZER) {
+        return Ok((Action::await_change(), Ending::success));
+    }
+    let name = tenant.name_any();
+    match delete::delete(ctx, tenant).await {
+        Deletion::Done => {
+            remove_finalizer(api, tenant, TENANT_FINALIZER).await.map_err(failed("remove the finalizer", tenant))?;
+            tracing::info!(tenant.name = %name, "tenant {name} is gone");
+            ctx.forget_tenant(&name);
+            if let Some(age) = age(tenant.metadata.deletion_timestamp.as_ref()) {
+                ctx.metrics.deleted(age);
+            }
+            Ok((Action::await_change(), Ending::success))
+        }
+        Deletion::Waiting(reason, message) => {
+            ctx.tenant_backoff.succeeded(&name);
+            report(ctx, api, tenant, status::findings_of_deletion(reason, &message), None, Vec::new()).await?;
+            Ok((Action::requeue(DRAIN_INTERVAL), Ending::requeue))
+        }
+        Deletion::Blocked(Problem { reason, message }) => {
+            report(ctx, api, tenant, status::findings_of_deletion(reason, &message), None, Vec::new()).await?;
+            Ok((Action::requeue(ctx.tenant_backoff.failed(&name)), Ending::requeue))
+        }
+    }
+}
+
+/// Writes the status if it is another than before, and publishes what is news.
+async fn report(
+    ctx: &Context,
+    api: &Api<Tenant>,
+    tenant: &Tenant,
+    findings: Vec<Finding>,
+    applied: Option<(&ValidTenant, &apply::Applied)>,
+    mut notes: Vec<Note>,
+) -> Result<TenantStatus, Error> {
+    let before = tenant.status.as_ref();
+    notes.extend(transitions(before.map_or(&[], |status| &status.conditions), &findings));
+    let status = status::status(tenant, findings, applied, now());
+    if before != Some(&status) {
+        match apply_status(api, &tenant.name_any(), FIELD_MANAGER, &status).await {
+            // Gone meanwhile: there is nobody to tell.
+            Err(error) if crate::kubernetes::is_not_found(&error) => return Ok(status),
+            result => result.map_err(failed("write the status", tenant))?,
+        }
+    }
+    publish(&ctx.recorder, tenant, notes).await;
+    Ok(status)
+}
+
+async fn pipeline_exists(ctx: &Context, tenant: &Tenant) -> Result<bool, Error> {
+    let api = Api::<LogPipeline>::namespaced(ctx.client.clone(), &ctx.settings.namespace);
+    let found = api.get_metadata_opt(&tenant.spec.pipeline_ref.name).await;
+    let found = found.map_err(failed("look for the pipeline", tenant))?;
+    Ok(found.is_some_and(|pipeline| pipeline.metadata.deletion_timestamp.is_none()))
+}
+
+fn is_ready(status: &TenantStatus) -> bool {
+    status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+fn age(since: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>) -> Option<Duration> {
+    let age = now().0.as_second().checked_sub(since?.0.as_second())?;
+    u64::try_from(age).ok().map(Duration::from_secs)
+}
+
+fn failed<'a>(doing: &'static str, tenant: &'a Tenant) -> impl FnOnce(kube::Error) -> Error + 'a {
+    move |source| {
+        tracing::debug!("{doing}: {}", explain(&source));
+        Error::Api { doing, name: tenant.name_any(), source: Box::new(source) }
+    }
+}

@@ -1,0 +1,180 @@
+//! A Tenant's end, in steps that each may be taken again: ingest refuses, the queue drains, keys
+//! are revoked, then the data is kept or removed, and at last the finalizer goes.
+
+use std::time::Duration;
+
+use crds::condition::Reason;
+use crds::registry::TenantState;
+use crds::tenant::DeletionPolicy;
+use crds::{LogPipeline, PipelineName, Tenant, TenantName};
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+
+use super::apply::problem;
+use super::drain;
+use super::validate::Problem;
+use crate::context::Context;
+use crate::provision::{self, Owner, Retired, RowState, delete_tenant};
+
+/// How long ingest is given to hear that it is to refuse: it follows the registry within a second,
+/// and finishes what it holds.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long a queue may take to drain before somebody is told.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(600);
+
+/// How far a deletion came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deletion {
+    /// Nothing is left to do: the finalizer may go.
+    Done,
+    /// Going on by itself; look again soon.
+    Waiting(Reason, String),
+    /// Held up; the problem says by what.
+    Blocked(Problem),
+}
+
+/// What is known once ingest has refused for some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Observed {
+    /// How long ingest has been told to refuse.
+    pub refused_for: Duration,
+    /// Whether the queue holds no entry of the tenant.
+    pub drained: bool,
+}
+
+/// What comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Wait: ingest may not have heard yet, or entries are left.
+    Drain {
+        /// Whether it takes so long that somebody is to be told.
+        overdue: bool,
+    },
+    /// Revoke, and keep the data.
+    Retain,
+    /// Revoke, and remove the data.
+    Delete,
+}
+
+/// Decides what comes next.
+pub fn next(policy: DeletionPolicy, observed: Observed) -> Step {
+    if observed.refused_for < GRACE || !observed.drained {
+        return Step::Drain { overdue: observed.refused_for >= DRAIN_PATIENCE };
+    }
+    match policy {
+        DeletionPolicy::Retain => Step::Retain,
+        DeletionPolicy::Delete => Step::Delete,
+    }
+}
+
+/// Takes the deletion as far as it goes now.
+pub async fn delete(ctx: &Context, tenant: &Tenant) -> Deletion {
+    match advance(ctx, tenant).await {
+        Ok(deletion) => deletion,
+        Err(error) => {
+            let Problem { message, .. } = problem(&error);
+            Deletion::Blocked(Problem { reason: Reason::DeletionBlocked, message })
+        }
+    }
+}
+
+async fn advance(ctx: &Context, tenant: &Tenant) -> Result<Deletion, provision::Error> {
+    let Ok(name) = tenant.name_any().parse::<TenantName>() else {
+        // Such a name was never provisioned.
+        return Ok(Deletion::Done);
+    };
+    let owner = Owner {
+        installation: ctx.settings.installation.clone(),
+        tenant: name.clone(),
+        uid: tenant.uid().unwrap_or_default(),
+    };
+    let stores = &ctx.stores;
+    if !stores.postgres.foreign_tenants(&owner.installation, &[name.to_string()]).await?.is_empty() {
+        // The registry's entry is another installation's, and we have put nothing in place.
+        return Ok(Deletion::Done);
+    }
+    let mut used = vec![tenant.spec.pipeline_ref.name.clone()];
+    if let Some(mut entry) = stores.registry.get(&name).await? {
+        used.push(entry.pipeline.to_string());
+        entry.state = TenantState::Deleting;
+        stores.registry.upsert(&entry).await?;
+    }
+    stores.postgres.set_state(&owner, RowState::Deleting).await?;
+    let refused_for = ctx.refused_for(name.as_str());
+    used.extend(stores.registry.orphaned().await?);
+    let pipelines = match pipelines(ctx).await {
+        Ok(pipelines) => pipelines,
+        Err(error) => {
+            let message = format!("list the LogPipelines: {}", crate::kubernetes::explain(&error));
+            return Ok(Deletion::Blocked(Problem { reason: Reason::DeletionBlocked, message }));
+        }
+    };
+    used.extend(pipelines);
+    let lanes = drain::lanes(&name, used.iter().filter_map(|pipeline| pipeline.parse::<PipelineName>().ok()));
+    let drained = drain::is_drained(&stores.registry, &name, &lanes).await?;
+    match next(tenant.spec.deletion_policy, Observed { refused_for, drained }) {
+        Step::Drain { overdue: false } => {
+            let message = "ingest refuses the tenant's events; what is queued is being drained".to_owned();
+            Ok(Deletion::Waiting(Reason::Draining, message))
+        }
+        Step::Drain { overdue: true } => {
+            let minutes = refused_for.as_secs() / 60;
+            let message = format!(
+                "the queue has held the tenant's entries for {minutes} minutes: do its pipeline's processors run?"
+            );
+            Ok(Deletion::Blocked(Problem { reason: Reason::DeletionBlocked, message }))
+        }
+        Step::Retain => {
+            revoke(ctx, &owner).await?;
+            stores.postgres.set_state(&owner, RowState::Retained).await?;
+            Ok(Deletion::Done)
+        }
+        Step::Delete => {
+            revoke(ctx, &owner).await?;
+            let known = stores.postgres.archive_of(&owner).await?;
+            let archive = known.unwrap_or_else(|| {
+                let settings = &ctx.settings.archive;
+                name.archive(settings.layout, &settings.bucket_prefix)
+            });
+            match delete_tenant(stores, &owner, &archive).await? {
+                Retired::Done => Ok(Deletion::Done),
+                Retired::More => {
+                    let message = "the tenant's data is being removed; much is left".to_owned();
+                    Ok(Deletion::Waiting(Reason::Retiring, message))
+                }
+            }
+        }
+    }
+}
+
+/// Revokes in both authorities: the registry of record, and the one that ingest reads.
+async fn revoke(ctx: &Context, owner: &Owner) -> Result<(), provision::Error> {
+    ctx.stores.postgres.revoke_keys(&owner.installation, &owner.tenant).await?;
+    ctx.stores.registry.remove(&owner.tenant).await?;
+    Ok(())
+}
+
+async fn pipelines(ctx: &Context) -> kube::Result<Vec<String>> {
+    let api = Api::<LogPipeline>::namespaced(ctx.client.clone(), &ctx.settings.namespace);
+    Ok(api.list_metadata(&ListParams::default()).await?.iter().map(ResourceExt::name_any).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_is_drained_before_it_is_retired() {
+        let observed = |seconds, drained| Observed { refused_for: Duration::from_secs(seconds), drained };
+        for (policy, seen, step) in [
+            (DeletionPolicy::Delete, observed(0, true), Step::Drain { overdue: false }),
+            (DeletionPolicy::Delete, observed(60, false), Step::Drain { overdue: false }),
+            (DeletionPolicy::Retain, observed(600, false), Step::Drain { overdue: true }),
+            (DeletionPolicy::Retain, observed(5, true), Step::Retain),
+            (DeletionPolicy::Delete, observed(5, true), Step::Delete),
+            (DeletionPolicy::Delete, observed(6000, true), Step::Delete),
+        ] {
+            assert_eq!(next(policy, seen), step, "{policy:?} {seen:?}");
+        }
+    }
+}

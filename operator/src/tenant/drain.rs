@@ -1,0 +1,90 @@
+//! Whether a tenant that is being deleted still has entries in the queue.
+
+use std::collections::BTreeSet;
+
+use redis::Script;
+
+use crds::names::Lane;
+use crds::{PipelineName, TenantName};
+
+use crate::provision::{Error, Registry};
+
+/// Looks at up to ARGV[4] pages of ARGV[3] entries from ARGV[2] on, inside Redis: the payloads, up
+/// to some megabytes each, stay there. Answers whether one is of tenant ARGV[1], and where to go on
+/// (empty at the end).
+const LOOK: &str = r"
+local start = ARGV[2]
+for _ = 1, tonumber(ARGV[4]) do
+    local entries = redis.call('XRANGE', KEYS[1], start, '+', 'COUNT', ARGV[3])
+    for _, entry in ipairs(entries) do
+        for at = 1, #entry[2], 2 do
+            if entry[2][at] == 't' and entry[2][at + 1] == ARGV[1] then return {1, ''} end
+        end
+        start = '(' .. entry[1]
+    end
+    if #entries < tonumber(ARGV[3]) then return {0, ''} end
+end
+return {0, start}
+";
+/// Entries of one page, and pages of one call: 40 entries of at most some megabytes hold Redis for
+/// milliseconds.
+const PAGE: usize = 10;
+const PAGES: usize = 4;
+/// Calls of one look at a lane: 20,000 entries. A lane that is longer is not drained anyway.
+const CALLS: usize = 500;
+
+/// The lanes that may hold a tenant's entries: its pipeline's, and those of every pipeline that it
+/// may have used before.
+pub fn lanes(tenant: &TenantName, pipelines: impl IntoIterator<Item = PipelineName>) -> Vec<Lane> {
+    let pipelines: BTreeSet<PipelineName> = pipelines.into_iter().chain([PipelineName::default_pipeline()]).collect();
+    pipelines.iter().map(|pipeline| pipeline.lane(tenant)).collect()
+}
+
+/// Whether none of the lanes holds an entry of the tenant.
+pub async fn is_drained(registry: &Registry, tenant: &TenantName, lanes: &[Lane]) -> Result<bool, Error> {
+    for lane in lanes {
+        if !is_lane_drained(registry, tenant, lane).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+async fn is_lane_drained(registry: &Registry, tenant: &TenantName, lane: &Lane) -> Result<bool, Error> {
+    let script = Script::new(LOOK);
+    let mut start = "-".to_owned();
+    for _ in 0..CALLS {
+        let looked: Result<(i64, String), redis::RedisError> = script
+            .key(lane.stream())
+            .arg(tenant.as_str())
+            .arg(&start)
+            .arg(PAGE)
+            .arg(PAGES)
+            .invoke_async(&mut registry.connection())
+            .await;
+        let (found, next) = looked.map_err(|source| Error::Redis { doing: "look for the tenant's entries", source })?;
+        if found == 1 {
+            return Ok(false);
+        }
+        if next.is_empty() {
+            return Ok(true);
+        }
+        start = next;
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_pipelines_lane_is_always_looked_at_once() {
+        let acme: TenantName = "acme".parse().unwrap();
+        let fast: PipelineName = "fast".parse().unwrap();
+        let found: Vec<String> =
+            lanes(&acme, [fast.clone(), fast, PipelineName::default_pipeline()]).iter().map(Lane::stream).collect();
+        assert_eq!(found.len(), 2);
+        assert!(found.iter().all(|stream| stream.contains(&format!(":{}}}", acme.shard()))));
+    }
+}

@@ -1,0 +1,283 @@
+//! A Tenant's status: a pure function of what was found out, and of the status before.
+
+use std::time::SystemTime;
+
+use crds::condition::{Finding, Reason, Status, set, types};
+use crds::tenant::{ApiKeyStatus, Backends};
+use crds::{RECONCILE_REQUESTED_AT_ANNOTATION, Tenant, TenantStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::apply::{Applied, StoreResult};
+use super::validate::{Problem, ValidTenant};
+use crate::kubernetes::Note;
+use crate::metrics::Store;
+use crate::provision::Outcome;
+
+/// What is said while nothing has been tried yet.
+pub fn first_findings() -> Vec<Finding> {
+    let provisioning =
+        |type_| finding(type_, Status::Unknown, Reason::Provisioning, "the tenant is being put in place".to_owned());
+    let stores = [types::DATABASE_READY, types::OBJECT_STORE_READY, types::SEARCH_READY, types::CREDENTIALS_READY];
+    let mut findings: Vec<Finding> = stores.into_iter().map(provisioning).collect();
+    findings.push(finding(types::READY, Status::False, Reason::Provisioning, "being put in place".to_owned()));
+    findings.extend(progress(Progress::Reconciling, Reason::Provisioning, "being put in place"));
+    findings
+}
+
+/// What is said of a Tenant that can't be provisioned.
+pub fn findings_of_problem(problem: &Problem) -> Vec<Finding> {
+    let mut findings = vec![finding(types::READY, Status::False, problem.reason, problem.message.clone())];
+    findings.extend(progress(Progress::Stalled, problem.reason, &problem.message));
+    findings
+}
+
+/// What is said of a Tenant that is paused. Ready stays as it was.
+pub fn findings_of_pause() -> Vec<Finding> {
+    let message = "reconciliation is paused by the annotation loggerhub.io/paused".to_owned();
+    vec![finding(types::RECONCILING, Status::False, Reason::Paused, message)]
+}
+
+/// What is said of a Tenant under deletion.
+pub fn findings_of_deletion(reason: Reason, message: &str) -> Vec<Finding> {
+    let mut findings = vec![finding(types::READY, Status::False, reason, message.to_owned())];
+    findings.extend(progress(Progress::Reconciling, reason, message));
+    findings
+}
+
+/// What is said of a Tenant that was applied to the stores.
+pub fn findings(valid: &ValidTenant, applied: &Applied) -> Vec<Finding> {
+    let stores = [
+        (types::DATABASE_READY, "registry row, schema, role and tables are in place", &applied.database),
+        (types::OBJECT_STORE_READY, "archive, lifecycle and owner marker are in place", &applied.object_store),
+        (types::SEARCH_READY, "template, index and alias are in place", &applied.search),
+        (types::CREDENTIALS_READY, "keys are issued, in their Secrets, and known to ingest", &applied.credentials),
+    ];
+    let mut findings: Vec<Finding> =
+        stores.iter().map(|(type_, in_place, result)| of_store(type_, in_place, result)).collect();
+    let failed: Vec<&Finding> = findings.iter().filter(|finding| finding.status != Status::True).collect();
+    let ready = match (failed.first(), &valid.missing_pipeline) {
+        (Some(first), _) => {
+            // A reason that needs a person goes before one that heals by itself.
+            let reason = failed.iter().map(|finding| finding.reason).find(|reason| stalls(*reason));
+            let messages: Vec<String> =
+                failed.iter().map(|finding| format!("{}: {}", finding.type_, finding.message)).collect();
+            (Status::False, reason.unwrap_or(first.reason), messages.join("; "))
+        }
+        (None, Some(pipeline)) => {
+            let message = format!("LogPipeline `{pipeline}` does not exist: events go through `default` until it does");
+            (Status::False, Reason::PipelineNotFound, message)
+        }
+        (None, None) if valid.desired.state == crds::registry::TenantState::Suspended => {
+            (Status::True, Reason::Suspended, "in place; ingest refuses events because spec.suspend is set".to_owned())
+        }
+        (None, None) => (Status::True, Reason::Provisioned, "the tenant is in place in every store".to_owned()),
+    };
+    let (status, reason, message) = ready;
+    let going_on = match status {
+        Status::True => Progress::Settled,
+        _ if stalls(reason) => Progress::Stalled,
+        _ => Progress::Reconciling,
+    };
+    findings.extend(progress(going_on, reason, &message));
+    findings.push(finding(types::READY, status, reason, message));
+    findings
+}
+
+fn of_store(type_: &'static str, in_place: &str, result: &StoreResult) -> Finding {
+    match result {
+        Ok(_) => finding(type_, Status::True, Reason::Provisioned, in_place.to_owned()),
+        Err(problem) => finding(type_, Status::False, problem.reason, problem.message.clone()),
+    }
+}
+
+/// Whether nothing will happen until somebody changes something.
+fn stalls(reason: Reason) -> bool {
+    [Reason::OwnershipConflict, Reason::InvalidSpec, Reason::UnknownPlan].contains(&reason)
+}
+
+/// What goes on.
+enum Progress {
+    Settled,
+    Reconciling,
+    Stalled,
+}
+
+/// Reconciling and Stalled: true only while they are abnormal, as kstatus expects.
+fn progress(progress: Progress, reason: Reason, message: &str) -> [Finding; 2] {
+    let (reconciling, stalled) = match progress {
+        Progress::Settled => (Status::False, Status::False),
+        Progress::Reconciling => (Status::True, Status::False),
+        Progress::Stalled => (Status::False, Status::True),
+    };
+    [
+        finding(types::RECONCILING, reconciling, reason, message.to_owned()),
+        finding(types::STALLED, stalled, reason, message.to_owned()),
+    ]
+}
+
+fn finding(type_: &'static str, status: Status, reason: Reason, message: String) -> Finding {
+    Finding { type_, status, reason, message }
+}
+
+/// The status that says so, from the one before.
+pub fn status(
+    tenant: &Tenant,
+    findings: Vec<Finding>,
+    applied: Option<(&ValidTenant, &Applied)>,
+    now: Time,
+) -> TenantStatus {
+    let mut status = tenant.status.clone().unwrap_or_default();
+    status.observed_generation = tenant.metadata.generation;
+    for finding in findings {
+        set(&mut status.conditions, finding, tenant.metadata.generation, now.clone());
+    }
+    status.last_handled_reconcile_at = tenant.annotations().get(RECONCILE_REQUESTED_AT_ANNOTATION).cloned();
+    if let Some((valid, applied)) = applied {
+        status.backends = Some(Backends {
+            database_schema: valid.desired.name().database_schema(),
+            bucket: applied.archive.bucket.clone(),
+            prefix: applied.archive.prefix.clone(),
+            index_alias: valid.desired.name().index_alias(),
+        });
+        if let Some(keys) = &applied.keys {
+            let key = |row: &crate::provision::IssuedKeyRow| ApiKeyStatus {
+                name: row.key.name.clone(),
+                key_id: row.key.id.clone(),
+                issued_at: time(row.issued_at),
+            };
+            status.api_keys = keys.iter().map(key).collect();
+        }
+    }
+    status
+}
+
+fn time(at: SystemTime) -> Time {
+    let second = Timestamp::try_from(at).and_then(|at| Timestamp::from_second(at.as_second()));
+    Time(second.unwrap_or(Timestamp::UNIX_EPOCH))
+}
+
+/// What was put back that had been in place: the Tenant was Ready at this generation, and a store
+/// differed all the same.
+pub fn drift(tenant: &Tenant, applied: &Applied) -> Vec<(Store, Note)> {
+    let conditions = tenant.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let settled = |condition: &&Condition| {
+        condition.type_ == types::READY
+            && condition.status == "True"
+            && condition.observed_generation == tenant.metadata.generation
+    };
+    if !conditions.iter().any(|condition| settled(&condition)) {
+        return Vec::new();
+    }
+    let stores = [
+        (Store::postgres, "PostgreSQL", &applied.database),
+        (Store::s3, "the object store", &applied.object_store),
+        (Store::opensearch, "OpenSearch", &applied.search),
+        (Store::redis, "the keys or ingest's registry", &applied.credentials),
+    ];
+    let changed =
+        stores.into_iter().filter(|(_, _, result)| matches!(result, Ok(outcome) if *outcome != Outcome::Unchanged));
+    changed
+        .map(|(store, name, _)| {
+            let message = format!("something of the tenant was missing or changed in {name} and was put back");
+            (store, Note { warning: true, reason: "DriftCorrected", message })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::tests::settings;
+    use crate::tenant::testing::acme;
+    use crate::tenant::validate::validate;
+
+    fn valid() -> ValidTenant {
+        validate(&acme(), &settings(), true).unwrap()
+    }
+
+    fn applied() -> Applied {
+        Applied {
+            database: Ok(Outcome::Unchanged),
+            object_store: Ok(Outcome::Unchanged),
+            search: Ok(Outcome::Unchanged),
+            credentials: Ok(Outcome::Unchanged),
+            keys: None,
+            archive: valid().desired.archive,
+        }
+    }
+
+    fn down() -> StoreResult {
+        Err(Problem { reason: Reason::BackendUnavailable, message: "connection refused".into() })
+    }
+
+    fn of(findings: &[Finding], type_: &str) -> (Status, Reason) {
+        let found = findings.iter().find(|finding| finding.type_ == type_).unwrap();
+        (found.status, found.reason)
+    }
+
+    #[test]
+    fn all_stores_in_place_is_ready_and_nothing_goes_on() {
+        let findings = findings(&valid(), &applied());
+        assert_eq!(of(&findings, types::READY), (Status::True, Reason::Provisioned));
+        assert_eq!(of(&findings, types::RECONCILING).0, Status::False);
+        assert_eq!(of(&findings, types::STALLED).0, Status::False);
+    }
+
+    #[test]
+    fn a_store_that_is_down_is_its_own_condition_and_the_reason_of_ready() {
+        let findings = findings(&valid(), &Applied { search: down(), ..applied() });
+        assert_eq!(of(&findings, types::SEARCH_READY), (Status::False, Reason::BackendUnavailable));
+        assert_eq!(of(&findings, types::DATABASE_READY).0, Status::True);
+        assert_eq!(of(&findings, types::READY), (Status::False, Reason::BackendUnavailable));
+        assert_eq!(of(&findings, types::RECONCILING).0, Status::True);
+        let ready = findings.iter().find(|finding| finding.type_ == types::READY).unwrap();
+        assert!(ready.message.contains("SearchReady: connection refused"), "{}", ready.message);
+    }
+
+    #[test]
+    fn a_conflict_stalls_and_goes_before_what_heals_by_itself() {
+        let conflict = Err(Problem { reason: Reason::OwnershipConflict, message: "bucket".into() });
+        let findings = findings(&valid(), &Applied { database: down(), object_store: conflict, ..applied() });
+        assert_eq!(of(&findings, types::READY).1, Reason::OwnershipConflict);
+        assert_eq!(of(&findings, types::STALLED).0, Status::True);
+        assert_eq!(of(&findings, types::RECONCILING).0, Status::False);
+    }
+
+    #[test]
+    fn a_missing_pipeline_and_a_suspension_show_in_ready() {
+        let missing = ValidTenant { missing_pipeline: Some("fast".into()), ..valid() };
+        assert_eq!(of(&findings(&missing, &applied()), types::READY), (Status::False, Reason::PipelineNotFound));
+        let mut suspended = valid();
+        suspended.desired.state = crds::registry::TenantState::Suspended;
+        assert_eq!(of(&findings(&suspended, &applied()), types::READY), (Status::True, Reason::Suspended));
+    }
+
+    #[test]
+    fn the_same_findings_give_the_same_status() {
+        let mut tenant = acme();
+        let now = crate::kubernetes::now();
+        let (valid, applied) = (valid(), applied());
+        let first = status(&tenant, findings(&valid, &applied), Some((&valid, &applied)), now);
+        tenant.status = Some(first.clone());
+        let later = serde_json::from_value("2030-01-01T00:00:00Z".into()).unwrap();
+        assert_eq!(status(&tenant, findings(&valid, &applied), Some((&valid, &applied)), later), first);
+        assert_eq!(first.backends.unwrap().index_alias, "lh-t-acme");
+        assert!(first.conditions.iter().all(|condition| condition.observed_generation == Some(1)));
+    }
+
+    #[test]
+    fn drift_is_a_change_of_what_was_ready_at_this_generation() {
+        let mut tenant = acme();
+        let repaired = Applied { search: Ok(Outcome::Created), ..applied() };
+        assert!(drift(&tenant, &repaired).is_empty());
+        let now = crate::kubernetes::now();
+        tenant.status = Some(status(&tenant, findings(&valid(), &applied()), None, now));
+        let found: Vec<Store> = drift(&tenant, &repaired).into_iter().map(|(store, _)| store).collect();
+        assert_eq!(found, [Store::opensearch]);
+        assert!(drift(&tenant, &applied()).is_empty());
+        tenant.metadata.generation = Some(2);
+        assert!(drift(&tenant, &repaired).is_empty());
+    }
+}

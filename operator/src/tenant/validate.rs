@@ -1,0 +1,133 @@
+//! Turns a Tenant into what it asks of the stores, or says why it can't be had.
+
+use std::collections::HashSet;
+
+use crds::condition::Reason;
+use crds::registry::TenantState;
+use crds::tenant::ApiKeySpec;
+use crds::{ADOPT_ANNOTATION, PipelineName, Tenant, TenantName};
+use kube::ResourceExt;
+
+use crate::provision::{DesiredTenant, Owner};
+use crate::settings::Settings;
+
+/// A Tenant that can be provisioned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValidTenant {
+    /// What it is to have in the stores.
+    pub desired: DesiredTenant,
+    /// Keys to issue.
+    pub keys: Vec<ApiKeySpec>,
+    /// The pipeline that it names and that is not there: it goes through `default` meanwhile.
+    pub missing_pipeline: Option<String>,
+}
+
+/// Why a Tenant can't be provisioned until somebody changes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Reason of the condition.
+    pub reason: Reason,
+    /// What to change.
+    pub message: String,
+}
+
+/// Validates a Tenant. The API server has checked the schema; a rule that was tightened later is
+/// checked here again, because what was stored before it stays. `pipeline_exists` answers for the
+/// pipeline that the Tenant names.
+pub fn validate(tenant: &Tenant, settings: &Settings, pipeline_exists: bool) -> Result<ValidTenant, Problem> {
+    let invalid = |message: String| Problem { reason: Reason::InvalidSpec, message };
+    let name: TenantName = tenant.name_any().parse().map_err(|error| invalid(format!("metadata.name: {error}")))?;
+    let spec = &tenant.spec;
+    if !settings.plans.contains(&spec.plan) {
+        let message = format!("spec.plan `{}` is not a plan: use one of {}", spec.plan, settings.plans.join(", "));
+        return Err(Problem { reason: Reason::UnknownPlan, message });
+    }
+    if spec.retention.hot_days > spec.retention.total_days {
+        return Err(invalid("spec.retention.hotDays must not exceed totalDays".to_owned()));
+    }
+    let mut secrets = HashSet::new();
+    for key in &spec.api_keys {
+        let at = format!("spec.apiKeys `{}`", key.name);
+        let secret = &key.secret_ref;
+        if !spec.namespaces.contains(&secret.namespace) {
+            return Err(invalid(format!("{at}: namespace `{}` is not listed in spec.namespaces", secret.namespace)));
+        }
+        if !secrets.insert(secret) {
+            return Err(invalid(format!("{at}: Secret `{}` is another key's, too", secret.name)));
+        }
+    }
+    let named: PipelineName =
+        spec.pipeline_ref.name.parse().map_err(|error| invalid(format!("spec.pipelineRef: {error}")))?;
+    let pipeline = if pipeline_exists { named.clone() } else { PipelineName::default_pipeline() };
+    let owner = Owner {
+        installation: settings.installation.clone(),
+        tenant: name.clone(),
+        uid: tenant.uid().unwrap_or_default(),
+    };
+    let desired = DesiredTenant {
+        owner,
+        adopt: tenant.annotations().get(ADOPT_ANNOTATION).is_some_and(|value| value == "true"),
+        display_name: spec.display_name.clone(),
+        plan: spec.plan.clone(),
+        state: if spec.suspend { TenantState::Suspended } else { TenantState::Active },
+        pipeline,
+        isolation: spec.isolation,
+        retention: spec.retention,
+        archive: name.archive(settings.archive.layout, &settings.archive.bucket_prefix),
+    };
+    let missing_pipeline = (!pipeline_exists).then(|| named.to_string());
+    Ok(ValidTenant { desired, keys: spec.api_keys.clone(), missing_pipeline })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::tests::settings;
+    use crate::tenant::testing::acme;
+
+    fn reason(tenant: &Tenant) -> Reason {
+        validate(tenant, &settings(), true).unwrap_err().reason
+    }
+
+    #[test]
+    fn a_tenant_asks_for_what_its_spec_says() {
+        let valid = validate(&acme(), &settings(), true).unwrap();
+        assert_eq!(valid.desired.owner.installation, "prod");
+        assert_eq!(valid.desired.archive.bucket, "lh-acme");
+        assert_eq!((valid.keys.len(), valid.missing_pipeline), (1, None));
+        let mut suspended = acme();
+        suspended.spec.suspend = true;
+        assert_eq!(validate(&suspended, &settings(), true).unwrap().desired.state, TenantState::Suspended);
+    }
+
+    #[test]
+    fn a_missing_pipeline_is_named_and_the_default_one_is_used() {
+        let mut tenant = acme();
+        tenant.spec.pipeline_ref.name = "fast".into();
+        let valid = validate(&tenant, &settings(), false).unwrap();
+        assert_eq!(valid.missing_pipeline.as_deref(), Some("fast"));
+        assert_eq!(valid.desired.pipeline, PipelineName::default_pipeline());
+    }
+
+    #[test]
+    fn what_cannot_be_is_said() {
+        let mut tenant = acme();
+        tenant.spec.plan = "gold".into();
+        assert_eq!(reason(&tenant), Reason::UnknownPlan);
+        let changes: [fn(&mut Tenant); 5] = [
+            |tenant| tenant.metadata.name = Some("a.b".into()),
+            |tenant| tenant.spec.retention.hot_days = 31,
+            |tenant| tenant.spec.api_keys[0].secret_ref.namespace = "elsewhere".into(),
+            |tenant| tenant.spec.pipeline_ref.name = "A".into(),
+            |tenant| {
+                let again = ApiKeySpec { name: "second".into(), ..tenant.spec.api_keys[0].clone() };
+                tenant.spec.api_keys.push(again);
+            },
+        ];
+        for change in changes {
+            let mut tenant = acme();
+            change(&mut tenant);
+            assert_eq!(reason(&tenant), Reason::InvalidSpec);
+        }
+    }
+}
