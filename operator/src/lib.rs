@@ -9,6 +9,7 @@ pub mod health;
 pub mod tenant;
 pub mod pipeline;
 pub mod scaler;
+pub mod default_pipeline;
 pub mod sweep;
 pub mod provision;
 pub mod kubernetes;

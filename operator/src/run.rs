@@ -34,7 +34,7 @@ use crate::metrics::OperatorMetrics;
 use crate::provision::{ObjectStore, Postgres, Registry, Search, Stores};
 use crate::scaler::Pipelines;
 use crate::settings::Settings;
-use crate::{health, pipeline, platform, scaler, sweep, tenant};
+use crate::{default_pipeline, health, pipeline, platform, scaler, sweep, tenant};
 
 /// Time between two looks for the CRDs.
 const CRD_INTERVAL: Duration = Duration::from_secs(2);
@@ -144,6 +144,7 @@ pub async fn operate(
     let wake = |ctx: &Arc<Context>| wakes(Arc::clone(ctx), health.clone(), peppers.clone());
     tasks.spawn(tenant::run(Arc::clone(&ctx), wake(&ctx), shutdown.clone()));
     tasks.spawn(pipeline::run(Arc::clone(&ctx), pipelines.clone(), wake(&ctx), shutdown.clone()));
+    tasks.spawn(default_pipeline::run(ctx.client.clone(), ctx.settings.clone(), shutdown.clone()));
     tasks.spawn(scaler::run(Arc::clone(&ctx), pipelines, shutdown.clone()));
     tasks.spawn(sweep::run(ctx, shutdown.clone()));
     tracing::info!("the operator runs");

@@ -36,6 +36,10 @@ pub struct Settings {
     pub secrets: PlatformSecrets,
     /// How data-plane pods are made.
     pub dataplane: DataPlane,
+    /// Spec of the LogPipeline `default`, which the operator then keeps so; absent: it is somebody
+    /// else's to apply.
+    #[serde(default)]
+    pub default_pipeline: Option<serde_json::Value>,
     /// What this operator looks at.
     #[serde(default)]
     pub watch: Watch,
@@ -180,6 +184,9 @@ impl Settings {
         // With a pipeline's 40 and `-processor` a Deployment's name stays within 63 + the pods' suffix.
         ensure!((1..=20).contains(&settings.release.len()), "release: use 1 to 20 characters");
         ensure!(!settings.plans.is_empty(), "plans: name at least one");
+        if let Some(spec) = &settings.default_pipeline {
+            crate::default_pipeline::check(spec).context("defaultPipeline")?;
+        }
         Ok(settings)
     }
 }
@@ -188,14 +195,13 @@ impl Settings {
 pub(crate) mod tests {
     use super::*;
 
-    pub(crate) fn settings() -> Settings {
-        Settings::parse(
-            "installation: prod\nrelease: loggerhub\nnamespace: logs\nversion: 0.1.0\nplans: [standard]\n\
+    const SETTINGS: &str = "installation: prod\nrelease: loggerhub\nnamespace: logs\nversion: 0.1.0\nplans: [standard]\n\
              archive: {layout: PerTenant, bucketPrefix: lh-}\nopensearch: {replicas: 1}\n\
              secrets:\n  peppers: {name: loggerhub-peppers, create: true}\n  postgresData: loggerhub-postgres-data\n  postgresMaintain: loggerhub-postgres-maintain\n\
-             dataplane:\n  image: loggerhub:1\n  serviceAccountName: loggerhub-dataplane\n  env:\n  - {name: LOGGERHUB_LOG, value: info}\n  - {name: LOGGERHUB_PIPELINE, value: wrong}\n  secrets: {redisQueue: queue-secret, redisCache: cache-secret}\n  caBundle: {configMap: ca}\n",
-        )
-        .unwrap()
+             dataplane:\n  image: loggerhub:1\n  serviceAccountName: loggerhub-dataplane\n  env:\n  - {name: LOGGERHUB_LOG, value: info}\n  - {name: LOGGERHUB_PIPELINE, value: wrong}\n  secrets: {redisQueue: queue-secret, redisCache: cache-secret}\n  caBundle: {configMap: ca}\n";
+
+    pub(crate) fn settings() -> Settings {
+        Settings::parse(SETTINGS).unwrap()
     }
 
     #[test]
@@ -203,5 +209,12 @@ pub(crate) mod tests {
         assert_eq!(settings().resync_seconds, 300);
         assert!(matches!(settings().dataplane.ca_bundle, Some(CaBundle::ConfigMap(name)) if name == "ca"));
         assert!(Settings::parse("installation: a\nwrong: 1\n").is_err());
+    }
+
+    #[test]
+    fn a_default_pipeline_that_is_none_is_refused() {
+        let with = |pipeline: &str| Settings::parse(&format!("{SETTINGS}defaultPipeline: {pipeline}\n"));
+        assert!(with("{processor: {scaling: {minReplicas: 2}}}").unwrap().default_pipeline.is_some());
+        assert!(with("{processor: {scaling: {minReplicas: many}}}").is_err());
     }
 }

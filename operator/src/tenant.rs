@@ -172,7 +172,7 @@ async fn provision(
         ctx.metrics.drift_corrected(store);
         notes.push(note);
     }
-    let was_ready = tenant.status.as_ref().is_some_and(|status| is_ready(status));
+    let was_ready = tenant.status.as_ref().is_some_and(is_ready);
     let reported = report(ctx, api, tenant, findings, Some((valid, &applied)), notes).await?;
     let name = tenant.name_any();
     if is_ready(&reported) {

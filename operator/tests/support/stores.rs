@@ -5,8 +5,7 @@ use crds::names::{BucketLayout, PipelineName};
 use crds::registry::TenantState;
 use crds::tenant::{Isolation, Retention, Scope};
 use operator::provision::{
-    DesiredTenant, IssuedKey, ObjectStore, Owner, Postgres, Provisioned, Registry, RolePasswords, Search, Stores,
-    provision_tenant,
+    DesiredTenant, IssuedKey, ObjectStore, Owner, Postgres, Provisioned, Registry, Search, Stores, provision_tenant,
 };
 use tokio::sync::OnceCell;
 
@@ -32,7 +31,7 @@ pub async fn stores() -> Fixture {
     static BOOTSTRAP: OnceCell<()> = OnceCell::const_new();
     BOOTSTRAP
         .get_or_init(|| async {
-            let passwords = RolePasswords { data: "lh_data".into(), maintain: "lh_maintain".into() };
+            let passwords = testkit::tenant::role_passwords().await.unwrap();
             postgres.bootstrap(&passwords).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
         })
         .await;

@@ -19,7 +19,7 @@ pub(super) enum Comparison {
 
 /// The template as it should be.
 pub(super) fn template(installation: &str, replicas: u32) -> Value {
-    let text = json!({"type": "match_only_text"});
+    let text = json!({"type": "match_only_text", "analyzer": "lh_text"});
     let word = json!({"type": "keyword", "ignore_above": 256});
     json!({
         "index_patterns": INDEX_PATTERNS,
@@ -32,6 +32,20 @@ pub(super) fn template(installation: &str, replicas: u32) -> Value {
                 "number_of_replicas": replicas.to_string(),
                 "refresh_interval": "500ms",
                 "translog": {"durability": "request"},
+                // The standard tokenizer keeps `java.lang.NullPointerException` and `user_id` as one
+                // word: a search for a part of them would find nothing.
+                "analysis": {
+                    "char_filter": {"lh_split": {
+                        "type": "mapping",
+                        "mappings": [". => \\u0020", "_ => \\u0020", ": => \\u0020", "' => \\u0020"],
+                    }},
+                    "analyzer": {"lh_text": {
+                        "type": "custom",
+                        "char_filter": ["lh_split"],
+                        "tokenizer": "standard",
+                        "filter": ["lowercase"],
+                    }},
+                },
             }},
             // Unknown fields are kept in `_source` and never become fields: no tenant can make a
             // pool's mapping grow.
