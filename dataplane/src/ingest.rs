@@ -38,9 +38,9 @@ use uuid::Uuid;
 
 use crate::event::{Micros, keyed_batch_id, new_batch_id};
 use crate::queue::entry::BatchHeader;
-use crate::queue::{Batch, Budget, Claim, Durability, Lanes, Producer};
+use crate::queue::{Batch, Budget, Durability, Lanes, Producer};
 use crate::status::{self, Status};
-use crate::tenancy::{Caller, Peppers, Receipt, Registry, RegistrySettings};
+use crate::tenancy::{Peppers, Receipt, Registry, RegistrySettings, Tenant};
 
 use metrics::{IngestMetrics, Outcome};
 use parse::{ContentType, Parsed, body_hash, parse};
@@ -177,23 +177,39 @@ impl Ingest {
         claim.grow(REQUEST_COST)?;
         let body = body::read(headers, body, &mut claim).await?;
         let accepted_at = now();
-        let (parsed, body_hash) = self.parse(&caller, body, form, key.is_some(), accepted_at).await?;
+        let (parsed, body_hash) = self.parse(&caller.tenant, body, form, key.is_some(), accepted_at).await?;
         let batch_id = match key {
             Some(key) => keyed_batch_id(caller.tenant.name(), key),
             None => new_batch_id(),
         };
-        self.queue(caller, parsed, BatchIdentity { batch_id, body_hash, accepted_at }, claim).await
+        let Parsed { events, raw, rejected } = parsed;
+        let receipt = Receipt {
+            tenant: caller.tenant.name().clone(),
+            batch_id,
+            accepted_at,
+            events: u32::try_from(events.len()).unwrap_or(u32::MAX),
+        };
+        let receipt = self.registry.peppers().sign(&receipt);
+        let answer = Accepted { batch_id, accepted: events.len() - rejected, rejected, receipt };
+        let raw_bytes = raw.len();
+        let header = BatchHeader { batch_id, accepted_at, key_id: caller.key_id, body_hash, events };
+        self.producer.send(Batch { tenant: caller.tenant, header, raw, claim }).await?;
+        self.metrics.events.inc_by(answer.accepted as u64);
+        self.metrics.rejected_events.inc_by(answer.rejected as u64);
+        self.metrics.raw_bytes.inc_by(raw_bytes as u64);
+        Ok(answer)
     }
 
+    /// Reads a body; hashes it too if it came under an `Idempotency-Key`.
     async fn parse(
         &self,
-        caller: &Caller,
+        tenant: &Arc<Tenant>,
         body: Vec<u8>,
         form: ContentType,
         keyed: bool,
         now: Micros,
     ) -> Result<(Parsed, Option<[u8; 32]>), Refusal> {
-        let tenant = Arc::clone(&caller.tenant);
+        let tenant = Arc::clone(tenant);
         let inline = body.len() <= PARSE_INLINE;
         let work = move || {
             let parsed = parse(&body, form, tenant.name().as_str(), now)?;
@@ -207,41 +223,6 @@ impl Ingest {
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
-
-    async fn queue(
-        &self,
-        caller: Caller,
-        parsed: Parsed,
-        identity: BatchIdentity,
-        claim: Claim,
-    ) -> Result<Accepted, Refusal> {
-        let BatchIdentity { batch_id, body_hash, accepted_at } = identity;
-        let (events, rejected, raw_bytes) = (parsed.events.len(), parsed.rejected, parsed.raw.len());
-        let receipt = Receipt {
-            tenant: caller.tenant.name().clone(),
-            batch_id,
-            accepted_at,
-            events: u32::try_from(events).unwrap_or(u32::MAX),
-        };
-        let header = BatchHeader { batch_id, accepted_at, key_id: caller.key_id, body_hash, events: parsed.events };
-        self.producer.send(Batch { tenant: caller.tenant, header, raw: parsed.raw, claim }).await?;
-        self.metrics.events.inc_by((events - rejected) as u64);
-        self.metrics.rejected_events.inc_by(rejected as u64);
-        self.metrics.raw_bytes.inc_by(raw_bytes as u64);
-        Ok(Accepted {
-            batch_id,
-            accepted: events - rejected,
-            rejected,
-            receipt: self.registry.peppers().sign(&receipt),
-        })
-    }
-}
-
-/// What tells one batch from another.
-struct BatchIdentity {
-    batch_id: Uuid,
-    body_hash: Option<[u8; 32]>,
-    accepted_at: Micros,
 }
 
 fn content_type(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {

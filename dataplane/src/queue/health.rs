@@ -14,6 +14,14 @@ const POLL: Duration = Duration::from_secs(1);
 /// acknowledging, claiming and rewriting need until processors have caught up.
 const FULL_PERCENT: u64 = 80;
 
+/// What Redis must be set to for an answer to mean that the write is on disk, and stays.
+const DURABLE: [(&str, &str); 4] = [
+    ("appendonly", "yes"),
+    ("appendfsync", "always"),
+    ("no-appendfsync-on-rewrite", "no"),
+    ("maxmemory-policy", "noeviction"),
+];
+
 /// What a 202 means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -53,7 +61,7 @@ pub(super) async fn watch(connection: ConnectionManager, publish: watch::Sender<
             Err(error) if before.answering => tracing::warn!(error = chain(error), "the queue does not answer"),
             Ok(_) if !before.answering && health.durability == Durability::Memory => tracing::warn!(
                 "the queue's Redis does not write each event to disk before it answers: set appendonly yes, \
-                 appendfsync always and maxmemory-policy noeviction"
+                 appendfsync always, no-appendfsync-on-rewrite no and maxmemory-policy noeviction"
             ),
             Ok(_) if !before.answering => tracing::info!("the queue answers"),
             Ok(_) if !before.full && health.full => tracing::warn!("the queue is full"),
@@ -69,7 +77,7 @@ pub(super) async fn watch(connection: ConnectionManager, publish: watch::Sender<
 async fn look(connection: &ConnectionManager) -> redis::RedisResult<Health> {
     let mut pipe = redis::pipe();
     pipe.cmd("INFO").arg("memory");
-    for name in ["appendonly", "appendfsync", "maxmemory-policy"] {
+    for (name, _) in DURABLE {
         pipe.cmd("CONFIG").arg("GET").arg(name);
     }
     let replies: Vec<redis::RedisResult<redis::Value>> =
@@ -84,7 +92,7 @@ async fn look(connection: &ConnectionManager) -> redis::RedisResult<Health> {
         .map(|setting| setting.and_then(|pair| Ok(redis::from_redis_value::<Vec<(String, String)>>(pair)?)))
         .map(|setting| setting.ok().and_then(|pair| Some(pair.into_iter().next()?.1)).unwrap_or_default())
         .collect();
-    let durable = settings == ["yes", "always", "noeviction"];
+    let durable = settings == DURABLE.map(|(_, value)| value);
     Ok(Health {
         answering: true,
         durability: if durable { Durability::Disk } else { Durability::Memory },

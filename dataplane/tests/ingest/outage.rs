@@ -36,6 +36,8 @@ async fn a_full_queue_refuses_and_can_still_be_emptied() {
     let sender = Sender::new();
     sender.project(&redis).await;
     let door = Door::open(&redis).await;
+    let stream = sender.tenant().lane().stream();
+    let _: String = redis.command(&["XGROUP", "CREATE", &stream, CONSUMER_GROUP, "0", "MKSTREAM"]).await;
     // Incompressible, so that memory fills as fast as bytes are sent.
     let mut noise = 1_u64;
     let mut body = || {
@@ -58,10 +60,8 @@ async fn a_full_queue_refuses_and_can_still_be_emptied() {
         }
     }
     assert_eq!(refused, Some((503, "queue_full".to_owned())));
-    // Even past the limit, where Redis itself refuses to write, entries are acknowledged by a
-    // processor that had joined before or joins now.
-    let stream = sender.tenant().lane().stream();
-    let _: String = redis.command(&["XGROUP", "CREATE", &stream, CONSUMER_GROUP, "0"]).await;
+    // Even past the limit, where Redis itself refuses to write, a processor that starts now joins
+    // the group and acknowledges.
     let _: String = redis.command(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
     let lanes = Lanes::new(&redis.redis()).unwrap();
     let settings = ConsumerSettings {
