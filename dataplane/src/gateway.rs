@@ -101,7 +101,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     };
     let sockets = gateway.sockets.clone();
     let status = Status { registry, lanes: Lanes::new(&queue)? };
-    let router = router(gateway).merge(status::routes(status, Metrics::default()));
+    let metrics = Metrics::default();
+    let router = status::measured(router(gateway), &metrics).merge(status::routes(status, metrics));
     let listener = TcpListener::bind(settings.listen).await.context("listen")?;
     tracing::info!(listen = %settings.listen, "the gateway answers on {}", settings.listen);
     serve(listener, router, Limits::default(), stop).await;

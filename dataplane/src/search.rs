@@ -41,6 +41,7 @@ pub use catalog::Catalog;
 pub use error::Error;
 pub use index::Index;
 pub use reader::Reader;
+pub use routes::ROUTES;
 
 /// Settings of the role.
 #[derive(Args, Clone, Debug)]
@@ -82,7 +83,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         s3: stores::s3(&settings.s3, &settings.tls)?,
     };
     let status = Status { registry: registry.clone(), lanes: Lanes::new(&queue)? };
-    let router = router(Search { registry, reader }).merge(status::routes(status, Metrics::default()));
+    let metrics = Metrics::default();
+    let router = status::measured(router(Search { registry, reader }), &metrics).merge(status::routes(status, metrics));
     let listener = TcpListener::bind(settings.listen).await.context("listen")?;
     tracing::info!(listen = %settings.listen, "search answers on {}", settings.listen);
     serve(listener, router, Limits::default(), stop).await;

@@ -1,14 +1,20 @@
-//! What every role says of itself: `/health`, `/ready`, `/queue/status` and `/metrics`.
+//! What every role says of itself: `/health`, `/ready`, `/queue/status` and `/metrics`, and how it
+//! measures what it answers.
 
 use std::collections::BTreeSet;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use axum::extract::State;
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use crds::PipelineName;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use runtime::http::{common_routes, refusal};
 use runtime::logging::chain;
 use runtime::metrics::Metrics;
@@ -64,4 +70,37 @@ async fn queue_status(State(status): State<Status>) -> Response {
             refusal(StatusCode::SERVICE_UNAVAILABLE, "queue_unavailable", "the queue doesn't answer")
         }
     }
+}
+
+/// What was asked and answered. Both sets are closed: our routes, and HTTP's codes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answer {
+    route: String,
+    status: u16,
+}
+
+#[derive(Clone)]
+struct Answers {
+    count: Family<Answer, Counter>,
+    seconds: Histogram,
+}
+
+/// The router, counting its answers by route and status, and the time to their beginning.
+pub fn measured(router: Router, metrics: &Metrics) -> Router {
+    // From 1 ms to 32 s.
+    let answers = Answers { count: Family::default(), seconds: Histogram::new(exponential_buckets(0.001, 2.0, 16)) };
+    let mut registry = metrics.registry();
+    registry.register("loggerhub_http_answers", "Requests answered", answers.count.clone());
+    registry.register("loggerhub_http_answer_seconds", "Time until an answer begins", answers.seconds.clone());
+    drop(registry);
+    router.layer(from_fn_with_state(answers, measure))
+}
+
+async fn measure(State(answers): State<Answers>, path: Option<MatchedPath>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let route = path.map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
+    let response = next.run(request).await;
+    answers.seconds.observe(begun.elapsed().as_secs_f64());
+    answers.count.get_or_create(&Answer { route, status: response.status().as_u16() }).inc();
+    response
 }

@@ -74,8 +74,9 @@ pub(super) fn events(compressed: &[u8]) -> std::io::Result<Vec<TailEvent>> {
     Ok(lines.split(|byte| *byte == b'\n').filter_map(event).collect())
 }
 
-/// Most bytes of one entry's lines: the processor publishes one flush at most, 8 MiB of raw lines.
-const MAX_ENTRY_BYTES: usize = 32 * 1024 * 1024;
+/// Most bytes of one entry's lines: the processor ends it after 1 MiB, with an event of up to 1 MiB,
+/// escaped.
+const MAX_ENTRY_BYTES: usize = 8 * 1024 * 1024;
 
 fn event(line: &[u8]) -> Option<TailEvent> {
     let line = str::from_utf8(line).ok()?;

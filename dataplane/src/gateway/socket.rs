@@ -102,13 +102,16 @@ struct View {
 impl View {
     fn entry(&mut self, entry: &TailEntry) -> Vec<Message> {
         let lost = self.expected.map_or(0, |expected| entry.first.saturating_sub(expected));
-        self.expected = Some(entry.first + entry.events.len() as u64);
+        self.expected = Some(entry.first + entry.events.len() as u64 + entry.left_out);
         let mut messages = Vec::new();
         if lost > 0 {
             messages.push(dropped(lost));
         }
         let shown = entry.events.iter().filter(|event| self.filter.shows(event));
         messages.extend(shown.map(|event| Message::Text(event.frame.clone())));
+        if entry.left_out > 0 {
+            messages.push(dropped(entry.left_out));
+        }
         messages
     }
 
@@ -139,7 +142,7 @@ mod tests {
             level: "INFO".to_owned(),
             frame: format!("frame of {service}").into(),
         };
-        TailEntry { first, events: services.iter().map(event).collect() }
+        TailEntry { first, events: services.iter().map(event).collect(), left_out: 0 }
     }
 
     fn texts(messages: &[Message]) -> Vec<&str> {
@@ -158,6 +161,14 @@ mod tests {
         assert_eq!(texts(&view.entry(&entry(9, &["web"]))), [""; 0]);
         let messages = view.entry(&entry(15, &["api"]));
         assert_eq!(texts(&messages), [r#"{"count":5,"type":"dropped"}"#, "frame of api"]);
+    }
+
+    #[test]
+    fn what_the_processor_left_out_is_told_once() {
+        let mut view = view(&[]);
+        let first = TailEntry { left_out: 3, ..entry(0, &["api"]) };
+        assert_eq!(texts(&view.entry(&first)), ["frame of api", r#"{"count":3,"type":"dropped"}"#]);
+        assert_eq!(texts(&view.entry(&entry(4, &["web"]))), ["frame of web"]);
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct TailEntry {
     pub first: u64,
     /// The events.
     pub events: Arc<[TailEvent]>,
+    /// How many more the flush had than the processor publishes of one.
+    pub left_out: u64,
 }
 
 /// Whether events can come.

@@ -47,7 +47,7 @@ pub(super) struct TailReader {
     /// The last entry read; `None` until Redis told where the stream ends.
     last: Option<String>,
     seen: Seen,
-    /// Events given out.
+    /// Events published so far.
     count: u64,
 }
 
@@ -114,8 +114,9 @@ impl TailReader {
             None => return,
         };
         events.retain(|event: &TailEvent| self.seen.is_new(event.id));
-        let entry = TailEntry { first: self.count, events: events.into() };
-        self.count += entry.events.len() as u64;
+        let left_out = entry.get("d").unwrap_or(0);
+        let entry = TailEntry { first: self.count, events: events.into(), left_out };
+        self.count += entry.events.len() as u64 + left_out;
         // Without a receiver the last socket is just leaving.
         if self.entries.send(entry).is_err() {
             tracing::debug!(tenant.name = %self.tenant, "nobody watches any more");

@@ -9,8 +9,8 @@ use super::cursor::Cursor;
 use super::fallback::push_conditions;
 use super::params::Page;
 use super::raw::{Place, RawAt};
-use super::show::{Batch, Item, Source, micros, shown};
-use crate::event::Micros;
+use super::show::{Batch, Item, Source};
+use crate::event::{Micros, flag_names, micros, rfc3339};
 use crate::tenancy::Tenant;
 
 /// Longest statement, in milliseconds: the time that a client waits for a page, and a bound on what
@@ -20,9 +20,6 @@ const STATEMENT_TIMEOUT_MS: u32 = 3000;
 /// Seconds that a batch may take from the catalog to the index before a search says that it is
 /// missing; normally it takes one.
 const INDEXING_GRACE_SECONDS: i32 = 5;
-
-/// Bit of `logs.flags`: the time sent was absent or unusable.
-const TIME_UNUSABLE: i16 = 1;
 
 /// Newest first, the one order of every list.
 const ORDER: &str = " ORDER BY event_time DESC, event_id DESC";
@@ -203,8 +200,8 @@ fn row_of(tenant: &Tenant, row: &PgRow) -> Result<Row, sqlx::Error> {
     let accepted_at: OffsetDateTime = row.try_get("accepted_at")?;
     let item = Item {
         id,
-        timestamp: shown(time),
-        accepted_at: shown(accepted_at),
+        timestamp: shown_time(time),
+        accepted_at: shown_time(accepted_at),
         tenant: tenant.name().to_string(),
         service: row.try_get("service")?,
         application: row.try_get("application")?,
@@ -214,9 +211,13 @@ fn row_of(tenant: &Tenant, row: &PgRow) -> Result<Row, sqlx::Error> {
         batch_id: row.try_get("batch_id")?,
         raw_path: raw.path(&tenant.registered().archive.bucket, key.as_deref()),
         indexed: row.try_get("indexed")?,
-        flags: if flags & TIME_UNUSABLE == 0 { Vec::new() } else { vec!["time_unusable".to_owned()] },
+        flags: flag_names(flags).into_iter().map(str::to_owned).collect(),
     };
     Ok(Row { item, place: Cursor { time: micros(time), event_id: id }, accepted_at: micros(accepted_at), raw })
+}
+
+fn shown_time(time: OffsetDateTime) -> String {
+    rfc3339(micros(time))
 }
 
 fn batch_of(batch_id: Uuid, row: &PgRow) -> Result<Batch, sqlx::Error> {
@@ -227,10 +228,10 @@ fn batch_of(batch_id: Uuid, row: &PgRow) -> Result<Batch, sqlx::Error> {
         state: Batch::state_of(indexed_at.is_some(), archived_at.is_some()),
         events: i64::from(row.try_get::<i32, _>("events")?),
         dead_letters: Some(i64::from(row.try_get::<i32, _>("dead_letters")?)),
-        accepted_at: shown(row.try_get("accepted_at")?),
-        stored_at: Some(shown(row.try_get("stored_at")?)),
-        indexed_at: indexed_at.map(shown),
-        archived_at: archived_at.map(shown),
+        accepted_at: shown_time(row.try_get("accepted_at")?),
+        stored_at: Some(shown_time(row.try_get("stored_at")?)),
+        indexed_at: indexed_at.map(shown_time),
+        archived_at: archived_at.map(shown_time),
         source: Source::Catalog,
         complete: true,
     })

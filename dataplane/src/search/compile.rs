@@ -5,8 +5,7 @@ use serde_json::{Value, json};
 
 use super::params::{Filters, Page};
 use super::query::{Clause, Field, Pattern, Query};
-use super::show::rfc3339;
-use crate::event::Micros;
+use crate::event::{Micros, rfc3339};
 
 /// Time that OpenSearch may spend on a query before it answers with what it has. Below the time
 /// that we wait for the answer, so that a slow query ends with a part and not with nothing.

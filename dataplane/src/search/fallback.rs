@@ -9,12 +9,12 @@ use sqlx::{Postgres, QueryBuilder};
 
 use super::params::{Filters, Page};
 use super::query::{Clause, Field, Pattern, Query};
-use super::show::moment;
+use crate::event::date_time;
 
 /// Adds the conditions of a page to a statement that ends in `WHERE true`.
 pub(super) fn push_conditions(sql: &mut QueryBuilder<Postgres>, page: &Page) {
     if let Some(after) = page.after {
-        sql.push(" AND (event_time, event_id) < (").push_bind(moment(after.time));
+        sql.push(" AND (event_time, event_id) < (").push_bind(date_time(after.time));
         sql.push(", ").push_bind(after.event_id).push(")");
     }
     push_filters(sql, &page.filters);
@@ -32,10 +32,10 @@ fn push_filters(sql: &mut QueryBuilder<Postgres>, filters: &Filters) {
         sql.push(" AND level = ANY(").push_bind(filters.levels.clone()).push(")");
     }
     if let Some(from) = filters.from {
-        sql.push(" AND event_time >= ").push_bind(moment(from));
+        sql.push(" AND event_time >= ").push_bind(date_time(from));
     }
     if let Some(to) = filters.to {
-        sql.push(" AND event_time < ").push_bind(moment(to));
+        sql.push(" AND event_time < ").push_bind(date_time(to));
     }
 }
 

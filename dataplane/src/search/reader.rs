@@ -13,8 +13,8 @@ use super::cursor::Cursor;
 use super::index::Index;
 use super::params::Page;
 use super::raw;
-use super::show::{Batch, BatchState, Document, Event, Item, Listing, Source, cut, rfc3339};
-use crate::event::Micros;
+use super::show::{Batch, BatchState, Document, Event, Item, Listing, Source, cut};
+use crate::event::{Micros, rfc3339};
 use crate::tenancy::{Receipt, Tenant};
 
 /// Said while the index is away.
@@ -109,7 +109,7 @@ impl Reader {
     /// The event from the index, if it holds all of it.
     async fn document(&self, tenant: &Tenant, id: Uuid) -> Option<Document> {
         match self.index.event(tenant, id).await {
-            Ok(document) => document.filter(|document| document.index_error.is_none()),
+            Ok(document) => document.filter(|document| !document.truncated),
             Err(error) => {
                 tracing::warn!(tenant.name = %tenant.name(), error = %chain(&error), "read an event without the index");
                 None

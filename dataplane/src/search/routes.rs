@@ -16,13 +16,20 @@ use crate::tenancy::Caller;
 
 type Pairs = Vec<(String, String)>;
 
+const LIST: &str = "/api/logs";
+const EVENT: &str = "/api/logs/{id}";
+const SEARCH: &str = "/api/search";
+const BATCH: &str = "/api/batches/{id}";
+/// Every route. Tests try each of them as each kind of caller.
+pub const ROUTES: [&str; 4] = [LIST, EVENT, SEARCH, BATCH];
+
 /// Routes under `/api`.
 pub(super) fn router(search: Search) -> Router {
     Router::new()
-        .route("/api/logs", read_only(get(list)))
-        .route("/api/logs/{id}", read_only(get(event)))
-        .route("/api/search", read_only(get(find)))
-        .route("/api/batches/{id}", read_only(get(batch)))
+        .route(LIST, read_only(get(list)))
+        .route(EVENT, read_only(get(event)))
+        .route(SEARCH, read_only(get(find)))
+        .route(BATCH, read_only(get(batch)))
         .fallback(|| async { Error::NoRoute })
         .with_state(search)
 }
@@ -82,5 +89,5 @@ fn answer(body: impl Serialize) -> Result<Response, Error> {
 }
 
 fn now() -> Micros {
-    super::show::micros(time::OffsetDateTime::now_utc())
+    crate::event::micros(time::OffsetDateTime::now_utc())
 }

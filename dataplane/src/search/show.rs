@@ -2,12 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use time::OffsetDateTime;
-use time::macros::format_description;
 use uuid::Uuid;
 
 use super::cursor::Cursor;
-use crate::event::Micros;
 
 /// Where an answer comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -151,8 +148,9 @@ pub struct Document {
     pub batch_id: Uuid,
     #[serde(default)]
     pub flags: Vec<String>,
-    /// Set where the index refused the event and holds its message only.
-    pub index_error: Option<String>,
+    /// Set where the index holds less than the whole event.
+    #[serde(default)]
+    pub truncated: bool,
 }
 
 impl Batch {
@@ -175,39 +173,9 @@ pub fn cut<T>(mut found: Vec<T>, limit: u32, cursor: impl Fn(&T) -> Cursor) -> (
     (found, next)
 }
 
-/// A time as PostgreSQL takes it. Times come from a checked cursor or parameter, or from a store:
-/// the one fallback is for what no store of ours holds.
-pub fn moment(time: Micros) -> OffsetDateTime {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(time) * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
-}
-
-/// A time as clients see it: RFC 3339 in UTC with microseconds.
-pub fn rfc3339(time: Micros) -> String {
-    shown(moment(time))
-}
-
-/// Like [`rfc3339`], of a time from PostgreSQL.
-pub fn shown(time: OffsetDateTime) -> String {
-    let form = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
-    // Every component of the form is one that a time has.
-    time.to_offset(time::UtcOffset::UTC).format(form).unwrap_or_default()
-}
-
-/// Microseconds since 1970 of a time from PostgreSQL, which has no finer ones.
-pub fn micros(time: OffsetDateTime) -> Micros {
-    Micros::try_from(time.unix_timestamp_nanos().div_euclid(1000)).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_is_shown_with_its_microseconds() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000000Z");
-        assert_eq!(rfc3339(1_767_225_600_123_456), "2026-01-01T00:00:00.123456Z");
-        assert_eq!(micros(moment(-5)), -5);
-    }
 
     #[test]
     fn a_page_has_a_cursor_only_if_more_was_found() {

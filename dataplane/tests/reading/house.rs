@@ -1,0 +1,168 @@
+//! Tenants with events in the real stores, and the read side of the data plane in front of them.
+
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use crds::names::PROCESSOR_DATABASE;
+use crds::tenant::Scope;
+use dataplane::event::{Micros, micros, new_batch_id};
+use dataplane::queue::entry::{BatchHeader, EventHeader, Header};
+use dataplane::search::{self, Reader, Search};
+use dataplane::stores::batch::{Batch, Frame, Treatment, map};
+use dataplane::stores::catalog::{Catalog, Provenance};
+use dataplane::stores::index::Index;
+use dataplane::tenancy::{Peppers, Registry, Tenant};
+use opensearch::indices::IndicesRefreshParts;
+use runtime::http::{Limits, serve};
+use runtime::settings::OpenSearchSettings;
+use sqlx::PgPool;
+use testkit::Stores;
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+/// Tenants that share everything that tenants may share.
+pub(crate) struct House {
+    pub(crate) stores: Stores,
+    pub(crate) registry: Registry,
+    pub(crate) seats: Vec<Seat>,
+    /// As the data plane's role.
+    pub(crate) pool: PgPool,
+}
+
+/// One tenant.
+pub(crate) struct Seat {
+    pub(crate) tenant: Arc<Tenant>,
+    pub(crate) key: String,
+    fixture: testkit::Tenant,
+}
+
+/// A router on a port of its own, until it is dropped.
+pub(crate) struct Served {
+    pub(crate) url: String,
+    _stop: DropGuard,
+}
+
+impl House {
+    /// Two tenants that send and read, and one that may only send.
+    pub(crate) async fn new() -> anyhow::Result<Self> {
+        let stores = Stores::from_environment()?;
+        let mut fixtures = Vec::new();
+        for name in ["read-a", "read-b"] {
+            fixtures.push(testkit::Tenant::named(name).provision(&stores).await?);
+        }
+        fixtures.push(testkit::Tenant::named("read-c").allowed(&[Scope::Ingest]).provision(&stores).await?);
+        let peppers = Peppers::new([testkit::tenant::pepper()]).context("a pepper")?;
+        let registry = Registry::fixed(fixtures.iter().map(|fixture| fixture.registered.clone()), peppers);
+        let seat = |fixture: testkit::Tenant| -> anyhow::Result<Seat> {
+            let tenant = registry.tenant(fixture.desired.name()).context("it was given")?;
+            Ok(Seat { tenant, key: fixture.key.clone(), fixture })
+        };
+        let seats = fixtures.into_iter().map(seat).collect::<anyhow::Result<_>>()?;
+        let settings = stores.as_data_role().await?;
+        let pool = runtime::stores::postgres(&settings, &stores.tls, PROCESSOR_DATABASE, "loggerhub-test")?;
+        Ok(Self { stores, registry, seats, pool })
+    }
+
+    /// The role search over the real stores.
+    pub(crate) async fn search(&self) -> anyhow::Result<Served> {
+        self.search_with(&self.stores.opensearch).await
+    }
+
+    /// The role search, its OpenSearch being at a port where nothing listens.
+    pub(crate) async fn search_without_index(&self) -> anyhow::Result<Served> {
+        let url = format!("http://{}", closed_port().await?).parse()?;
+        self.search_with(&OpenSearchSettings { url, opensearch_credentials: None }).await
+    }
+
+    async fn search_with(&self, opensearch: &OpenSearchSettings) -> anyhow::Result<Served> {
+        let reader = Reader {
+            catalog: search::Catalog::new(self.pool.clone()),
+            index: search::Index::new(runtime::stores::opensearch(opensearch, &self.stores.tls)?),
+            s3: self.stores.s3()?,
+        };
+        Served::start(search::router(Search { registry: self.registry.clone(), reader })).await
+    }
+
+    /// Stores lines as one batch of a tenant's, as the processor does.
+    pub(crate) async fn store(&self, seat: &Seat, lines: &[String]) -> anyhow::Result<Stored> {
+        let events = lines.iter().map(|line| EventHeader { length: line.len() as u32, time: None, rejected: None });
+        let header = BatchHeader {
+            batch_id: new_batch_id(),
+            accepted_at: now(),
+            key_id: "testkey".into(),
+            body_hash: None,
+            events: events.collect(),
+        };
+        let batch_id = header.batch_id;
+        let (header, raw) = (Header { batches: vec![header] }, lines.concat());
+        let frame = Frame {
+            header: Vec::new(),
+            payload: zstd::encode_all(raw.as_bytes(), 1)?,
+            raw_bytes: raw.len() as u64,
+            batches: map(&header, raw.as_bytes(), Treatment::Process),
+        };
+        let mut frames = [frame];
+        let from = Provenance { pipeline: "default".into(), generation: 1 };
+        let stored = Catalog::new(self.pool.clone()).store(&seat.tenant, &mut frames, &from).await?;
+        let [frame] = frames;
+        let index_name = stored.batches[&batch_id].index_name.clone();
+        let batch = frame.batches.into_iter().next().context("one batch")?;
+        Ok(Stored { batch, index_name, payload: frame.payload })
+    }
+
+    /// Indexes a stored batch, as the processor does, and makes it visible to searches.
+    pub(crate) async fn index(&self, seat: &Seat, stored: &Stored) -> anyhow::Result<()> {
+        let client = self.stores.opensearch()?;
+        Index::new(client.clone()).create(&seat.tenant, &[(&stored.batch, &stored.index_name)]).await?;
+        Catalog::new(self.pool.clone()).mark_indexed(&seat.tenant, &[stored.batch.batch_id]).await?;
+        let alias = seat.tenant.name().index_alias();
+        let (alias, indices) = ([alias.as_str()], client.indices());
+        let refreshed = indices.refresh(IndicesRefreshParts::Index(&alias)).send().await?;
+        ensure!(refreshed.status_code().is_success());
+        Ok(())
+    }
+
+    /// Removes the tenants.
+    pub(crate) async fn retire(self) -> anyhow::Result<()> {
+        for seat in self.seats {
+            seat.fixture.retire().await?;
+        }
+        Ok(())
+    }
+}
+
+/// A batch that is in the catalog.
+pub(crate) struct Stored {
+    pub(crate) batch: Batch,
+    pub(crate) index_name: String,
+    /// Its raw lines, compressed.
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Stored {
+    /// The id of its first event.
+    pub(crate) fn first_event(&self) -> Uuid {
+        self.batch.events[0].id
+    }
+}
+
+impl Served {
+    /// Serves a router as a role does.
+    pub(crate) async fn start(router: axum::Router) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let stop = CancellationToken::new();
+        tokio::spawn(serve(listener, router, Limits::default(), stop.clone()));
+        Ok(Self { url, _stop: stop.drop_guard() })
+    }
+}
+
+/// An address where nothing listens.
+pub(crate) async fn closed_port() -> anyhow::Result<std::net::SocketAddr> {
+    Ok(TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?)
+}
+
+pub(crate) fn now() -> Micros {
+    micros(time::OffsetDateTime::now_utc())
+}

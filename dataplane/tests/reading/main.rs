@@ -1,0 +1,5 @@
+//! The roles search and gateway against real stores.
+
+mod house;
+mod search;
+mod gateway;

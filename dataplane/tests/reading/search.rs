@@ -1,0 +1,6 @@
+//! The role search: who sees what, page by page, and with a store away.
+
+mod isolation;
+mod language;
+mod paging;
+mod detail;

@@ -1,0 +1,102 @@
+//! What queries find, in the index and without it.
+
+use testkit::http::Door;
+
+use crate::house::House;
+
+/// Each message is one word longer than what tells it apart.
+fn lines() -> Vec<String> {
+    [
+        r#"{"service":"api","level":"error","message":"alpha connection reset by peer","metadata":{"user":{"id":42}},"host":"web-1"}"#,
+        r#"{"service":"api","level":"info","message":"beta Connection closed","application":"shop"}"#,
+        r#"{"service":"web","level":"warning","message":"gamma timeout 100%","full_log":"deep stack trace\nat hidden.Line"}"#,
+        r#"{"service":"my service","level":"info","message":"delta reset of the connection","language":"java"}"#,
+    ]
+    .map(|line| format!("{line}\n"))
+    .to_vec()
+}
+
+/// The first words of what a query finds, in the order of the alphabet.
+async fn found(door: &Door, query: &str, source: &str) -> anyhow::Result<String> {
+    let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let page = door.search(&format!("q={encoded}")).await?;
+    assert_eq!((page.source.as_str(), page.complete), (source, source == "index"), "{query}");
+    let mut words: Vec<_> = page.messages().iter().filter_map(|message| message.split(' ').next()).collect();
+    words.sort_unstable();
+    Ok(words.join(" "))
+}
+
+#[tokio::test]
+async fn a_query_finds_what_it_says_in_the_index_and_what_it_can_without() -> anyhow::Result<()> {
+    let house = House::new().await?;
+    let (with, without) = (house.search().await?, house.search_without_index().await?);
+    let own = &house.seats[0];
+    let stored = house.store(own, &lines()).await?;
+    house.index(own, &stored).await?;
+    let with = Door::at(&with.url, &with.url)?.with_key(&own.key);
+    let without = Door::at(&without.url, &without.url)?.with_key(&own.key);
+
+    for (query, in_index, in_catalog) in [
+        ("connection", "alpha beta delta", "alpha beta delta"),
+        ("CONNECTION reset", "alpha delta", "alpha delta"),
+        ("\"connection reset\"", "alpha", "alpha"),
+        ("connection -reset", "beta", "beta"),
+        ("closed OR timeout", "beta gamma", "beta gamma"),
+        ("connection (closed OR peer)", "alpha beta", "alpha beta"),
+        ("timeou*", "gamma", "gamma"),
+        ("level:warn", "gamma", "gamma"),
+        ("service:api level:error", "alpha", "alpha"),
+        ("service:\"my service\"", "delta", "delta"),
+        ("service:ap*", "alpha beta", "alpha beta"),
+        ("-application:shop", "alpha delta gamma", "alpha delta gamma"),
+        ("language:java", "delta", "delta"),
+        ("nothing", "", ""),
+        // Where the catalog can't know, it neither finds nor excludes.
+        ("stack", "gamma", ""),
+        ("\"deep stack trace\"", "gamma", ""),
+        ("metadata.user.id:42", "alpha", ""),
+        ("-metadata.user.id:42", "beta delta gamma", ""),
+        ("attributes.host:web*", "alpha", ""),
+        // What stores take for patterns of their own.
+        ("\"100%\"", "gamma", "gamma"),
+        ("\"c_nnection\"", "", ""),
+        ("\"con%tion\"", "", ""),
+    ] {
+        assert_eq!(found(&with, query, "index").await?, in_index, "{query} in the index");
+        assert_eq!(found(&without, query, "catalog").await?, in_catalog, "{query} in the catalog");
+    }
+
+    for (path, code) in [
+        ("/api/search?q=%28", (400, "invalid_query")),
+        ("/api/search?q=tenant%3Aother", (400, "invalid_query")),
+        ("/api/search", (400, "invalid_parameter")),
+        ("/api/logs?tenant=other", (400, "invalid_parameter")),
+        ("/api/logs?cursor=x", (400, "invalid_cursor")),
+        ("/api/logs/nonsense", (404, "not_found")),
+        ("/api/nonsense", (404, "not_found")),
+    ] {
+        let refusal = Door::refusal(with.request(reqwest::Method::GET, path)).await?;
+        assert_eq!(refusal, (code.0, code.1.to_owned()), "{path}");
+    }
+    house.retire().await
+}
+
+#[tokio::test]
+async fn an_index_that_is_behind_says_that_it_is_not_complete() -> anyhow::Result<()> {
+    let house = House::new().await?;
+    let search = house.search().await?;
+    let own = &house.seats[0];
+    let door = Door::at(&search.url, &search.url)?.with_key(&own.key);
+    let stored = house.store(own, &["{\"message\":\"late\"}".to_owned()]).await?;
+    let schema = own.tenant.name().database_schema();
+    let admin = house.stores.postgres(crds::names::PROCESSOR_DATABASE)?;
+    let age = format!("UPDATE {schema}.batches SET stored_at = now() - interval '1 minute'");
+    sqlx::query(sqlx::AssertSqlSafe(age)).execute(&admin).await?;
+
+    let page = door.search("q=late").await?;
+    assert_eq!((page.items.len(), page.complete), (0, false));
+    house.index(own, &stored).await?;
+    let page = door.search("q=late").await?;
+    assert_eq!((page.items.len(), page.complete), (1, true));
+    house.retire().await
+}

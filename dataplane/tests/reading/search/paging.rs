@@ -1,0 +1,83 @@
+//! Pages, one after the other, while events keep coming.
+
+use std::collections::BTreeSet;
+
+use testkit::http::{Door, Page};
+
+use crate::house::{House, Seat};
+
+const EVENTS: usize = 90;
+
+/// Many of the same time, so that the id has to decide between them.
+fn lines(from: usize, hour: usize) -> Vec<String> {
+    let line = |n: usize| {
+        format!(
+            r#"{{"timestamp":"2026-01-01T{hour:02}:00:{:02}Z","service":"s{}","message":"page {n}"}}"#,
+            n % 4,
+            n % 2
+        )
+    };
+    (from..from + EVENTS).map(|n| line(n) + "\n").collect()
+}
+
+/// Walks through all pages and stores newer events between them; gives back every id in order.
+async fn walk(
+    house: &House,
+    own: &Seat,
+    doors: [&Door; 2],
+    read: impl AsyncFn(&Door, &str) -> anyhow::Result<Page>,
+) -> anyhow::Result<Vec<String>> {
+    let (mut ids, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
+    loop {
+        // Both doors take the same cursor: with and without the index.
+        let page = read(doors[pages % 2], &cursor).await?;
+        ids.extend(page.items.iter().map(|item| item["id"].as_str().unwrap_or_default().to_owned()));
+        let Some(next) = page.next_cursor else { return Ok(ids) };
+        cursor = format!("&cursor={next}");
+        if pages < 3 {
+            let newer = house.store(own, &lines(1000 + pages * EVENTS, 5)).await?;
+            house.index(own, &newer).await?;
+        }
+        pages += 1;
+    }
+}
+
+#[tokio::test]
+async fn pages_have_no_gap_and_no_duplicate_while_events_are_stored() -> anyhow::Result<()> {
+    let house = House::new().await?;
+    let (with, without) = (house.search().await?, house.search_without_index().await?);
+    let own = &house.seats[0];
+    let stored = house.store(own, &lines(0, 1)).await?;
+    house.index(own, &stored).await?;
+    let with = Door::at(&with.url, &with.url)?.with_key(&own.key);
+    let without = Door::at(&without.url, &without.url)?.with_key(&own.key);
+    let all: BTreeSet<String> = stored.batch.events.iter().map(|event| event.id.to_string()).collect();
+
+    let until = "to=2026-01-01T02:00:00Z";
+    let list = async |door: &Door, cursor: &str| door.list(&format!("limit=7&{until}{cursor}")).await;
+    let search = async |door: &Door, cursor: &str| door.search(&format!("q=page&limit=7&{until}{cursor}")).await;
+    for (name, ids) in [
+        ("list", walk(&house, own, [&with, &with], list).await?),
+        ("search", walk(&house, own, [&with, &with], search).await?),
+        ("search, the index away every other page", walk(&house, own, [&with, &without], search).await?),
+    ] {
+        assert_eq!(ids.len(), EVENTS, "{name}");
+        assert_eq!(ids.into_iter().collect::<BTreeSet<_>>(), all, "{name}");
+    }
+
+    // Newer events come while the unbounded list is walked: all older ones still come, once.
+    let unbounded = async |door: &Door, cursor: &str| door.list(&format!("limit=50{cursor}")).await;
+    let ids = walk(&house, own, [&with, &with], unbounded).await?;
+    let seen: BTreeSet<_> = ids.iter().cloned().collect();
+    assert_eq!(seen.len(), ids.len(), "no duplicate");
+    assert!(all.is_subset(&seen), "no gap");
+
+    let page =
+        with.list("service=s1&level=info,warn&limit=500&from=2026-01-01T01:00:02Z&to=2026-01-01T01:00:03Z").await?;
+    assert_eq!(page.items.len(), 0, "even seconds have the even service");
+    let page = with.list("service=s0&limit=500&from=2026-01-01T01:00:02Z&to=2026-01-01T01:00:03Z").await?;
+    assert_eq!(page.items.len(), (0..EVENTS).filter(|n| n % 4 == 2).count());
+    let page = with.list("text=PAGE%2017&to=2026-01-01T02:00:00Z").await?;
+    assert_eq!(page.messages(), ["page 17"]);
+    house.retire().await
+}
