@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use anyhow::bail;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
@@ -89,7 +90,7 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
     // The registry and the queue outlive the listener: what is in flight still needs them.
     let drained = CancellationToken::new();
     let registry = Registry::follow(&redis, peppers, drained.clone())?;
-    let (producer, committing) = Producer::start(&redis, drained.clone())?;
+    let (producer, mut committing) = Producer::start(&redis, drained.clone())?;
     let metrics = Metrics::default();
     let ingest = Ingest {
         registry: registry.clone(),
@@ -101,7 +102,10 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
     let status = Status { registry, lanes: Lanes::new(&redis)? };
     let router = router(ingest, metrics).merge(status::queue_route(status));
     tracing::info!(listen = %listener.local_addr()?, "ingest accepts logs");
-    serve(listener, router, Limits::default(), stop).await;
+    tokio::select! {
+        _cut = serve(listener, router, Limits::default(), stop) => {}
+        ended = &mut committing => bail!("the task that writes to the queue ended: {ended:?}"),
+    }
     // The router is gone, and with it every producer: the committer ends after its last round,
     // unless a connection that was cut off still holds one.
     if tokio::time::timeout(LAST_ROUND, committing).await.is_err() {

@@ -1,19 +1,15 @@
 //! Reads a body: bounded as sent, bounded as decompressed, bounded in time, and paid for from the
 //! budget while it grows.
 
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
 use async_compression::zstd::DParameter;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio_util::io::StreamReader;
 
 use super::refusal::Refusal;
 use crate::queue::Claim;
@@ -65,76 +61,52 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, claim: &mut Claim) -> 
     if length.is_some_and(|length| length > MAX_BYTES as u64) {
         return Err(Refusal::BodyTooLarge);
     }
-    match tokio::time::timeout(TIMEOUT, read_encoded(encoding, body, claim)).await {
-        Ok(read) => read,
-        Err(_) => Err(Refusal::BodyTimeout),
-    }
-}
-
-async fn read_encoded(encoding: Encoding, body: Body, claim: &mut Claim) -> Result<Vec<u8>, Refusal> {
-    let sent = Sent::default();
-    let stream = StreamReader::new(sent.watch(body.into_data_stream()));
-    let read = match encoding {
-        Encoding::Identity => read_all(stream, claim, Refusal::BodyTooLarge).await,
+    let sent = match tokio::time::timeout(TIMEOUT, read_sent(body, claim)).await {
+        Ok(sent) => sent?,
+        Err(_) => return Err(Refusal::BodyTimeout),
+    };
+    match encoding {
+        Encoding::Identity => Ok(sent),
         Encoding::Gzip => {
-            let mut decoder = GzipDecoder::new(stream);
+            let mut decoder = GzipDecoder::new(sent.as_slice());
             decoder.multiple_members(true);
-            read_all(decoder, claim, Refusal::DecompressedTooLarge).await
+            decode(decoder, claim).await
         }
         Encoding::Zstd => {
-            let decoder = ZstdDecoder::with_params(stream, &[DParameter::window_log_max(ZSTD_WINDOW_LOG)]);
-            read_all(decoder, claim, Refusal::DecompressedTooLarge).await
+            let window = [DParameter::window_log_max(ZSTD_WINDOW_LOG)];
+            decode(ZstdDecoder::with_params(sent.as_slice(), &window), claim).await
         }
-    };
-    match read {
-        // What the decoder makes of a body that broke off or is too long is not its own fault.
-        Err(Refusal::NotAsEncoded) if sent.too_long.load(Ordering::Relaxed) => Err(Refusal::BodyTooLarge),
-        Err(Refusal::NotAsEncoded) if sent.broken.load(Ordering::Relaxed) => Err(Refusal::BodyIncomplete),
-        read => read,
     }
 }
 
-async fn read_all(mut from: impl AsyncRead + Unpin, claim: &mut Claim, too_large: Refusal) -> Result<Vec<u8>, Refusal> {
+/// The body as sent.
+async fn read_sent(body: Body, claim: &mut Claim) -> Result<Vec<u8>, Refusal> {
+    let mut stream = body.into_data_stream();
+    let mut sent = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|_| Refusal::BodyIncomplete)?;
+        if sent.len() + chunk.len() > MAX_BYTES {
+            return Err(Refusal::BodyTooLarge);
+        }
+        claim.grow(COST * chunk.len())?;
+        sent.extend_from_slice(&chunk);
+    }
+    Ok(sent)
+}
+
+/// What a decoder makes of bytes that are all there. It never waits, so there are at most as many
+/// decoders, each with a window of up to 8 MiB, as threads: a body that arrives slowly holds none.
+async fn decode(mut decoder: impl AsyncRead + Unpin, claim: &mut Claim) -> Result<Vec<u8>, Refusal> {
     let mut body = Vec::new();
     loop {
         body.reserve(CHUNK);
         let before = body.len();
-        if from.read_buf(&mut body).await.map_err(|_| Refusal::NotAsEncoded)? == 0 {
+        if decoder.read_buf(&mut body).await.map_err(|_| Refusal::NotAsEncoded)? == 0 {
             return Ok(body);
         }
         if body.len() > MAX_BYTES {
-            return Err(too_large);
+            return Err(Refusal::DecompressedTooLarge);
         }
         claim.grow(COST * (body.len() - before))?;
-    }
-}
-
-/// What became of the body as sent, beneath the decoder.
-#[derive(Default, Clone)]
-struct Sent {
-    too_long: Arc<AtomicBool>,
-    broken: Arc<AtomicBool>,
-}
-
-impl Sent {
-    /// The same stream, ending in an error where it gets too long.
-    fn watch<E>(
-        &self,
-        stream: impl Stream<Item = Result<Bytes, E>> + Unpin,
-    ) -> impl Stream<Item = io::Result<Bytes>> + Unpin {
-        let Self { too_long, broken } = self.clone();
-        let mut total = 0;
-        stream.map(move |chunk| {
-            let chunk = chunk.map_err(|_| {
-                broken.store(true, Ordering::Relaxed);
-                io::Error::from(io::ErrorKind::UnexpectedEof)
-            })?;
-            total += chunk.len();
-            if total > MAX_BYTES {
-                too_long.store(true, Ordering::Relaxed);
-                return Err(io::Error::from(io::ErrorKind::FileTooLarge));
-            }
-            Ok(chunk)
-        })
     }
 }
