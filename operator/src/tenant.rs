@@ -167,11 +167,12 @@ async fn provision(
 ) -> Result<(Action, Ending), Error> {
     let applied = apply::apply(ctx, tenant, valid).await;
     let findings = status::findings(valid, &applied);
-    let mut notes = Vec::new();
-    for (store, note) in status::drift(tenant, &applied) {
-        ctx.metrics.drift_corrected(store);
-        notes.push(note);
+    let drift = status::drift(tenant, &applied);
+    for (store, _) in &drift {
+        ctx.metrics.drift_corrected(*store);
     }
+    let drifted: Vec<&str> = drift.iter().map(|(_, name)| *name).collect();
+    let notes = status::drift_note(&drifted).into_iter().collect();
     let was_ready = tenant.status.as_ref().is_some_and(is_ready);
     let reported = report(ctx, api, tenant, findings, Some((valid, &applied)), notes).await?;
     let name = tenant.name_any();

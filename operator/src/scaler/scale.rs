@@ -214,11 +214,11 @@ mod tests {
     }
 
     /// A history in which every recommendation of the last ten minutes was `replicas`.
-    fn calm(replicas: i64) -> History {
+    fn calm(policy: &Policy, replicas: i64) -> History {
         let mut history = History::default();
         for second in (0..=600).step_by(5) {
-            let observation = seen(0, replicas * POLICY.events_per_replica, 0);
-            history.record(&POLICY, &observation, Decision::Hold(Reason::Steady), at(second));
+            let observation = seen(0, replicas * policy.events_per_replica, 0);
+            history.record(policy, &observation, Decision::Hold(Reason::Steady), at(second));
         }
         history
     }
@@ -259,15 +259,15 @@ mod tests {
     #[test]
     fn a_minimum_of_zero_sleeps_and_wakes_for_one_event() {
         let policy = Policy { min: 0, ..POLICY };
-        assert_eq!(scale(&policy, &seen(0, 0, 0), at(0), &calm(0)), Decision::Hold(Reason::Steady));
-        assert_eq!(scale(&policy, &seen(0, 1, 0), at(0), &calm(0)), Decision::To(1, Reason::ScalingUp));
-        assert_eq!(scale(&policy, &seen(1, 0, 0), at(600), &calm(0)), Decision::To(0, Reason::ScalingDown));
+        assert_eq!(scale(&policy, &seen(0, 0, 0), at(0), &calm(&policy, 0)), Decision::Hold(Reason::Steady));
+        assert_eq!(scale(&policy, &seen(0, 1, 0), at(0), &calm(&policy, 0)), Decision::To(1, Reason::ScalingUp));
+        assert_eq!(scale(&policy, &seen(1, 0, 0), at(600), &calm(&policy, 0)), Decision::To(0, Reason::ScalingDown));
     }
 
     #[test]
     fn fewer_must_be_enough_for_the_whole_window() {
-        assert_eq!(scale(&POLICY, &seen(8, 0, 0), at(600), &calm(2)), Decision::To(2, Reason::ScalingDown));
-        let mut history = calm(2);
+        assert_eq!(scale(&POLICY, &seen(8, 0, 0), at(600), &calm(&POLICY, 2)), Decision::To(2, Reason::ScalingDown));
+        let mut history = calm(&POLICY, 2);
         history.record(&POLICY, &seen(8, 100_000, 0), Decision::Hold(Reason::Stabilizing), at(605));
         assert_eq!(scale(&POLICY, &seen(8, 0, 0), at(610), &history), Decision::To(5, Reason::ScalingDown));
         assert_eq!(scale(&POLICY, &seen(5, 0, 0), at(615), &history), Decision::Hold(Reason::Stabilizing));
@@ -288,8 +288,8 @@ mod tests {
     #[test]
     fn a_time_without_sight_begins_a_new_window() {
         let blind = Observation { backlog: None, ..seen(8, 0, 0) };
-        assert_eq!(scale(&POLICY, &blind, at(600), &calm(1)), Decision::Hold(Reason::BacklogUnavailable));
-        let mut history = calm(1);
+        assert_eq!(scale(&POLICY, &blind, at(600), &calm(&POLICY, 1)), Decision::Hold(Reason::BacklogUnavailable));
+        let mut history = calm(&POLICY, 1);
         history.record(&POLICY, &blind, Decision::Hold(Reason::BacklogUnavailable), at(605));
         history.record(&POLICY, &seen(8, 0, 0), Decision::Hold(Reason::Stabilizing), at(610));
         assert_eq!(scale(&POLICY, &seen(8, 0, 0), at(615), &history), Decision::Hold(Reason::Stabilizing));
@@ -299,7 +299,7 @@ mod tests {
     fn a_store_that_is_down_holds_both_ways() {
         for observation in [seen(1, 900_000, 900), seen(9, 0, 0)] {
             let down = Observation { missing_store: Some("PostgreSQL"), ..observation };
-            let decision = scale(&POLICY, &down, at(600), &calm(1));
+            let decision = scale(&POLICY, &down, at(600), &calm(&POLICY, 1));
             assert_eq!(decision, Decision::Hold(Reason::BackendUnavailable));
             assert!(explain(&POLICY, &down, decision).starts_with("PostgreSQL is down"));
         }

@@ -1,7 +1,7 @@
 //! Puts a valid Tenant in place in every store, all at once where they do not need each other. A
 //! store that fails keeps nothing from the others.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crds::Tenant;
 use crds::apikey::ApiKey;
@@ -15,6 +15,9 @@ use super::secrets;
 use super::validate::{Problem, ValidTenant};
 use crate::context::Context;
 use crate::provision::{self, Failure, IssuedKey, IssuedKeyRow, Outcome, TenantRow, registry_entry, series_hot_days};
+
+/// Longest wait for the reason of a failure.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// What came of one store.
 pub type StoreResult = Result<Outcome, Problem>;
@@ -52,8 +55,16 @@ pub async fn apply(ctx: &Context, tenant: &Tenant, valid: &ValidTenant) -> Appli
                 archive: known_archive(tenant, valid),
             }
         }
-        Err(error) => without_row(ctx, tenant, valid, problem(&error)).await,
+        Err(error) => {
+            let cause = why_down(ctx).await.unwrap_or(error);
+            without_row(ctx, tenant, valid, problem(&cause)).await
+        }
     }
+}
+
+/// Why PostgreSQL does not answer: a pool only says that it waited for too long.
+async fn why_down(ctx: &Context) -> Option<provision::Error> {
+    tokio::time::timeout(ASK_AGAIN, ctx.stores.postgres.ping()).await.ok()?.err()
 }
 
 async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: TenantRow, registered: Outcome) -> Applied {

@@ -89,16 +89,16 @@ async fn advance(ctx: &Context, tenant: &Tenant) -> Result<Deletion, provision::
         uid: tenant.uid().unwrap_or_default(),
     };
     let stores = &ctx.stores;
+    let mut used = vec![tenant.spec.pipeline_ref.name.clone()];
+    if tenant.status.as_ref().is_some_and(|status| status.backends.is_some()) {
+        // It is ours for sure: ingest refuses at once, also while PostgreSQL is down.
+        used.extend(refuse(ctx, &name).await?);
+    }
     if !stores.postgres.foreign_tenants(&owner.installation, &[name.to_string()]).await?.is_empty() {
         // The registry's entry is another installation's, and we have put nothing in place.
         return Ok(Deletion::Done);
     }
-    let mut used = vec![tenant.spec.pipeline_ref.name.clone()];
-    if let Some(mut entry) = stores.registry.get(&name).await? {
-        used.push(entry.pipeline.to_string());
-        entry.state = TenantState::Deleting;
-        stores.registry.upsert(&entry).await?;
-    }
+    used.extend(refuse(ctx, &name).await?);
     stores.postgres.set_state(&owner, RowState::Deleting).await?;
     let refused_for = ctx.refused_for(name.as_str());
     used.extend(stores.registry.orphaned().await?);
@@ -145,6 +145,14 @@ async fn advance(ctx: &Context, tenant: &Tenant) -> Result<Deletion, provision::
             }
         }
     }
+}
+
+/// Tells ingest to refuse. Gives back the pipeline whose lanes took the tenant's entries.
+async fn refuse(ctx: &Context, name: &TenantName) -> Result<Option<String>, provision::Error> {
+    let Some(mut entry) = ctx.stores.registry.get(name).await? else { return Ok(None) };
+    entry.state = TenantState::Deleting;
+    ctx.stores.registry.upsert(&entry).await?;
+    Ok(Some(entry.pipeline.to_string()))
 }
 
 /// Revokes in both authorities: the registry of record, and the one that ingest reads.

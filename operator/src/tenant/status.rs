@@ -134,7 +134,10 @@ pub fn status(
         set(&mut status.conditions, finding, tenant.metadata.generation, now.clone());
     }
     status.last_handled_reconcile_at = tenant.annotations().get(RECONCILE_REQUESTED_AT_ANNOTATION).cloned();
-    if let Some((valid, applied)) = applied {
+    // Another installation's things are not this Tenant's.
+    let conflict =
+        |applied: &Applied| matches!(&applied.database, Err(problem) if problem.reason == Reason::OwnershipConflict);
+    if let Some((valid, applied)) = applied.filter(|(_, applied)| !conflict(applied)) {
         status.backends = Some(Backends {
             database_schema: valid.desired.name().database_schema(),
             bucket: applied.archive.bucket.clone(),
@@ -160,7 +163,7 @@ fn time(at: SystemTime) -> Time {
 
 /// What was put back that had been in place: the Tenant was Ready at this generation, and a store
 /// differed all the same.
-pub fn drift(tenant: &Tenant, applied: &Applied) -> Vec<(Store, Note)> {
+pub fn drift(tenant: &Tenant, applied: &Applied) -> Vec<(Store, &'static str)> {
     let conditions = tenant.status.as_ref().map_or(&[][..], |status| &status.conditions);
     let settled = |condition: &&Condition| {
         condition.type_ == types::READY
@@ -172,18 +175,23 @@ pub fn drift(tenant: &Tenant, applied: &Applied) -> Vec<(Store, Note)> {
     }
     let stores = [
         (Store::postgres, "PostgreSQL", &applied.database),
-        (Store::s3, "the object store", &applied.object_store),
+        (Store::s3, "object store", &applied.object_store),
         (Store::opensearch, "OpenSearch", &applied.search),
-        (Store::redis, "the keys or ingest's registry", &applied.credentials),
+        (Store::redis, "keys or ingest's registry", &applied.credentials),
     ];
     let changed =
         stores.into_iter().filter(|(_, _, result)| matches!(result, Ok(outcome) if *outcome != Outcome::Unchanged));
-    changed
-        .map(|(store, name, _)| {
-            let message = format!("something of the tenant was missing or changed in {name} and was put back");
-            (store, Note { warning: true, reason: "DriftCorrected", message })
-        })
-        .collect()
+    changed.map(|(store, name, _)| (store, name)).collect()
+}
+
+/// One Event for all that was put back: Events of one reason are counted together, and only the
+/// first one's note would be read.
+pub fn drift_note(stores: &[&str]) -> Option<Note> {
+    if stores.is_empty() {
+        return None;
+    }
+    let message = format!("something of the tenant was missing or changed and was put back: {}", stores.join(", "));
+    Some(Note { warning: true, reason: "DriftCorrected", message })
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ pub(super) enum Comparison {
     Same,
     /// Ours, and not as it should be.
     Differs,
-    /// Another installation's or nobody's, and different from ours.
+    /// Not written by a LoggerHub operator, and different from ours.
     Foreign(String),
 }
 
@@ -69,25 +69,23 @@ pub(super) fn template(installation: &str, replicas: u32) -> Value {
     })
 }
 
-/// Compares what is there with what is wanted. An equal template of somebody else's is used as it
-/// is: nothing would be written.
+/// Compares what is there with what is wanted. The template's name and its indices' names are the
+/// same for every installation on these servers, so one template serves them all, and any of them
+/// keeps it; one that no LoggerHub wrote is not touched.
 pub(super) fn compare(found: Option<&Value>, wanted: &Value, adopt: bool) -> Comparison {
     let Some(found) = found else { return Comparison::Absent };
     let part = |from: &Value, at: &str| from.pointer(at).map(normalized).unwrap_or(Value::Null);
     let same = ["/index_patterns", "/priority", "/template/settings", "/template/mappings"]
         .iter()
         .all(|at| part(found, at) == part(wanted, at));
-    let owner = |from: &Value| from.pointer("/_meta/installation").cloned();
-    let ours = owner(found) == owner(wanted);
-    match (same, ours || adopt) {
-        (true, true) if ours => Comparison::Same,
-        (true, false) => Comparison::Same,
-        (_, true) => Comparison::Differs,
-        (false, false) => Comparison::Foreign(match owner(found) {
-            Some(Value::String(installation)) => format!("it belongs to installation `{installation}`"),
-            _ => "it carries no owner marker".to_owned(),
-        }),
+    let manager = |from: &Value| from.pointer("/_meta/managed-by").cloned();
+    if same {
+        return Comparison::Same;
     }
+    if adopt || manager(found) == manager(wanted) {
+        return Comparison::Differs;
+    }
+    Comparison::Foreign("it was not written by a LoggerHub operator".to_owned())
 }
 
 /// Numbers and booleans as text, as OpenSearch is free to show them.
@@ -120,8 +118,10 @@ mod tests {
         assert_eq!(compare(Some(&shown), &wanted, false), Comparison::Same);
         assert_eq!(compare(Some(&template("prod", 0)), &wanted, false), Comparison::Differs);
         assert_eq!(compare(Some(&template("test", 1)), &wanted, false), Comparison::Same);
-        assert!(matches!(compare(Some(&template("test", 0)), &wanted, false), Comparison::Foreign(_)));
-        assert_eq!(compare(Some(&template("test", 0)), &wanted, true), Comparison::Differs);
-        assert_eq!(compare(Some(&template("test", 1)), &wanted, true), Comparison::Differs);
+        assert_eq!(compare(Some(&template("test", 0)), &wanted, false), Comparison::Differs);
+        let mut foreign = template("test", 0);
+        foreign["_meta"] = json!({"owner": "somebody"});
+        assert!(matches!(compare(Some(&foreign), &wanted, false), Comparison::Foreign(_)));
+        assert_eq!(compare(Some(&foreign), &wanted, true), Comparison::Differs);
     }
 }
