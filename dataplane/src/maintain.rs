@@ -1,14 +1,150 @@
-//! The role `maintain`.
+//! The role `maintain`: what is done behind the processors' backs, for every tenant, again and again.
+//!
+//! ```text
+//!  each pass, each tenant: late index · spool ─► archive
+//!  now and then:           usage roll-up · partitions ahead · what is expired · indices of each series
+//! ```
+//! Every step may die anywhere and is then done again: it loses and doubles nothing.
 
+mod archive;
+mod expire;
+mod late_index;
+mod lock;
+mod pass;
+mod series;
+mod usage;
+
+pub use archive::{Archived, archive};
+pub use expire::{Expired, expire, partitions};
+pub use late_index::late_index;
+pub use series::{Limits as SeriesLimits, maintain_all_series, maintain_series};
+pub use usage::roll_up;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
 use clap::Args;
+use crds::names::{CORE_DATABASE, PROCESSOR_DATABASE};
+use runtime::http::serve;
+use runtime::metrics::Metrics;
+use runtime::settings::{OpenSearchSettings, PostgresSettings, QueueSettings, S3Settings, TlsSettings};
+use runtime::stores::{self, Redis};
+use sqlx::PgPool;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::queue::Lanes;
+use crate::status::{self, Status};
+use crate::stores::archive::Archive;
+use crate::stores::catalog::Catalog;
+use crate::stores::index::Index;
+use crate::tenancy::{Peppers, Registry};
 
 /// Settings of the role.
 #[derive(Args, Clone, Debug)]
-pub struct Settings {}
+pub struct Settings {
+    /// Address to listen on for health, status and metrics.
+    #[arg(long, env = "LOGGERHUB_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Where PostgreSQL is.
+    #[command(flatten)]
+    pub postgres: PostgresSettings,
+    /// Where the registry is.
+    #[command(flatten)]
+    pub queue: QueueSettings,
+    /// Where the archive is.
+    #[command(flatten)]
+    pub s3: S3Settings,
+    /// Where OpenSearch is.
+    #[command(flatten)]
+    pub opensearch: OpenSearchSettings,
+    /// The certificates that stores are trusted by.
+    #[command(flatten)]
+    pub tls: TlsSettings,
+    /// Seconds after which raw lines are archived even if they fill no object.
+    #[arg(long, env = "LOGGERHUB_ARCHIVE_MAX_AGE_SECONDS", default_value_t = 300)]
+    pub archive_max_age_seconds: u64,
+    /// Bytes of an index after which its series goes on with the next.
+    #[arg(long, env = "LOGGERHUB_INDEX_MAX_BYTES", default_value_t = 20 * 1024 * 1024 * 1024)]
+    pub index_max_bytes: u64,
+    /// Documents of an index after which its series goes on with the next: a fortieth of what
+    /// one shard can hold.
+    #[arg(long, env = "LOGGERHUB_INDEX_MAX_DOCUMENTS", default_value_t = 50_000_000)]
+    pub index_max_documents: u64,
+}
 
-/// Runs until `stop`.
-pub async fn run(_settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
-    stop.cancelled().await;
+/// Everything that a pass works with. Cheap to clone.
+#[derive(Clone)]
+pub struct Rooms {
+    /// The catalog, as the role that may make partitions.
+    pub catalog: Catalog,
+    /// The database of the usage roll-up.
+    pub core: PgPool,
+    /// The index.
+    pub index: Index,
+    /// The archive.
+    pub archive: Archive,
+}
+
+/// Why a step did not end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The catalog.
+    #[error("the catalog")]
+    Catalog(#[from] crate::stores::catalog::Error),
+    /// The index.
+    #[error("the index")]
+    Index(#[from] crate::stores::index::Error),
+    /// The archive.
+    #[error("the archive")]
+    Archive(#[from] crate::stores::archive::Error),
+    /// A spool row is not what a processor wrote.
+    #[error("spool row {spool_id} can't be read: {reason}")]
+    Spool {
+        /// The row.
+        spool_id: i64,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Application name of the sessions in PostgreSQL.
+const APPLICATION: &str = "loggerhub-maintain";
+
+/// Runs until `stop`; a step that has begun is finished.
+pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    let listener =
+        TcpListener::bind(settings.listen).await.with_context(|| format!("listen on {}", settings.listen))?;
+    let redis = Redis::queue(&settings.queue, &settings.tls)?;
+    let registry = Registry::follow(&redis, Peppers::none(), stop.clone())?;
+    let metrics = Metrics::default();
+    let measures = pass::Measures::register(&metrics);
+    let lanes = Lanes::new(&redis)?;
+    let router = status::routes(Status { registry: registry.clone(), lanes }, metrics);
+    let server = tokio::spawn(serve(listener, router, runtime::http::Limits::default(), stop.clone()));
+
+    let passes = pass::Passes {
+        rooms: Rooms::new(&settings)?,
+        registry,
+        measures,
+        archive_max_age: Duration::from_secs(settings.archive_max_age_seconds),
+        series: SeriesLimits { bytes: settings.index_max_bytes, documents: settings.index_max_documents },
+    };
+    passes.run(stop).await;
+    server.await.context("serve status")?;
     Ok(())
+}
+
+impl Rooms {
+    /// The rooms that these settings lead to.
+    pub fn new(settings: &Settings) -> Result<Self, stores::Error> {
+        let pool = |database| stores::postgres(&settings.postgres, &settings.tls, database, APPLICATION);
+        Ok(Self {
+            catalog: Catalog::new(pool(PROCESSOR_DATABASE)?),
+            core: pool(CORE_DATABASE)?,
+            index: Index::new(stores::opensearch(&settings.opensearch, &settings.tls)?),
+            archive: Archive::new(stores::s3(&settings.s3, &settings.tls)?),
+        })
+    }
 }

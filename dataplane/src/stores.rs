@@ -7,3 +7,6 @@
 pub mod batch;
 pub mod catalog;
 pub mod index;
+pub mod archive;
+#[cfg(test)]
+pub(crate) mod fixtures;

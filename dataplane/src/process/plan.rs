@@ -69,31 +69,11 @@ pub(super) fn flushes(read: Vec<Readable>, limits: Limits) -> Vec<Flush> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use crate::event::new_batch_id;
     use crate::queue::entry::{BatchHeader, EventHeader, Header};
-    use crate::tenancy::{Peppers, Registry};
-    use crds::PipelineName;
-    use crds::names::BucketLayout;
-    use crds::registry::{REGISTRY_VERSION, RegistryTenant, TenantState};
-
-    pub(in crate::process) fn tenant(name: &str) -> Arc<Tenant> {
-        let tenant: TenantName = name.parse().unwrap();
-        let registered = RegistryTenant {
-            version: REGISTRY_VERSION,
-            state: TenantState::Active,
-            pipeline: PipelineName::default_pipeline(),
-            plan: "standard".into(),
-            archive: tenant.archive(BucketLayout::PerTenant, "lh-"),
-            index_series: "lh-hot7-p0".into(),
-            hot_days: 7,
-            total_days: 30,
-            keys: Vec::new(),
-            tenant: tenant.clone(),
-        };
-        Registry::fixed([registered], Peppers::none()).tenant(&tenant).unwrap()
-    }
+    use crate::stores::fixtures::tenant;
 
     fn readable(name: &str, deliveries: u64, events: usize) -> Readable {
         let tenant = tenant(name);

@@ -105,10 +105,10 @@ fn shot(tenant: &Tenant, batches: &[&Batch]) -> Shot {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::tests::tenant;
     use super::*;
     use crate::queue::entry::{BatchHeader, EventHeader, Header};
     use crate::stores::batch::{Treatment, map};
+    use crate::stores::fixtures::tenant;
 
     #[test]
     fn a_flush_is_shown_up_to_a_bound_and_says_what_is_left_out() {

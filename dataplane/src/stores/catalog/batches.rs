@@ -25,7 +25,7 @@ pub struct Unindexed {
 }
 
 /// Where a batch's raw lines are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Whereabouts {
     /// In this row of the spool.
     Spool(i64),

@@ -12,7 +12,7 @@ use super::{Error, Index, answer, unreachable};
 use crate::event::Micros;
 
 /// One index of a series, as OpenSearch knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexState {
     /// Its number in the series.
     pub number: i64,

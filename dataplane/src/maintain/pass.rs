@@ -1,0 +1,138 @@
+//! Which step is taken when: passes over all tenants, a few at a time.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use prometheus_client::metrics::counter::Counter;
+use runtime::logging::chain;
+use runtime::metrics::Metrics;
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+use super::lock::TenantLock;
+use super::{
+    Archived, Error, Rooms, SeriesLimits, archive, expire, late_index, maintain_all_series, partitions, roll_up,
+};
+use crate::event::{Micros, micros};
+use crate::tenancy::{Registry, Tenant};
+
+/// Time from one pass to the next: what the archive's and the late index's ages are counted in.
+const PASS_EVERY: Duration = Duration::from_secs(5);
+/// Tenants worked on at once: each takes two connections and one object's memory.
+const TENANTS_AT_ONCE: usize = 3;
+/// Passes between two roll-ups of usage: one a minute.
+const USAGE_EVERY: u64 = 12;
+/// Passes between two looks for what is expired or due: five minutes. Partitions are made a whole
+/// width ahead.
+const HOUSEKEEPING_EVERY: u64 = 60;
+
+/// What runs the passes.
+pub(super) struct Passes {
+    pub(super) rooms: Rooms,
+    pub(super) registry: Registry,
+    pub(super) measures: Measures,
+    pub(super) archive_max_age: Duration,
+    pub(super) series: SeriesLimits,
+}
+
+/// What `maintain` counts.
+#[derive(Clone)]
+pub(super) struct Measures {
+    passes: Counter,
+    failures: Counter,
+    archived: Counter,
+    late_indexed: Counter,
+}
+
+impl Measures {
+    pub(super) fn register(metrics: &Metrics) -> Self {
+        let measures = Self {
+            passes: Counter::default(),
+            failures: Counter::default(),
+            archived: Counter::default(),
+            late_indexed: Counter::default(),
+        };
+        let mut registry = metrics.registry();
+        for (name, help, counter) in [
+            ("passes", "Passes over all tenants", &measures.passes),
+            ("failures", "Steps that failed; the next pass takes them again", &measures.failures),
+            ("archived_objects", "Objects put into the archive", &measures.archived),
+            ("late_indexed_batches", "Batches indexed after they were acknowledged", &measures.late_indexed),
+        ] {
+            registry.register(format!("loggerhub_maintain_{name}"), help, counter.clone());
+        }
+        drop(registry);
+        measures
+    }
+}
+
+impl Passes {
+    /// Passes over all tenants until `stop`.
+    pub(super) async fn run(&self, stop: CancellationToken) {
+        tokio::select! {
+            () = self.registry.loaded() => {}
+            () = stop.cancelled() => return,
+        }
+        for number in 0_u64.. {
+            let begun = Instant::now();
+            let tenants = self.registry.tenants();
+            futures::stream::iter(tenants)
+                .take_until(stop.cancelled())
+                .for_each_concurrent(TENANTS_AT_ONCE, async |tenant| self.tenant(&tenant, number, &stop).await)
+                .await;
+            if number.is_multiple_of(HOUSEKEEPING_EVERY) && !stop.is_cancelled() {
+                self.note("look after the indices", maintain_all_series(&self.rooms, self.series, now()).await);
+            }
+            self.measures.passes.inc();
+            tokio::select! {
+                () = tokio::time::sleep(PASS_EVERY.saturating_sub(begun.elapsed())) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// One tenant's share of a pass, unless another `maintain` is at it.
+    async fn tenant(&self, tenant: &Tenant, pass: u64, stop: &CancellationToken) {
+        let lock = match TenantLock::try_take(self.rooms.catalog.pool(), tenant).await {
+            Ok(Some(lock)) => lock,
+            Ok(None) => return,
+            Err(error) => {
+                self.note::<()>("lock a tenant", Err(error.into()));
+                return;
+            }
+        };
+        if pass.is_multiple_of(HOUSEKEEPING_EVERY) {
+            self.note("make partitions", partitions(&self.rooms, tenant, now()).await);
+        }
+        if let Some(batches) = self.note("index late", late_index(&self.rooms, tenant, now()).await) {
+            self.measures.late_indexed.inc_by(batches);
+        }
+        while !stop.is_cancelled()
+            && let Some(Archived::Object { .. }) =
+                self.note("archive", archive(&self.rooms, tenant, self.archive_max_age, now()).await)
+        {
+            self.measures.archived.inc();
+        }
+        if pass.is_multiple_of(USAGE_EVERY) && !stop.is_cancelled() {
+            self.note("roll up usage", roll_up(&self.rooms, tenant).await);
+        }
+        if pass.is_multiple_of(HOUSEKEEPING_EVERY) && !stop.is_cancelled() {
+            self.note("remove what is expired", expire(&self.rooms, tenant, now()).await);
+        }
+        lock.release().await;
+    }
+
+    /// Logs a step that failed; the next pass takes it again.
+    fn note<T>(&self, step: &str, outcome: Result<T, Error>) -> Option<T> {
+        outcome
+            .inspect_err(|error| {
+                self.measures.failures.inc();
+                tracing::warn!(error = chain(error), "can't {step}");
+            })
+            .ok()
+    }
+}
+
+fn now() -> Micros {
+    micros(OffsetDateTime::now_utc())
+}

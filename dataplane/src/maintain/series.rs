@@ -1,0 +1,142 @@
+//! The indices of each series: on to the next when one is full or old, and gone when its newest
+//! event is no longer hot.
+
+use runtime::logging::chain;
+
+use super::{Error, Rooms};
+use crate::event::Micros;
+use crate::stores::catalog::failed;
+use crate::stores::index::{IndexState, SeriesIndex};
+
+const MICROS_PER_DAY: i64 = 24 * 3600 * 1_000_000;
+
+/// What makes an index full.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Documents.
+    pub documents: u64,
+}
+
+/// A row of the series.
+#[derive(Debug, Clone, sqlx::FromRow)]
+struct Series {
+    series: String,
+    hot_days: i32,
+    write_number: i64,
+}
+
+/// Looks after every series. One that fails does not keep the others waiting.
+pub async fn maintain_all_series(rooms: &Rooms, limits: Limits, now: Micros) -> Result<(), Error> {
+    let names: Vec<String> = sqlx::query_scalar("SELECT series FROM public.index_series ORDER BY series")
+        .fetch_all(rooms.catalog.pool())
+        .await
+        .map_err(failed("list the series"))?;
+    let mut failure = None;
+    for name in names {
+        if let Err(error) = maintain_series(rooms, &name, limits, now).await {
+            tracing::warn!(error = chain(&error), "can't look after series {name}");
+            failure = Some(error);
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// Looks after one series.
+pub async fn maintain_series(rooms: &Rooms, name: &str, limits: Limits, now: Micros) -> Result<(), Error> {
+    let series: Series =
+        sqlx::query_as("SELECT series, hot_days, write_number FROM public.index_series WHERE series = $1")
+            .bind(name)
+            .fetch_one(rooms.catalog.pool())
+            .await
+            .map_err(failed("look up a series"))?;
+    let indices = rooms.index.of_series(&series.series).await?;
+    let current = indices.iter().find(|index| index.state.number == series.write_number);
+    if let Some(current) = current
+        && is_full(current.state, series.hot_days, limits, now)
+    {
+        roll_over(rooms, &series, current).await?;
+    }
+    // An index that a processor may still be writing to is younger than a hot day.
+    for index in indices.iter().filter(|index| index.state.number < series.write_number) {
+        let newest = rooms.index.newest_acceptance(&index.name).await?.unwrap_or(index.state.created_at);
+        if is_cold(newest, series.hot_days, now) {
+            rooms.index.drop_index(&index.name).await?;
+            tracing::info!(index = index.name, "dropped index {}", index.name);
+        }
+    }
+    Ok(())
+}
+
+/// Makes the next index, then writes to it. The operator holds the same lock while it adds a
+/// tenant's alias to the indices of a series, so none misses one.
+async fn roll_over(rooms: &Rooms, series: &Series, current: &SeriesIndex) -> Result<(), Error> {
+    let doing = "go on with the next index of a series";
+    let mut transaction = rooms.catalog.pool().begin().await.map_err(failed(doing))?;
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtext('series:' || $1))")
+        .bind(&series.series)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed(doing))?;
+    let next = crds::names::index_name(&series.series, series.write_number + 1);
+    rooms.index.make_next(&current.name, &next).await?;
+    let moved = sqlx::query(
+        "UPDATE public.index_series SET write_number = $2 + 1, updated_at = now() WHERE series = $1 AND write_number = $2",
+    )
+    .bind(&series.series)
+    .bind(series.write_number)
+    .execute(&mut *transaction)
+    .await
+    .map_err(failed(doing))?;
+    transaction.commit().await.map_err(failed(doing))?;
+    if moved.rows_affected() > 0 {
+        tracing::info!(series = series.series, "series {} goes on with {next}", series.series);
+    }
+    Ok(())
+}
+
+/// Whether the series should go on with the next index. An index that never fills must end too,
+/// or its first events would stay for as long as events come: it ends after an eighth of its
+/// events' time, so that none stays much longer than it should, and a series has some ten indices.
+fn is_full(index: IndexState, hot_days: i32, limits: Limits, now: Micros) -> bool {
+    let longest = i64::from((hot_days / 8).max(1)) * MICROS_PER_DAY;
+    let old = index.documents > 0 && now.saturating_sub(index.created_at) >= longest;
+    old || index.bytes >= limits.bytes || index.documents >= limits.documents
+}
+
+/// Whether every event of an index has been in it for as long as its class says.
+fn is_cold(newest: Micros, hot_days: i32, now: Micros) -> bool {
+    now.saturating_sub(newest) > i64::from(hot_days) * MICROS_PER_DAY
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Micros = 1_767_323_045_000_000;
+
+    #[test]
+    fn an_index_is_full_by_size_by_number_or_by_age() {
+        let limits = Limits { bytes: 1000, documents: 100 };
+        let days_ago = |days: i64| NOW - days * MICROS_PER_DAY;
+        for (documents, bytes, age_days, hot_days, expected) in [
+            (10, 10, 0, 7, false),
+            (10, 1000, 0, 7, true),
+            (100, 10, 0, 7, true),
+            (10, 10, 1, 7, true),
+            (0, 10, 30, 7, false),
+            (10, 10, 10, 90, false),
+            (10, 10, 11, 90, true),
+        ] {
+            let index = IndexState { number: 1, documents, bytes, created_at: days_ago(age_days) };
+            assert_eq!(is_full(index, hot_days, limits, NOW), expected, "{documents} {bytes} {age_days} {hot_days}");
+        }
+    }
+
+    #[test]
+    fn an_index_is_cold_once_its_newest_event_is() {
+        assert!(!is_cold(NOW - 7 * MICROS_PER_DAY, 7, NOW));
+        assert!(is_cold(NOW - 7 * MICROS_PER_DAY - 1, 7, NOW));
+    }
+}

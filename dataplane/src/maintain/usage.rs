@@ -1,0 +1,103 @@
+//! Rolls each tenant's ledger up into the core database, by the hour.
+//!
+//! Ledger and roll-up are in two databases, so the watermark moves in the transaction that adds:
+//! nothing counts twice. And it must never pass a row that a transaction has numbered but not yet
+//! committed. So the range is read under a lock that waits for writers to end: when it is held, no
+//! lower number can still appear.
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::{Error, Rooms};
+use crate::stores::catalog::failed;
+use crate::tenancy::Tenant;
+
+/// Usage of one hour.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+struct Hour {
+    hour: OffsetDateTime,
+    events: i64,
+    bytes: i64,
+    last_id: i64,
+}
+
+/// Adds what is new in the tenant's ledger. Gives back how many events that are.
+pub async fn roll_up(rooms: &Rooms, tenant: &Tenant) -> Result<i64, Error> {
+    let mut core = rooms.core.begin().await.map_err(failed("begin in the core database"))?;
+    let watermark = watermark(&mut core, tenant).await?;
+    let hours = hours_after(rooms, tenant, watermark).await?;
+    let Some(last_id) = hours.iter().map(|hour| hour.last_id).max() else { return Ok(0) };
+    sqlx::query(
+        "INSERT INTO public.usage_hourly AS usage (tenant, hour, events, bytes)
+         SELECT $1, hour, events, bytes FROM unnest($2::timestamptz[], $3::bigint[], $4::bigint[]) AS new (hour, events, bytes)
+         ON CONFLICT (tenant, hour) DO UPDATE SET events = usage.events + excluded.events, bytes = usage.bytes + excluded.bytes",
+    )
+    .bind(tenant.name().as_str())
+    .bind(hours.iter().map(|hour| hour.hour).collect::<Vec<_>>())
+    .bind(hours.iter().map(|hour| hour.events).collect::<Vec<_>>())
+    .bind(hours.iter().map(|hour| hour.bytes).collect::<Vec<_>>())
+    .execute(&mut *core)
+    .await
+    .map_err(failed("add usage"))?;
+    sqlx::query("UPDATE public.usage_watermarks SET ledger_id = $2 WHERE tenant = $1")
+        .bind(tenant.name().as_str())
+        .bind(last_id)
+        .execute(&mut *core)
+        .await
+        .map_err(failed("move the watermark"))?;
+    core.commit().await.map_err(failed("commit the roll-up"))?;
+    Ok(hours.iter().map(|hour| hour.events).sum())
+}
+
+/// How far the tenant is rolled up. The row stays locked: two at once add one after the other.
+async fn watermark(core: &mut PgConnection, tenant: &Tenant) -> Result<i64, Error> {
+    let doing = "read the watermark";
+    sqlx::query("INSERT INTO public.usage_watermarks (tenant, ledger_id) VALUES ($1, 0) ON CONFLICT DO NOTHING")
+        .bind(tenant.name().as_str())
+        .execute(&mut *core)
+        .await
+        .map_err(failed(doing))?;
+    let watermark = sqlx::query_scalar("SELECT ledger_id FROM public.usage_watermarks WHERE tenant = $1 FOR UPDATE")
+        .bind(tenant.name().as_str())
+        .fetch_one(core)
+        .await
+        .map_err(failed(doing))?;
+    Ok(watermark)
+}
+
+async fn hours_after(rooms: &Rooms, tenant: &Tenant, watermark: i64) -> Result<Vec<Hour>, Error> {
+    let doing = "sum up the ledger";
+    let mut transaction = rooms.catalog.begin(tenant).await?;
+    let any: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM usage_ledger WHERE ledger_id > $1)")
+        .bind(watermark)
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(failed(doing))?;
+    if !any {
+        return Ok(Vec::new());
+    }
+    // Writers that come meanwhile wait behind us: a second is the most that a flush may lose here.
+    sqlx::raw_sql("SET LOCAL lock_timeout = '1s'; LOCK TABLE usage_ledger IN SHARE MODE")
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed(doing))?;
+    let last_id: Option<i64> = sqlx::query_scalar("SELECT max(ledger_id) FROM usage_ledger")
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(failed(doing))?;
+    // The numbers up to here are settled; adding them up needs no lock.
+    transaction.rollback().await.map_err(failed(doing))?;
+    let mut transaction = rooms.catalog.begin(tenant).await?;
+    let hours = sqlx::query_as(
+        "SELECT date_trunc('hour', accepted_at, 'UTC') AS hour, sum(events)::bigint AS events, sum(bytes)::bigint AS bytes,
+                max(ledger_id) AS last_id
+         FROM usage_ledger WHERE ledger_id > $1 AND ledger_id <= $2 GROUP BY 1 ORDER BY 1",
+    )
+    .bind(watermark)
+    .bind(last_id)
+    .fetch_all(&mut *transaction)
+    .await
+    .map_err(failed(doing))?;
+    transaction.rollback().await.map_err(failed(doing))?;
+    Ok(hours)
+}

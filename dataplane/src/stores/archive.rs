@@ -1,0 +1,162 @@
+//! The archive: each tenant's raw lines in few large objects of the object store.
+//!
+//! The form of an object is in `object`. A key and its bytes follow from what is archived, so an
+//! object that was put twice is there once.
+
+mod object;
+
+pub use object::{Builder, Built, Footer, FooterBatch};
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::primitives::ByteStream;
+
+use crate::tenancy::Tenant;
+
+/// Why the archive did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The object store failed.
+    #[error("{doing} `{key}`")]
+    Store {
+        /// What we were doing.
+        doing: &'static str,
+        /// The object.
+        key: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The bytes are not what was archived.
+    #[error("`{key}` is damaged: {reason}")]
+    Damaged {
+        /// The object.
+        key: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// Compression failed.
+    #[error("compress an object")]
+    Compress(#[from] std::io::Error),
+    /// The footer can't be made.
+    #[error("encode an object's footer")]
+    Footer(#[from] postcard::Error),
+}
+
+/// The archive of all tenants. Cheap to clone.
+#[derive(Clone)]
+pub struct Archive {
+    client: Client,
+}
+
+/// Where an object's frames begin; one more entry marks the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frames {
+    /// In the raw bytes.
+    pub raw_starts: Vec<i64>,
+    /// In the object.
+    pub starts: Vec<i64>,
+}
+
+impl Archive {
+    /// The archive behind this client.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Puts an object in place of itself, if it is there.
+    pub async fn put(&self, tenant: &Tenant, key: &str, bytes: Vec<u8>) -> Result<(), Error> {
+        let put = self.client.put_object().bucket(bucket(tenant)).key(key).body(ByteStream::from(bytes));
+        put.send().await.map(|_| ()).map_err(|error| store_error("put object", key, error))
+    }
+
+    /// Removes an object; one that is gone already is success.
+    pub async fn delete(&self, tenant: &Tenant, key: &str) -> Result<(), Error> {
+        let delete = self.client.delete_object().bucket(bucket(tenant)).key(key);
+        delete.send().await.map(|_| ()).map_err(|error| store_error("delete object", key, error))
+    }
+
+    /// `length` raw bytes from `start`, by one ranged GET of the frames that hold them.
+    pub async fn read(
+        &self,
+        tenant: &Tenant,
+        key: &str,
+        frames: &Frames,
+        start: u64,
+        length: u64,
+    ) -> Result<Vec<u8>, Error> {
+        let damaged = |reason| Error::Damaged { key: key.to_owned(), reason };
+        let range = frames.range(start, length).ok_or_else(|| damaged("it has no such bytes"))?;
+        let bytes = self.get(tenant, key, format!("bytes={}-{}", range.first, range.last)).await?;
+        object::unpack(&bytes, range.skip, length).ok_or_else(|| damaged("a frame can't be decompressed"))
+    }
+
+    /// The footer of an object of `size` bytes: its batches and each line's length.
+    pub async fn footer(&self, tenant: &Tenant, key: &str, size: u64) -> Result<Footer, Error> {
+        let damaged = |reason| Error::Damaged { key: key.to_owned(), reason };
+        let trailer_start =
+            size.checked_sub(object::TRAILER_BYTES as u64).ok_or_else(|| damaged("it has no trailer"))?;
+        let trailer = self.get(tenant, key, format!("bytes={trailer_start}-{}", size - 1)).await?;
+        let length = object::footer_length(&trailer).ok_or_else(|| damaged("its trailer is not ours"))?;
+        let start = trailer_start.checked_sub(length).ok_or_else(|| damaged("its footer is too long"))?;
+        let footer = self.get(tenant, key, format!("bytes={start}-{}", size - 1)).await?;
+        object::read_footer(&footer).ok_or_else(|| damaged("its footer can't be read"))
+    }
+
+    async fn get(&self, tenant: &Tenant, key: &str, range: String) -> Result<Vec<u8>, Error> {
+        let get = self.client.get_object().bucket(bucket(tenant)).key(key).range(range);
+        let object = get.send().await.map_err(|error| store_error("get object", key, error))?;
+        let bytes = object.body.collect().await.map_err(|error| store_error("read object", key, error))?;
+        Ok(bytes.into_bytes().into())
+    }
+}
+
+/// The part of an object that holds some raw bytes.
+#[derive(Debug, PartialEq, Eq)]
+struct Range {
+    /// First byte in the object.
+    first: i64,
+    /// Last byte in the object.
+    last: i64,
+    /// Raw bytes in front of the wanted ones.
+    skip: u64,
+}
+
+impl Frames {
+    fn range(&self, start: u64, length: u64) -> Option<Range> {
+        let begin = i64::try_from(start).ok()?;
+        let end = begin.checked_add(i64::try_from(length).ok()?)?;
+        let first = self.raw_starts.partition_point(|at| *at <= begin).checked_sub(1)?;
+        let after = self.raw_starts.partition_point(|at| *at < end).max(first + 1);
+        let skip = u64::try_from(begin - self.raw_starts.get(first)?).ok()?;
+        Some(Range { first: *self.starts.get(first)?, last: self.starts.get(after)? - 1, skip })
+    }
+}
+
+fn bucket(tenant: &Tenant) -> &str {
+    &tenant.registered().archive.bucket
+}
+
+fn store_error(doing: &'static str, key: &str, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Store { doing, key: key.to_owned(), source: Box::new(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn raw_bytes_are_in_one_frame_or_in_neighbours() {
+        let frames = Frames { raw_starts: vec![0, 100, 200, 250], starts: vec![0, 40, 70, 90] };
+        for (start, length, expected) in [
+            (0, 100, Some((0, 39, 0))),
+            (100, 1, Some((40, 69, 0))),
+            (150, 100, Some((40, 89, 50))),
+            (249, 1, Some((70, 89, 49))),
+            (100, 0, Some((40, 69, 0))),
+            (249, 2, None),
+            (300, 1, None),
+        ] {
+            let expected = expected.map(|(first, last, skip)| Range { first, last, skip });
+            assert_eq!(frames.range(start, length), expected, "{start}+{length}");
+        }
+    }
+}

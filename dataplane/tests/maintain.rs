@@ -1,0 +1,15 @@
+//! `maintain` against real stores: the archive reads back, what was left behind is indexed, usage
+//! is counted once, and what is expired goes.
+
+#[path = "support/bench.rs"]
+mod bench;
+#[path = "maintain/archive.rs"]
+mod archive;
+#[path = "maintain/late_index.rs"]
+mod late_index;
+#[path = "maintain/usage.rs"]
+mod usage;
+#[path = "maintain/expiry.rs"]
+mod expiry;
+#[path = "maintain/series.rs"]
+mod series;

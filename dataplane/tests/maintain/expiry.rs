@@ -1,0 +1,64 @@
+//! What is kept no longer, by a clock that is ahead.
+
+use std::time::Duration;
+
+use super::bench::{Bench, lines, now};
+use anyhow::ensure;
+use dataplane::maintain::{archive, expire, partitions, roll_up};
+
+const DAY: i64 = 24 * 3_600_000_000;
+
+#[tokio::test]
+async fn expired_rows_go_then_what_they_refer_to_then_objects() -> anyhow::Result<()> {
+    let bench = Bench::new("expiry").await?;
+    let rooms = bench.rooms().await?;
+    let processor = bench.processor("p-0").await?;
+    bench.send(&lines(20)).await?;
+    bench.drained().await?;
+    processor.stop().await?;
+    archive(&rooms, &bench.tenant, Duration::ZERO, now()).await?;
+    roll_up(&rooms, &bench.tenant).await?;
+
+    let expired = expire(&rooms, &bench.tenant, now() + DAY).await?;
+    ensure!((expired.partitions, expired.rows, expired.objects) == (0, 0, 0), "{expired:?}");
+    bench.holds(20).await?;
+
+    let later = now() + 100 * DAY;
+    ensure!(partitions(&rooms, &bench.tenant, later).await? > 0, "a place for what comes then");
+    let expired = expire(&rooms, &bench.tenant, later).await?;
+    ensure!(expired.partitions > 0 && expired.objects == 1, "{expired:?}");
+    for table in ["logs", "batches", "objects", "usage_ledger"] {
+        let left = bench.count(&format!("SELECT count(*) FROM {{}}.{table}")).await?;
+        ensure!(left == 0, "{left} rows of {table}");
+    }
+    let bucket = &bench.tenant.registered().archive.bucket;
+    let left = bench.stores.s3()?.list_objects_v2().bucket(bucket).prefix("logs/").send().await?;
+    ensure!(left.contents().is_empty());
+    bench.retire().await
+}
+
+#[tokio::test]
+async fn a_ledger_that_is_not_counted_yet_stays() -> anyhow::Result<()> {
+    let bench = Bench::new("uncounted").await?;
+    let rooms = bench.rooms().await?;
+    let processor = bench.processor("p-0").await?;
+    bench.send(&lines(3)).await?;
+    bench.drained().await?;
+    processor.stop().await?;
+    expire(&rooms, &bench.tenant, now() + 100 * DAY).await?;
+    ensure!(bench.count("SELECT count(*) FROM {}.usage_ledger").await? == 1);
+    bench.retire().await
+}
+
+#[tokio::test]
+async fn a_clients_key_is_forgotten_after_its_window() -> anyhow::Result<()> {
+    let bench = Bench::new("window").await?;
+    let rooms = bench.rooms().await?;
+    let insert = "INSERT INTO {}.idempotency (batch_id, body_hash) VALUES (gen_random_uuid(), 'x')";
+    bench.execute(insert).await?;
+    expire(&rooms, &bench.tenant, now() + 71 * 3_600_000_000).await?;
+    ensure!(bench.count("SELECT count(*) FROM {}.idempotency").await? == 1);
+    expire(&rooms, &bench.tenant, now() + 73 * 3_600_000_000).await?;
+    ensure!(bench.count("SELECT count(*) FROM {}.idempotency").await? == 0);
+    bench.retire().await
+}

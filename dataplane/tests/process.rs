@@ -1,0 +1,12 @@
+//! The processor against real stores: what is queued is stored and indexed once, whatever happens.
+
+#[path = "support/bench.rs"]
+mod bench;
+#[path = "process/once.rs"]
+mod once;
+#[path = "process/poison.rs"]
+mod poison;
+#[path = "process/outage.rs"]
+mod outage;
+#[path = "process/tail.rs"]
+mod tail;

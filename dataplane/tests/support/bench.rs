@@ -1,0 +1,231 @@
+//! A tenant of a test's own on a lane of its own, what is sent to it, and what its stores hold.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::ensure;
+use crds::PipelineName;
+use crds::names::PROCESSOR_DATABASE;
+use dataplane::event::{Micros, new_batch_id};
+use dataplane::maintain::{self, Rooms};
+use dataplane::process::{self, Settings};
+use dataplane::queue::entry::{BatchHeader, EventHeader};
+use dataplane::queue::{self, Budget, Lanes, Producer};
+use dataplane::tenancy::{Peppers, Registry, Tenant};
+use sqlx::{AssertSqlSafe, PgPool};
+use testkit::{Stores, eventually};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Longest wait for what takes milliseconds on an idle machine.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// A tenant and its stores.
+pub(crate) struct Bench {
+    pub(crate) stores: Stores,
+    pub(crate) tenant: Arc<Tenant>,
+    pub(crate) admin: PgPool,
+    pub(crate) lanes: Lanes,
+    pub(crate) pipeline: PipelineName,
+    producer: Producer,
+    fixture: testkit::Tenant,
+}
+
+/// A processor that runs in this process, in a runtime of its own so that it can die as a whole.
+pub(crate) struct Processor {
+    stop: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+    runtime: Runtime,
+}
+
+impl Bench {
+    /// A new tenant.
+    pub(crate) async fn new(prefix: &str) -> anyhow::Result<Self> {
+        let stores = Stores::from_environment()?;
+        let pipeline: PipelineName = testkit::unique("lane").parse()?;
+        let fixture = testkit::Tenant::named(prefix).dedicated().on_pipeline(&pipeline).provision(&stores).await?;
+        let registry = Registry::fixed([fixture.registered.clone()], Peppers::none());
+        let tenant = registry.tenant(fixture.desired.name()).expect("it was given");
+        let queue = stores.queue()?;
+        let (producer, _) = Producer::start(&queue, CancellationToken::new())?;
+        eventually("the queue answers", SOON, async || {
+            ensure!(producer.health().answering);
+            Ok(())
+        })
+        .await?;
+        Ok(Self {
+            tenant,
+            admin: stores.postgres(PROCESSOR_DATABASE)?,
+            lanes: Lanes::new(&queue)?,
+            pipeline,
+            producer,
+            fixture,
+            stores,
+        })
+    }
+
+    /// Removes the tenant.
+    pub(crate) async fn retire(self) -> anyhow::Result<()> {
+        self.fixture.retire().await
+    }
+
+    /// Queues the lines as one request batch accepted now.
+    pub(crate) async fn send(&self, lines: &[String]) -> anyhow::Result<BatchHeader> {
+        let header = header(new_batch_id(), now(), lines);
+        self.send_as(&header, lines).await?;
+        Ok(header)
+    }
+
+    /// Queues the lines under this header.
+    pub(crate) async fn send_as(&self, header: &BatchHeader, lines: &[String]) -> anyhow::Result<()> {
+        let batch = queue::Batch {
+            tenant: Arc::clone(&self.tenant),
+            header: header.clone(),
+            raw: lines.concat().into_bytes(),
+            claim: Budget::new(1).claim(),
+        };
+        Ok(self.producer.send(batch).await?)
+    }
+
+    /// Settings of a processor of this tenant's pipeline.
+    pub(crate) async fn settings(&self, consumer: &str) -> anyhow::Result<Settings> {
+        Ok(Settings {
+            listen: ([127, 0, 0, 1], 0).into(),
+            postgres: self.stores.as_data_role().await?,
+            queue: self.stores.queue.clone(),
+            cache: self.stores.cache.clone(),
+            opensearch: self.stores.opensearch.clone(),
+            tls: self.stores.tls.clone(),
+            pipeline: self.pipeline.clone(),
+            pipeline_generation: 1,
+            consumer: consumer.to_owned(),
+            batch_max_events: 2000,
+            batch_max_bytes: 4 * 1024 * 1024,
+            max_retries: 3,
+            workers: 2,
+            claim_idle_seconds: 1,
+        })
+    }
+
+    /// Starts a processor.
+    pub(crate) async fn processor(&self, consumer: &str) -> anyhow::Result<Processor> {
+        Processor::start(self.settings(consumer).await?).await
+    }
+
+    /// How many rows a statement about the tenant's schema counts; `{}` stands for the schema.
+    pub(crate) async fn count(&self, statement: &str) -> anyhow::Result<i64> {
+        let statement = statement.replace("{}", &self.tenant.name().database_schema());
+        Ok(sqlx::query_scalar(AssertSqlSafe(statement)).fetch_one(&self.admin).await?)
+    }
+
+    /// Runs a statement in the tenant's schema as the administrator.
+    pub(crate) async fn execute(&self, statement: &str) -> anyhow::Result<()> {
+        let statement = statement.replace("{}", &self.tenant.name().database_schema());
+        sqlx::query(AssertSqlSafe(statement)).execute(&self.admin).await?;
+        Ok(())
+    }
+
+    /// Documents that the tenant's alias finds.
+    pub(crate) async fn documents(&self) -> anyhow::Result<i64> {
+        let alias = self.tenant.name().index_alias();
+        let client = self.stores.opensearch()?;
+        let parts = opensearch::indices::IndicesRefreshParts::Index(&[&alias]);
+        let refreshed = client.indices().refresh(parts).send().await?;
+        ensure!(refreshed.status_code().is_success());
+        let answer = client.count(opensearch::CountParts::Index(&[&alias])).send().await?;
+        let answer: serde_json::Value = answer.json().await?;
+        answer["count"].as_i64().ok_or_else(|| anyhow::anyhow!("no count in {answer}"))
+    }
+
+    /// Events that wait in the lanes.
+    pub(crate) async fn backlog(&self) -> anyhow::Result<u64> {
+        let lanes = self.lanes.status(std::slice::from_ref(&self.pipeline), 0).await?;
+        Ok(lanes.iter().map(|lane| lane.events + lane.entries).sum())
+    }
+
+    /// Waits until nothing waits in the lanes.
+    pub(crate) async fn drained(&self) -> anyhow::Result<()> {
+        eventually("the lanes are empty", SOON, async || {
+            let backlog = self.backlog().await?;
+            ensure!(backlog == 0, "{backlog} still wait");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Checks that these many events stand in every store, once.
+    pub(crate) async fn holds(&self, events: i64) -> anyhow::Result<()> {
+        ensure!(self.count("SELECT count(*) FROM {}.logs").await? == events, "rows");
+        let billed = self.count("SELECT coalesce(sum(events), 0)::bigint FROM {}.usage_ledger").await?;
+        ensure!(billed == events, "billed {billed}");
+        let documents = self.documents().await?;
+        ensure!(documents == events, "{documents} documents");
+        Ok(())
+    }
+}
+
+impl Processor {
+    /// Starts a processor with these settings.
+    pub(crate) async fn start(settings: Settings) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = runtime.spawn(async move {
+            let listener = TcpListener::bind(settings.listen).await?;
+            process::run_on(listener, settings, stopped).await
+        });
+        Ok(Self { stop, task, runtime })
+    }
+
+    /// Stops it as a signal would, and waits for its end.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        let ended = self.task.await;
+        self.runtime.shutdown_background();
+        ended?
+    }
+
+    /// Ends everything that it does in the middle, as a crash would.
+    pub(crate) fn kill(self) {
+        self.runtime.shutdown_background();
+    }
+}
+
+impl Bench {
+    /// What `maintain` works with, as its own role.
+    #[allow(dead_code, reason = "the tests of the processor need none")]
+    pub(crate) async fn rooms(&self) -> anyhow::Result<Rooms> {
+        Ok(Rooms::new(&maintain::Settings {
+            listen: ([127, 0, 0, 1], 0).into(),
+            postgres: self.stores.as_maintain_role().await?,
+            queue: self.stores.queue.clone(),
+            s3: self.stores.s3.clone(),
+            opensearch: self.stores.opensearch.clone(),
+            tls: self.stores.tls.clone(),
+            archive_max_age_seconds: 0,
+            index_max_bytes: u64::MAX,
+            index_max_documents: u64::MAX,
+        })?)
+    }
+}
+
+/// The header of one request batch.
+pub(crate) fn header(batch_id: Uuid, accepted_at: Micros, lines: &[String]) -> BatchHeader {
+    let events = lines.iter().map(|line| EventHeader { length: line.len() as u32, time: None, rejected: None });
+    BatchHeader { batch_id, accepted_at, key_id: "testkey".into(), body_hash: None, events: events.collect() }
+}
+
+/// `count` lines as a service sends them.
+pub(crate) fn lines(count: usize) -> Vec<String> {
+    (0..count)
+        .map(|n| format!(r#"{{"service":"checkout","level":"info","message":"payment {n} declined","n":{n}}}"#))
+        .collect()
+}
+
+/// Now, in microseconds since 1970.
+pub(crate) fn now() -> Micros {
+    dataplane::event::micros(time::OffsetDateTime::now_utc())
+}
