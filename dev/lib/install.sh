@@ -37,12 +37,16 @@ install_chart() {
 # the operator's to make, so its Deployments come a little later than the chart's.
 install_await() {
     local deployment
-    kube -n "$NAMESPACE" rollout status deployment/loggerhub-operator --timeout=120s || install_unready deployment/loggerhub-operator
+    install_await_one deployment/loggerhub-operator
     within 60 kube -n "$NAMESPACE" get deployment/loggerhub-default-processor deployment/loggerhub-default-ingest ||
         install_unready deployment/loggerhub-operator
-    for deployment in $(kube -n "$NAMESPACE" get deployments -o name); do
-        kube -n "$NAMESPACE" rollout status "$deployment" --timeout=180s || install_unready "$deployment"
-    done
+    for deployment in $(kube -n "$NAMESPACE" get deployments -o name); do install_await_one "$deployment"; done
+}
+
+# Asked again and again, since the failure of an earlier version is the first answer for a moment.
+install_await_one() {
+    echo "waiting for $1"
+    within 180 kube -n "$NAMESPACE" rollout status "$1" --timeout=5s || install_unready "$1"
 }
 
 install_unready() {

@@ -30,6 +30,9 @@ enum Error {
 /// Sweeps at every resync until `shutdown`.
 pub async fn run(ctx: Arc<Context>, shutdown: CancellationToken) {
     let mut wait = FIRST;
+    if let Err(error) = ctx.stores.registry.begin().await {
+        tracing::warn!("{}", runtime::logging::chain(&error));
+    }
     loop {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -45,6 +48,7 @@ pub async fn run(ctx: Arc<Context>, shutdown: CancellationToken) {
 async fn sweep(ctx: &Context) -> Result<(), Error> {
     let stores = &ctx.stores;
     let installation = &ctx.settings.installation;
+    stores.registry.begin().await?;
     // The registries first: a Tenant that appears meanwhile is in the list, and is spared.
     let projected = stores.registry.tenants().await?;
     let rows = stores.postgres.live_tenants(installation).await?;

@@ -10,9 +10,17 @@ use crds::registry::RegistryTenant;
 use crate::provision::error::RedisContext;
 use crate::provision::{Error, Outcome};
 
+/// An epoch that is not there, or was lost, begins with the clock, so that it never comes back to a
+/// value that a reader has seen.
+const BEGIN: &str = r"
+if redis.call('EXISTS', KEYS[2]) == 0 then
+    local now = redis.call('TIME')
+    redis.call('SET', KEYS[2], string.format('%d', now[1] * 1000 + math.floor(now[2] / 1000)))
+end
+";
+
 /// Changes one tenant's entry, the epoch and the stream of changes together, or nothing at all
-/// where the entry is already so. `ARGV[2]` is the entry, or empty to remove it. An epoch that was
-/// lost begins with the clock, so that it never comes back to a value that a reader has seen.
+/// where the entry is already so. `ARGV[2]` is the entry, or empty to remove it. Runs after [`BEGIN`].
 const CHANGE: &str = r"
 local before = redis.call('HGET', KEYS[1], ARGV[1])
 local kind = 'upserted'
@@ -23,10 +31,6 @@ if ARGV[2] == '' then
 else
     if before == ARGV[2] then return 0 end
     redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-end
-if redis.call('EXISTS', KEYS[2]) == 0 then
-    local now = redis.call('TIME')
-    redis.call('SET', KEYS[2], string.format('%d', now[1] * 1000 + math.floor(now[2] / 1000)))
 end
 local epoch = redis.call('INCR', KEYS[2])
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', 10000, '*',
@@ -45,6 +49,18 @@ impl Registry {
     /// Over a shared connection, which reconnects by itself.
     pub fn new(connection: ConnectionManager) -> Self {
         Self { connection }
+    }
+
+    /// Gives an empty registry its epoch: a reader takes "no tenants" from one that has begun, and
+    /// waits for one that has not.
+    pub async fn begin(&self) -> Result<(), Error> {
+        let mut connection = self.connection.clone();
+        let begun: Result<i64, _> = Script::new(&format!("{BEGIN} return 0"))
+            .key(REGISTRY_TENANTS)
+            .key(REGISTRY_EPOCH)
+            .invoke_async(&mut connection)
+            .await;
+        begun.map(|_| ()).doing("begin the registry")
     }
 
     /// Writes a tenant's entry, announces it; nothing if it is so already.
@@ -111,7 +127,7 @@ impl Registry {
     }
 
     async fn change(&self, tenant: &TenantName, json: &str, doing: &'static str) -> Result<Outcome, Error> {
-        let changed: i64 = Script::new(CHANGE)
+        let changed: i64 = Script::new(&format!("{BEGIN}{CHANGE}"))
             .key(REGISTRY_TENANTS)
             .key(REGISTRY_EPOCH)
             .key(REGISTRY_CHANGES)
