@@ -1,12 +1,9 @@
 //! A tenant of a test's own: provisioned in the real stores without Kubernetes, retired on demand.
 //!
-//! ```no_run
-//! # async fn example() -> anyhow::Result<()> {
-//! let stores = testkit::Stores::from_environment()?;
-//! let tenant = testkit::Tenant::named("search").dedicated().provision(&stores).await?;
-//! // … `tenant.key` sends and reads, `tenant.registered` is what ingest knows …
+//! ```text
+//! let tenant = Tenant::named("search").dedicated().provision(&stores).await?;
+//! // … `tenant.key` sends and reads; `tenant.registered` is what ingest knows …
 //! tenant.retire().await
-//! # }
 //! ```
 
 use std::path::PathBuf;

@@ -56,7 +56,7 @@ impl Stage {
         Ok(name.to_owned())
     }
 
-    /// Waits until the Tenant is Ready and its key works at ingest.
+    /// Waits until the Tenant is Ready, and takes its key from the Secret. From then on the key works.
     pub(crate) async fn actor(&self, name: &str) -> anyhow::Result<Actor> {
         let tenant = self.cluster.tenant_ready(name, SOON).await?;
         let backends = tenant.status.and_then(|status| status.backends);
