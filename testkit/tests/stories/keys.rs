@@ -50,8 +50,8 @@ async fn a_suspended_tenant_reads_and_does_not_send() -> anyhow::Result<()> {
     })
     .await?;
     eventually("what was sent before is listed", SOON, || async {
-        let messages = tenant.door.list("limit=5").await?.messages().join(",");
-        anyhow::ensure!(messages == "before", "{messages:?}");
+        let page = tenant.door.list("limit=500").await?;
+        anyhow::ensure!(page.messages().contains(&"before"), "{:?}", page.messages());
         Ok(())
     })
     .await?;
