@@ -242,7 +242,7 @@ mod tests {
     fn an_object_is_made_when_it_is_full_or_old() {
         const MIB: i64 = 1024 * 1024;
         let now = 1_767_323_045_000_000;
-        let row = |spool_id, bytes, age_seconds| SpoolRow {
+        let row = |spool_id, bytes, age_seconds: i64| SpoolRow {
             spool_id,
             bytes,
             created_at: date_time(now - age_seconds * 1_000_000),

@@ -189,6 +189,7 @@ impl Processor {
     }
 
     /// Ends everything that it does in the middle, as a crash would.
+    #[allow(dead_code, reason = "the tests of `maintain` kill none")]
     pub(crate) fn kill(self) {
         self.runtime.shutdown_background();
     }
