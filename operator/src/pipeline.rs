@@ -61,7 +61,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let api = Api::<DeserializeGuard<LogPipeline>>::all(ctx.client.clone());
-    let selected = watcher::Config::default().labels(&ctx.settings.watch.selector);
+    let selected = watcher::Config::default().labels(&ctx.settings.watch.effective());
     let (reader, writer) = store();
     let changes = reflector(writer, watcher(api, selected)).applied_objects().predicate_filter(
         predicates::generation.combine(predicates::finalizers).combine(predicates::annotations),

@@ -166,9 +166,19 @@ pub enum CaBundle {
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Watch {
-    /// Label selector of Tenants and LogPipelines; empty is all of them.
+    /// Label selector of Tenants and LogPipelines; empty is all that name no operator of their own.
     #[serde(default)]
     pub selector: String,
+}
+
+/// Label: this object is left to the operator whose selector asks for this value.
+pub const OPERATOR_CLASS_LABEL: &str = "loggerhub.io/operator-class";
+
+impl Watch {
+    /// The selector that watches use.
+    pub fn effective(&self) -> String {
+        if self.selector.is_empty() { format!("!{OPERATOR_CLASS_LABEL}") } else { self.selector.clone() }
+    }
 }
 
 impl Settings {
@@ -178,7 +188,8 @@ impl Settings {
         Self::parse(&text).with_context(|| format!("settings `{}`", path.display()))
     }
 
-    fn parse(text: &str) -> anyhow::Result<Self> {
+    /// Reads and checks the file's text.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
         let settings: Self = serde_saphyr::from_str(text)?;
         ensure!((1..=128).contains(&settings.installation.len()), "installation: use 1 to 128 characters");
         // With a pipeline's 40 and `-processor` a Deployment's name stays within 63 + the pods' suffix.

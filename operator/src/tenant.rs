@@ -58,7 +58,7 @@ pub enum Error {
 /// Runs the controller until `shutdown`. `wake` asks for a look at every Tenant.
 pub async fn run(ctx: Arc<Context>, wake: impl Stream<Item = ()> + Send + 'static, shutdown: CancellationToken) {
     let api = Api::<DeserializeGuard<Tenant>>::all(ctx.client.clone());
-    let selected = watcher::Config::default().labels(&ctx.settings.watch.selector);
+    let selected = watcher::Config::default().labels(&ctx.settings.watch.effective());
     let (reader, writer) = store();
     let changes = reflector(writer, watcher(api, selected.clone())).applied_objects().predicate_filter(
         // The status is ours: what we write there must not bring us back.

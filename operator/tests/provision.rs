@@ -1,6 +1,8 @@
 //! Provisioning against real stores: twice is once, drift is repaired, what is not ours is left
 //! alone, and what was removed stays removed. Each test has a tenant of its own.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
 #[path = "support/stores.rs"]
 mod stores;
 #[path = "provision/ensure.rs"]

@@ -10,20 +10,20 @@ use operator::provision::{
 use tokio::sync::OnceCell;
 
 /// Installation of all provisioning tests: they share the stores with an operator of another one.
-pub const INSTALLATION: &str = "provision-tests";
+pub(crate) const INSTALLATION: &str = "provision-tests";
 
 /// The stores, and clients that look at them from the side.
-pub struct Fixture {
+pub(crate) struct Fixture {
     /// What is under test.
-    pub stores: Stores,
+    pub(crate) stores: Stores,
     /// The object store, to break and look.
-    pub s3: aws_sdk_s3::Client,
+    pub(crate) s3: aws_sdk_s3::Client,
     /// Base URL of OpenSearch.
-    pub opensearch: opensearch::OpenSearch,
+    pub(crate) opensearch: opensearch::OpenSearch,
 }
 
 /// The stores, their databases made. Each test runs in a runtime of its own, so clients are not shared.
-pub async fn stores() -> Fixture {
+pub(crate) async fn stores() -> Fixture {
     let servers = testkit::Stores::from_environment().unwrap();
     let options =
         runtime::stores::postgres_options(&servers.postgres, &servers.tls, "postgres", "operator-test").unwrap();
@@ -46,7 +46,7 @@ pub async fn stores() -> Fixture {
 }
 
 /// A shared tenant of a new name, with a bucket of its own.
-pub fn tenant() -> DesiredTenant {
+pub(crate) fn tenant() -> DesiredTenant {
     let owner =
         Owner { installation: INSTALLATION.into(), tenant: testkit::unique("prov").parse().unwrap(), uid: "1".into() };
     DesiredTenant {
@@ -63,19 +63,19 @@ pub fn tenant() -> DesiredTenant {
 }
 
 /// A new key named `main`.
-pub fn key() -> IssuedKey {
+pub(crate) fn key() -> IssuedKey {
     let pepper = Pepper { id: "p1".into(), bytes: vec![7; 32] };
     IssuedKey::of(&ApiKey::generate(), &pepper, "main", &[Scope::Ingest, Scope::Query])
 }
 
 impl Fixture {
     /// Provisions and expects that it works.
-    pub async fn provision(&self, desired: &DesiredTenant, keys: &[IssuedKey]) -> Provisioned {
+    pub(crate) async fn provision(&self, desired: &DesiredTenant, keys: &[IssuedKey]) -> Provisioned {
         provision_tenant(&self.stores, desired, keys).await.unwrap_or_else(|error| panic!("{}", chain(&error)))
     }
 
     /// Calls OpenSearch from the side.
-    pub async fn search(
+    pub(crate) async fn search(
         &self,
         method: opensearch::http::Method,
         path: &str,
@@ -90,17 +90,17 @@ impl Fixture {
     }
 
     /// Runs a statement in the processor database from the side.
-    pub async fn processor(&self, statement: &str) {
+    pub(crate) async fn processor(&self, statement: &str) {
         sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(self.stores.postgres.processor()).await.unwrap();
     }
 
     /// A number out of the processor database.
-    pub async fn count(&self, query: &str) -> i64 {
+    pub(crate) async fn count(&self, query: &str) -> i64 {
         sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(self.stores.postgres.processor()).await.unwrap()
     }
 }
 
 /// The whole chain of an error, for a test that fails.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     runtime::logging::chain(error)
 }

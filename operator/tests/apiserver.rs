@@ -1,0 +1,11 @@
+//! The operator in this process, against a real API server and real stores. Each test runs an
+//! operator of its own: its installation, its namespace and its objects, which no other looks at.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
+#[path = "apiserver/operator.rs"]
+mod operator_under_test;
+#[path = "apiserver/tenants.rs"]
+mod tenants;
+#[path = "apiserver/pipelines.rs"]
+mod pipelines;

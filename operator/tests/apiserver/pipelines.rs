@@ -1,0 +1,101 @@
+//! A LogPipeline's objects on a real API server, and who owns their fields.
+
+use crds::LogPipeline;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+use testkit::{eventually, unique};
+
+use crate::operator_under_test::{Operator, SOON};
+
+/// The managers that own `spec.replicas`.
+fn replica_owners(deployment: &Deployment) -> Vec<String> {
+    let entries = deployment.metadata.managed_fields.iter().flatten();
+    let owns = |fields: &Value| fields.pointer("/f:spec/f:replicas").is_some();
+    entries
+        .filter(|entry| entry.fields_v1.as_ref().is_some_and(|fields| owns(&fields.0)))
+        .filter_map(|entry| entry.manager.clone())
+        .collect()
+}
+
+async fn replicas(on: &Operator, deployment: &str, wanted: i32) -> Deployment {
+    eventually(&format!("{deployment} has {wanted} replicas"), SOON, || async {
+        let found = on.cluster.ours::<Deployment>().get(deployment).await?;
+        let replicas = found.spec.as_ref().and_then(|spec| spec.replicas);
+        anyhow::ensure!(replicas == Some(wanted), "{replicas:?}");
+        Ok(found)
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scaler_owns_replicas_and_the_controller_never_resets_them() {
+    let on = Operator::start().await;
+    let name = unique("lane");
+    on.pipeline(&name, json!({"processor": {"scaling": {"minReplicas": 3}}})).await;
+    let processor = format!("r-{name}-processor");
+    let scaled = replicas(&on, &processor, 3).await;
+    assert_eq!(replica_owners(&scaled), ["loggerhub-scaler"]);
+    on.pipeline(&name, json!({"processor": {"workers": 4, "scaling": {"minReplicas": 3}}})).await;
+    eventually("the controller has applied the change", SOON, || async {
+        let found = serde_json::to_string(&on.cluster.ours::<Deployment>().get(&processor).await?)?;
+        anyhow::ensure!(found.contains(r#""name":"LOGGERHUB_WORKERS","value":"4""#), "not yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(replica_owners(&replicas(&on, &processor, 3).await), ["loggerhub-scaler"]);
+    on.pipeline(&name, json!({"suspend": true})).await;
+    replicas(&on, &processor, 0).await;
+    on.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ingest_comes_and_goes_with_the_spec_and_a_deleted_lane_is_left_to_default() {
+    let on = Operator::start().await;
+    let name = unique("lane");
+    on.pipeline(&name, json!({"ingest": {"replicas": 2}})).await;
+    let ingest = format!("r-{name}-ingest");
+    replicas(&on, &ingest, 2).await;
+    on.cluster.ours::<Service>().get(&ingest).await.unwrap();
+    on.pipeline(&name, json!({})).await;
+    eventually("ingest is gone", SOON, || async {
+        anyhow::ensure!(on.cluster.ours::<Service>().get_opt(&ingest).await?.is_none(), "the Service is there");
+        anyhow::ensure!(on.cluster.ours::<Deployment>().get_opt(&ingest).await?.is_none(), "the Deployment is there");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    on.cluster.pipelines().delete(&name, &DeleteParams::default()).await.unwrap();
+    eventually("its streams are left to default", SOON, || async {
+        anyhow::ensure!(on.stores.registry.orphaned().await?.contains(&name), "not yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    on.stores.registry.adopt(&name.parse().unwrap()).await.unwrap();
+    on.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_elsewhere_is_not_accepted() {
+    let on = Operator::start().await;
+    let elsewhere = unique("elsewhere");
+    on.cluster.ensure_namespace(&elsewhere).await.unwrap();
+    on.pipeline_in(&elsewhere, "fast", json!({})).await;
+    let api = Api::<LogPipeline>::namespaced(on.cluster.client.clone(), &elsewhere);
+    eventually("the pipeline is refused", SOON, || async {
+        let conditions = api.get("fast").await?.status.unwrap_or_default().conditions;
+        let accepted = conditions.iter().find(|condition| condition.type_ == "Accepted");
+        let accepted = accepted.map(|condition| (condition.status.as_str(), condition.reason.as_str()));
+        anyhow::ensure!(accepted == Some(("False", "NamespaceNotAllowed")), "{accepted:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    on.cluster.delete_namespace(&elsewhere).await.unwrap();
+    on.stop().await;
+}
