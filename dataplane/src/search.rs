@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::queue::Lanes;
 use crate::status::{self, Status};
+use crate::stores::archive::Archive;
 use crate::tenancy::{Peppers, Registry, RegistrySettings};
 
 pub use catalog::Catalog;
@@ -80,7 +81,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     let reader = Reader {
         catalog: Catalog::new(pool),
         index: Index::new(stores::opensearch(&settings.opensearch, &settings.tls)?),
-        s3: stores::s3(&settings.s3, &settings.tls)?,
+        archive: Archive::new(stores::s3(&settings.s3, &settings.tls)?),
     };
     let status = Status { registry: registry.clone(), lanes: Lanes::new(&queue)? };
     let metrics = Metrics::default();

@@ -11,6 +11,7 @@ use super::params::Page;
 use super::raw::{Place, RawAt};
 use super::show::{Batch, Item, Source};
 use crate::event::{Micros, flag_names, micros, rfc3339};
+use crate::stores::archive::Frames;
 use crate::tenancy::Tenant;
 
 /// Longest statement, in milliseconds: the time that a client waits for a page, and a bound on what
@@ -70,16 +71,6 @@ pub struct Found {
     pub index_is_behind: bool,
 }
 
-/// One object of the archive.
-pub struct Object {
-    /// Its key in the tenant's bucket.
-    pub key: String,
-    /// Where each frame begins in the raw bytes; one more marks the end.
-    pub raw_starts: Vec<i64>,
-    /// Where each frame begins in the object; one more marks the end.
-    pub starts: Vec<i64>,
-}
-
 impl Catalog {
     /// Over a pool on the processor database, logged in as the data plane's role.
     pub fn new(pool: PgPool) -> Self {
@@ -134,14 +125,14 @@ impl Catalog {
         Ok(sqlx::query_scalar(AssertSqlSafe(sql)).bind(spool_id).fetch_optional(&mut *read).await?)
     }
 
-    /// An object's frames; `None` if it has expired since its row was read.
-    pub async fn object(&self, tenant: &Tenant, object_id: i64) -> Result<Option<Object>, CatalogError> {
+    /// An object's key and frames; `None` if it has expired since its row was read.
+    pub async fn object(&self, tenant: &Tenant, object_id: i64) -> Result<Option<(String, Frames)>, CatalogError> {
         let schema = tenant.name().database_schema();
         let sql = format!("SELECT key, raw_starts, starts FROM {schema}.objects WHERE object_id = $1");
         let mut read = self.begin(tenant).await?;
         let object: Option<(String, Vec<i64>, Vec<i64>)> =
             sqlx::query_as(AssertSqlSafe(sql)).bind(object_id).fetch_optional(&mut *read).await?;
-        Ok(object.map(|(key, raw_starts, starts)| Object { key, raw_starts, starts }))
+        Ok(object.map(|(key, raw_starts, starts)| (key, Frames { raw_starts, starts })))
     }
 
     /// A transaction that can read this tenant's schema and nothing else. It writes nothing, so it

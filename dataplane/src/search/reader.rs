@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use aws_sdk_s3::Client;
 use runtime::logging::chain;
 use uuid::Uuid;
 
@@ -15,6 +14,7 @@ use super::params::Page;
 use super::raw;
 use super::show::{Batch, BatchState, Document, Event, Item, Listing, Source, cut};
 use crate::event::{Micros, rfc3339};
+use crate::stores::archive::Archive;
 use crate::tenancy::{Receipt, Tenant};
 
 /// Said while the index is away.
@@ -39,7 +39,7 @@ pub struct Reader {
     /// Full text.
     pub index: Index,
     /// Archived raw bytes.
-    pub s3: Client,
+    pub archive: Archive,
 }
 
 impl Reader {
@@ -118,7 +118,7 @@ impl Reader {
     }
 
     async fn event_from_raw(&self, tenant: &Tenant, row: Row) -> Event {
-        let read = match raw::read(&self.catalog, &self.s3, tenant, row.raw).await {
+        let read = match raw::read(&self.catalog, &self.archive, tenant, row.raw).await {
             // Archived between our reading its row and its frame: its row says now where it went.
             Ok(None) => self.raw_moved(tenant, row.item.id).await,
             read => read,
@@ -135,7 +135,7 @@ impl Reader {
 
     async fn raw_moved(&self, tenant: &Tenant, id: Uuid) -> Result<Option<(Vec<u8>, Source)>, raw::RawError> {
         match self.catalog.event(tenant, id).await? {
-            Some(row) => raw::read(&self.catalog, &self.s3, tenant, row.raw).await,
+            Some(row) => raw::read(&self.catalog, &self.archive, tenant, row.raw).await,
             None => Ok(None),
         }
     }

@@ -5,7 +5,7 @@
 
 mod object;
 
-pub use object::{Builder, Built, Footer, FooterBatch};
+pub use object::{Builder, Built, Footer, FooterBatch, unpack};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;

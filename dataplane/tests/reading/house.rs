@@ -8,6 +8,7 @@ use crds::tenant::Scope;
 use dataplane::event::{Micros, micros, new_batch_id};
 use dataplane::queue::entry::{BatchHeader, EventHeader, Header};
 use dataplane::search::{self, Reader, Search};
+use dataplane::stores::archive::Archive;
 use dataplane::stores::batch::{Batch, Frame, Treatment, map};
 use dataplane::stores::catalog::{Catalog, Provenance};
 use dataplane::stores::index::Index;
@@ -79,7 +80,7 @@ impl House {
         let reader = Reader {
             catalog: search::Catalog::new(self.pool.clone()),
             index: search::Index::new(runtime::stores::opensearch(opensearch, &self.stores.tls)?),
-            s3: self.stores.s3()?,
+            archive: Archive::new(self.stores.s3()?),
         };
         Served::start(search::router(Search { registry: self.registry.clone(), reader })).await
     }

@@ -199,7 +199,7 @@ pub(super) fn read_footer(bytes: &[u8]) -> Option<Footer> {
 }
 
 /// `length` bytes after `skip` of what zstd frames hold, and no more.
-pub(super) fn unpack(frames: &[u8], skip: u64, length: u64) -> Option<Vec<u8>> {
+pub fn unpack(frames: &[u8], skip: u64, length: u64) -> Option<Vec<u8>> {
     let mut reader = zstd::Decoder::with_buffer(frames).ok()?;
     let skipped = std::io::copy(&mut reader.by_ref().take(skip), &mut std::io::sink()).ok()?;
     let mut bytes = Vec::new();
