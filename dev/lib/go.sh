@@ -37,7 +37,7 @@ go_build() { # MODULE LDFLAGS PACKAGES...
     bin=$(go_bin "$module")
     [ ! -d "$bin" ] || return 0
     mkdir -p "$bin.part"
-    # A lazier garbage collector saves the compiler a quarter of its time, for memory that we have.
+    # A lazier garbage collector: the compiler runs it less often, for memory that we have.
     # -v names each package as it is compiled: that is the progress people see.
     (cd "$DEV/$module" && GOGC=400 CGO_ENABLED=0 go build -v -trimpath -ldflags "-s -w $ldflags" -o "$bin.part/" "$@")
     mv "$bin.part" "$bin"
