@@ -52,7 +52,16 @@ impl Tail {
         if batches.iter().all(|batch| batch.events.is_empty()) || self.is_paused() {
             return;
         }
-        let failure = match tokio::time::timeout(TIMEOUT, self.try_publish(tenant, batches)).await {
+        let publish = async {
+            match self.try_publish(tenant, batches).await {
+                // An idle connection that broke shows at its first use, and is a new one at the next.
+                Err(error) if error.is_io_error() || error.is_connection_dropped() => {
+                    self.try_publish(tenant, batches).await
+                }
+                outcome => outcome,
+            }
+        };
+        let failure = match tokio::time::timeout(TIMEOUT, publish).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => chain(&error),
             Err(_) => "no answer in time".to_owned(),

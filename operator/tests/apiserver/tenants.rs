@@ -88,9 +88,12 @@ async fn what_a_tenant_lacks_stands_in_its_conditions() {
 async fn a_retained_tenant_comes_back_and_what_is_queued_is_drained_first() {
     let on = Operator::start().await;
     let name = unique("api");
-    on.tenant(&name, json!({})).await;
+    // A lane that nobody reads: processors of `default` may run on these stores.
+    let pipeline: crds::PipelineName = unique("lane").parse().unwrap();
+    on.pipeline(pipeline.as_str(), json!({})).await;
+    on.tenant(&name, json!({"pipelineRef": {"name": pipeline}})).await;
     on.cluster.tenant_ready(&name, SOON).await.unwrap();
-    let lane = crds::PipelineName::default_pipeline().lane(&name.parse().unwrap());
+    let lane = pipeline.lane(&name.parse().unwrap());
     let mut redis = on.stores.registry.connection();
     let entry: String =
         redis::cmd("XADD").arg(lane.stream()).arg("*").arg("t").arg(&name).query_async(&mut redis).await.unwrap();
