@@ -14,8 +14,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
     cargo build --locked --release -p loggerhub-dataplane -p loggerhub-operator && \
     cp target/release/loggerhub target/release/loggerhub-operator /usr/local/bin/
 
-# glibc, its name resolution, CA certificates and a user; no shell.
-FROM gcr.io/distroless/cc-debian12:nonroot AS base
+# What the programs need beside themselves: glibc with its name resolution, and CA certificates.
+FROM debian:12-slim AS base
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 USER 65532:65532
 
 FROM base AS loggerhub-operator
