@@ -2,7 +2,9 @@
 # would save it, imported into the instance's containerd. `Dockerfile` makes the same for others.
 # shellcheck shell=bash
 
-PAUSE_IMAGE=docker.io/loggerhub/pause:1
+# A made-up registry: nothing is ever pulled from it.
+IMAGE_REGISTRY=loggerhub.local
+PAUSE_IMAGE=$IMAGE_REGISTRY/pause:1
 IMAGE_USER=65532
 
 image_present() { ctr_ images list -q | grep -qx "$1"; }
@@ -56,9 +58,9 @@ JSON
 images_import() {
     local name reference other
     for name in loggerhub loggerhub-operator; do
-        reference=docker.io/library/$name:$(image_tag "$name")
+        reference=$IMAGE_REGISTRY/$name:$(image_tag "$name")
         image_present "$reference" || program_image "$(program "$name")" "$reference" | image_import
-        for other in $(ctr_ images list -q | grep "^docker.io/library/$name:" | grep -vx "$reference"); do
+        for other in $(ctr_ images list -q | grep "^$IMAGE_REGISTRY/$name:" | grep -vx "$reference"); do
             ctr_ images rm "$other" >/dev/null
         done
     done

@@ -7,8 +7,8 @@ NAMESPACE=${LOGGERHUB_NAMESPACE:-loggerhub}
 # On an instance the stores and images are its own; otherwise the environment names them.
 install_settings() {
     ! on_current_cluster || return 0
-    LOGGERHUB_IMAGE=loggerhub:$(image_tag loggerhub)
-    LOGGERHUB_OPERATOR_IMAGE=loggerhub-operator:$(image_tag loggerhub-operator)
+    LOGGERHUB_IMAGE=$IMAGE_REGISTRY/loggerhub:$(image_tag loggerhub)
+    LOGGERHUB_OPERATOR_IMAGE=$IMAGE_REGISTRY/loggerhub-operator:$(image_tag loggerhub-operator)
     LOGGERHUB_POSTGRES_HOST=$NODE_IP
     LOGGERHUB_POSTGRES_USERNAME=$POSTGRES_USER
     LOGGERHUB_POSTGRES_PASSWORD=$(secret postgres)
