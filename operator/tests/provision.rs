@@ -9,6 +9,8 @@ mod stores;
 mod ensure;
 #[path = "provision/drift.rs"]
 mod drift;
+#[path = "provision/upgrade.rs"]
+mod upgrade;
 #[path = "provision/ownership.rs"]
 mod ownership;
 #[path = "provision/retire.rs"]

@@ -1,5 +1,8 @@
 //! A tenant's schema and role in `loggerhub_processor_db`, from a versioned template.
 //!
+//! The template is a list of steps, one a version, each of which only adds and may run again. So
+//! to build, to repair and to bring a schema to a newer version is one thing: run them all.
+//!
 //! Looking is one query on the catalog. The template itself is run only where something is
 //! missing, because its `CREATE INDEX IF NOT EXISTS` and `ALTER TABLE` wait for writers even where
 //! nothing is to be done.
@@ -16,9 +19,10 @@ use crate::provision::error::PostgresContext;
 use crate::provision::marker::Ownership;
 use crate::provision::{DesiredTenant, Error, Outcome, Owner};
 
-/// The template, and the version that it is.
-const TEMPLATE: &str = include_str!("../tenant_schema_v1.sql");
-const VERSION: i32 = 1;
+/// The template: what each version adds to the one before.
+const STEPS: [&str; 2] = [include_str!("../tenant_schema_v1.sql"), include_str!("../tenant_schema_v2.sql")];
+/// The version that all steps together are.
+const VERSION: i32 = STEPS.len() as i32;
 
 /// What the catalog says of a tenant's schema and role.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,7 +162,7 @@ async fn look(processor: &mut PgConnection, owner: &Owner) -> Result<Found, Erro
     )
     .bind(owner.tenant.database_schema())
     .bind(owner.tenant.database_role())
-    .bind(relations(TEMPLATE))
+    .bind(relations(&STEPS))
     .bind([DATA_ROLE, MAINTAIN_ROLE].as_slice())
     .fetch_one(processor)
     .await
@@ -177,16 +181,17 @@ async fn look(processor: &mut PgConnection, owner: &Owner) -> Result<Found, Erro
     })
 }
 
-/// Tables and indices that the template makes: read from its text, so that no second list can lag.
-fn relations(template: &str) -> Vec<&str> {
+/// Tables and indices that the steps make: read from their text, so that no second list can lag.
+fn relations<'a>(steps: &[&'a str]) -> Vec<&'a str> {
     let name = |line: &'_ str| -> Option<usize> {
         ["CREATE TABLE IF NOT EXISTS {schema}.", "CREATE INDEX IF NOT EXISTS "]
             .iter()
             .find(|prefix| line.starts_with(**prefix))
             .map(|prefix| prefix.len())
     };
-    template
-        .lines()
+    steps
+        .iter()
+        .flat_map(|step| step.lines())
         .filter_map(|line| name(line).map(|at| &line[at..]))
         .filter_map(|rest| rest.split([' ', '(']).next())
         .collect()
@@ -207,8 +212,9 @@ fn plan(desired: &DesiredTenant, found: &Found) -> Result<Plan, Error> {
     let complete = found.schema
         && found.role
         && marked
-        && found.registered == Some((VERSION, desired.retention.total_days))
-        && found.relations >= relations(TEMPLATE).len()
+        // A newer operator's schema is left as it is: it has everything that we need.
+        && found.registered.is_some_and(|(version, days)| version >= VERSION && days == desired.retention.total_days)
+        && found.relations >= relations(&STEPS).len()
         && found.granted
         && found.members;
     Ok(match (complete, found.schema) {
@@ -242,8 +248,10 @@ async fn build(processor: &mut PgConnection, desired: &DesiredTenant, found: &Fo
     if !found.role {
         execute(processor, format!("CREATE ROLE \"{role}\" NOLOGIN"), "create the tenant's role").await?;
     }
-    let template = TEMPLATE.replace("{schema}", &format!("\"{schema}\"")).replace("{role}", &format!("\"{role}\""));
-    execute(processor, template, "run the template of the tenant's schema").await?;
+    for step in STEPS {
+        let step = step.replace("{schema}", &format!("\"{schema}\"")).replace("{role}", &format!("\"{role}\""));
+        execute(processor, step, "run the template of the tenant's schema").await?;
+    }
     let grant = format!("GRANT \"{role}\" TO {DATA_ROLE}, {MAINTAIN_ROLE}");
     execute(processor, grant, "let the platform's roles act as the tenant's").await?;
     // COMMENT takes no parameters: the server quotes the marker.
@@ -259,7 +267,7 @@ async fn build(processor: &mut PgConnection, desired: &DesiredTenant, found: &Fo
     execute(processor, comment, "mark the tenant's schema and role").await?;
     sqlx::query(
         "INSERT INTO public.tenant_schemas (schema_name, tenant, version, total_days) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT (schema_name) DO UPDATE SET version = $3, total_days = $4",
+         ON CONFLICT (schema_name) DO UPDATE SET version = greatest(tenant_schemas.version, $3), total_days = $4",
     )
     .bind(&schema)
     .bind(owner.tenant.as_str())
@@ -312,7 +320,7 @@ mod tests {
             role: true,
             role_marker: Some(acme().owner.marker()),
             registered: Some((VERSION, acme().retention.total_days)),
-            relations: relations(TEMPLATE).len(),
+            relations: relations(&STEPS).len(),
             granted: true,
             members: true,
         }
@@ -320,17 +328,19 @@ mod tests {
 
     #[test]
     fn the_templates_relations_are_found_in_its_text() {
-        let relations = relations(TEMPLATE);
+        let relations = relations(&STEPS);
         for name in ["partitions", "spool", "objects", "batches", "idempotency", "logs", "usage_ledger", "dead_letters"]
         {
             assert!(relations.contains(&name), "{name}");
         }
-        assert!(relations.contains(&"logs_newest_first"));
+        assert!(relations.contains(&"logs_newest_first") && relations.contains(&"dead_letters_to_redrive"));
     }
 
     #[test]
     fn a_complete_schema_is_kept_and_anything_missing_is_built() {
         assert_eq!(plan(&acme(), &complete()).unwrap(), Plan::Keep);
+        let newer = Found { registered: Some((VERSION + 1, acme().retention.total_days)), ..complete() };
+        assert_eq!(plan(&acme(), &newer).unwrap(), Plan::Keep);
         let updated = Plan::Build(Outcome::Updated);
         let before = Owner { uid: "an earlier one's".into(), ..acme().owner };
         for found in [
@@ -339,6 +349,7 @@ mod tests {
             Found { members: false, ..complete() },
             Found { role: false, role_marker: None, ..complete() },
             Found { registered: None, ..complete() },
+            Found { registered: Some((VERSION - 1, acme().retention.total_days)), ..complete() },
             Found { registered: Some((VERSION, 1)), ..complete() },
             Found { schema_marker: Some(before.marker()), ..complete() },
         ] {
