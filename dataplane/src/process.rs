@@ -12,6 +12,7 @@ mod index_health;
 mod measures;
 mod plan;
 mod reader;
+mod redelivered;
 mod suspects;
 mod tail;
 

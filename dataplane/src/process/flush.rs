@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::index_health::{IndexHealth, PATIENCE};
 use super::measures::Measures;
 use super::plan::{Flush, Readable};
+use super::redelivered::leave_out_dead_letters;
 use super::suspects::Suspects;
 use super::tail::Tail;
 use crate::queue::entry::{Entry, Undecodable};
@@ -66,7 +67,7 @@ impl Flusher {
         let new: Vec<&Batch> =
             batches(&frames).filter(|b| stored.batches.get(&b.batch_id).is_some_and(|s| s.new)).collect();
         self.tail.publish(&tenant, &new).await;
-        self.index(&tenant, &frames, &stored).await;
+        self.index(&tenant, &mut frames, &stored).await;
         self.acknowledge(&refs).await?;
         if suspect {
             self.unmark(&refs).await;
@@ -169,7 +170,13 @@ impl Flusher {
 
     /// Indexes what is in the catalog and not in the index; if OpenSearch stays away, `maintain`
     /// does it later.
-    async fn index(&self, tenant: &Tenant, frames: &[Frame], stored: &Stored) {
+    async fn index(&self, tenant: &Tenant, frames: &mut [Frame], stored: &Stored) {
+        if let Err(error) = leave_out_dead_letters(&self.catalog, tenant, frames, stored).await {
+            // `maintain` asks for them too.
+            tracing::warn!(error = chain(&error), "can't look up dead letters of {}", tenant.name());
+            self.measures.left_to_maintain.inc_by(batches(frames).count() as u64);
+            return;
+        }
         let wanted: Vec<(&Batch, &str)> = batches(frames)
             .filter_map(|batch| {
                 let stored = stored.batches.get(&batch.batch_id)?;

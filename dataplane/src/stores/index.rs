@@ -138,7 +138,8 @@ impl Index {
         let answer =
             self.post("index events", "/_bulk?filter_path=items.create.status,items.create.error", body).await?;
         let mut refused = Vec::new();
-        for (place, verdict) in places.into_iter().zip(bulk::verdicts(&answer)?) {
+        let verdicts = bulk::verdicts(&answer, places.len())?;
+        for (place, verdict) in places.into_iter().zip(verdicts) {
             match verdict {
                 Verdict::Created => done.created += 1,
                 Verdict::Existing => done.existing += 1,

@@ -1,6 +1,6 @@
 //! Lines, rows and entries that can't be processed: kept, told, and in nobody's way.
 
-use super::bench::{Bench, SOON, header, lines, now};
+use super::bench::{Bench, Processor, SOON, header, lines, now};
 use anyhow::ensure;
 use crds::names::Lane;
 use dataplane::event::new_batch_id;
@@ -43,6 +43,31 @@ async fn a_row_that_postgres_refuses_is_found_among_the_others() -> anyhow::Resu
             == 3
     );
     processor.stop().await?;
+    bench.retire().await
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_not_indexed_by_the_next_delivery() -> anyhow::Result<()> {
+    let bench = Bench::new("redead").await?;
+    bench.execute("ALTER TABLE {}.logs ADD CONSTRAINT no_poison CHECK (message <> 'poison')").await?;
+    let mut lines = lines(10);
+    lines[3] = r#"{"message":"poison"}"#.into();
+    bench.send(&lines).await?;
+    // It stores, finds no index, and dies before it acknowledges without.
+    let mut settings = bench.settings("p-0").await?;
+    settings.opensearch.url = "http://127.0.0.1:9".parse()?;
+    let first = Processor::start(settings).await?;
+    eventually("the flush is stored", SOON, async || {
+        ensure!(bench.count("SELECT count(*) FROM {}.dead_letters").await? == 1);
+        Ok(())
+    })
+    .await?;
+    first.kill();
+    ensure!(bench.backlog().await? > 0, "it was not acknowledged");
+    let second = bench.processor("p-1").await?;
+    bench.drained().await?;
+    bench.holds(9).await?;
+    second.stop().await?;
     bench.retire().await
 }
 

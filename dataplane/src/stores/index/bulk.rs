@@ -94,13 +94,14 @@ struct Cause {
     reason: Option<String>,
 }
 
-/// The verdict on each item, in their order.
-pub(super) fn verdicts(answer: &[u8]) -> Result<Vec<Verdict>, Error> {
-    let answer: Answer = serde_json::from_slice(answer).map_err(|error| Error::Refused {
-        doing: "read the answer to `_bulk`",
-        status: 200,
-        reason: error.to_string(),
-    })?;
+/// The verdict on each of so many items, in their order. An answer that says less than was asked
+/// is no answer: nothing may be taken for indexed that was not named.
+pub(super) fn verdicts(answer: &[u8], items: usize) -> Result<Vec<Verdict>, Error> {
+    let unreadable = |reason| Error::Refused { doing: "read the answer to `_bulk`", status: 200, reason };
+    let answer: Answer = serde_json::from_slice(answer).map_err(|error| unreadable(error.to_string()))?;
+    if answer.items.len() != items {
+        return Err(unreadable(format!("it speaks of {} items, not of {items}", answer.items.len())));
+    }
     Ok(answer.items.into_iter().map(|item| verdict(item.create)).collect())
 }
 
@@ -134,7 +135,7 @@ mod tests {
             {"create":{"status":503}}]}"#;
         let again = |status, reason: &str| Verdict::Again { status, reason: reason.into() };
         assert_eq!(
-            verdicts(answer).unwrap(),
+            verdicts(answer, 6).unwrap(),
             [
                 Verdict::Created,
                 Verdict::Existing,
@@ -144,6 +145,7 @@ mod tests {
                 again(503, ""),
             ]
         );
-        assert!(verdicts(b"<html>").is_err());
+        assert!(verdicts(b"<html>", 6).is_err());
+        assert!(verdicts(br#"{"items":[{"create":{"status":201}}]}"#, 2).is_err(), "an item without a verdict");
     }
 }
