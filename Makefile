@@ -1,7 +1,7 @@
 # The ways to run, test and keep LoggerHub. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status env seed load-test test check generate lint
+.PHONY: help up down status env seed load-test test chaos check generate lint
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,6 +29,9 @@ load-test: ## how fast events are accepted and stored; COUNT=200000
 
 test: ## everything, against real servers; KEEP=1 leaves the test stack running
 	@dev/test
+
+chaos: ## break everything that can break, and check that every 202 was kept; SEED, KILLS=200, ONLY=redis
+	@dev/chaos
 
 check: lint ## what needs no servers: lints, and whether generated files are fresh
 	@dev/check

@@ -38,6 +38,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use uuid::Uuid;
 
 use crate::event::{Micros, keyed_batch_id, new_batch_id};
+use crate::fail_points::{Point, reach};
 use crate::queue::entry::BatchHeader;
 use crate::queue::{Batch, Budget, Durability, Lanes, Producer};
 use crate::status::{self, Status};
@@ -197,7 +198,9 @@ impl Ingest {
         let answer = Accepted { batch_id, accepted: events.len() - rejected, rejected, receipt };
         let raw_bytes = raw.len();
         let header = BatchHeader { batch_id, accepted_at, key_id: caller.key_id, body_hash, events };
+        reach(Point::IngestParsed);
         self.producer.send(Batch { tenant: caller.tenant, header, raw, claim }).await?;
+        reach(Point::IngestQueued);
         self.metrics.events.inc_by(answer.accepted as u64);
         self.metrics.rejected_events.inc_by(answer.rejected as u64);
         self.metrics.raw_bytes.inc_by(raw_bytes as u64);

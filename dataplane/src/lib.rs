@@ -13,3 +13,4 @@ pub mod process;
 pub mod maintain;
 pub mod search;
 pub mod gateway;
+pub mod fail_points;

@@ -13,6 +13,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 struct Cli {
     #[command(flatten)]
     log: LogSettings,
+    /// Where this build for tests dies or stands still: POINT=kill@N or POINT=stop@N.
+    #[cfg(feature = "failpoints")]
+    #[arg(long, env = "LOGGERHUB_FAIL_POINT")]
+    fail_point: Option<dataplane::fail_points::Order>,
     #[command(subcommand)]
     role: Role,
 }
@@ -36,6 +40,10 @@ enum Role {
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     logging::init(&cli.log)?;
+    #[cfg(feature = "failpoints")]
+    if let Some(order) = cli.fail_point {
+        dataplane::fail_points::arm(order);
+    }
     let stop = shutdown::on_signal()?;
     match cli.role {
         Role::Ingest(settings) => dataplane::ingest::run(settings, stop).await,

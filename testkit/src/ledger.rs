@@ -11,8 +11,12 @@ use uuid::Uuid;
 use crate::http::Accepted;
 
 pub mod held;
+pub mod journal;
+pub mod contents;
+pub mod audit;
 
 pub use held::Holdings;
+pub use journal::Journal;
 
 /// Events by batch.
 pub type Counts = BTreeMap<Uuid, u64>;

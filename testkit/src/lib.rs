@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod http;
 pub mod helm;
 pub mod ledger;
+pub mod chaos;
 
 pub use cluster::Cluster;
 pub use ledger::Ledger;

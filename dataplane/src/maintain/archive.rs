@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::{Error, Rooms};
 use crate::event::{Micros, date_time, micros};
+use crate::fail_points::{Point, reach};
 use crate::queue::entry::{BatchHeader, Header, MAX_RAW_BYTES};
 use crate::stores::archive::{Builder, Built};
 use crate::stores::catalog::failed;
@@ -50,13 +51,16 @@ struct SpoolRow {
 /// Makes the next object of a tenant, if it is due at `now`.
 pub async fn archive(rooms: &Rooms, tenant: &Tenant, max_age: Duration, now: Micros) -> Result<Archived, Error> {
     let Some(spool_ids) = plan(rooms, tenant, max_age, now).await? else { return Ok(Archived::Nothing) };
+    reach(Point::ArchiveNoted);
     let Some(built) = build(rooms, tenant, &spool_ids).await? else {
         stamp(rooms, tenant, &spool_ids, None).await?;
         return Ok(Archived::Leftovers);
     };
     let Built { key, bytes, .. } = &built;
     rooms.archive.put(tenant, key, bytes.clone()).await?;
+    reach(Point::ArchivePut);
     stamp(rooms, tenant, &spool_ids, Some(&built)).await?;
+    reach(Point::ArchiveStamped);
     tracing::info!(tenant.name = %tenant.name(), bytes = bytes.len(), events = built.events, "archived {key}");
     Ok(Archived::Object { key: built.key })
 }
@@ -210,6 +214,7 @@ async fn stamp(rooms: &Rooms, tenant: &Tenant, spool_ids: &[i64], built: Option<
         .execute(&mut *transaction)
         .await
         .map_err(failed(doing))?;
+    reach(Point::ArchiveUncommitted);
     transaction.commit().await.map_err(failed(doing))?;
     Ok(())
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::archive::spooled;
 use super::{Error, Rooms};
 use crate::event::Micros;
+use crate::fail_points::{Point, reach};
 use crate::queue::entry::{BatchHeader, Header};
 use crate::stores::archive::{FooterBatch, Frames};
 use crate::stores::batch::{Batch, Treatment, map};
@@ -56,7 +57,9 @@ pub async fn late_index(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<u
                 Some((batch, unindexed.index_name.as_str()))
             })
             .collect();
+        reach(Point::LateRead);
         rooms.index.create(tenant, &named).await?;
+        reach(Point::LateIndexed);
         let ids: Vec<Uuid> = named.iter().map(|(batch, _)| batch.batch_id).collect();
         marked += rooms.catalog.mark_indexed(tenant, &ids).await?;
     }

@@ -14,6 +14,7 @@ use super::plan::{Flush, Readable};
 use super::redelivered::leave_out_dead_letters;
 use super::suspects::Suspects;
 use super::tail::Tail;
+use crate::fail_points::{Point, reach};
 use crate::queue::entry::{Entry, Undecodable};
 use crate::queue::{EntryRef, Lanes};
 use crate::stores::batch::{Batch, Frame, Treatment, map};
@@ -60,15 +61,20 @@ impl Flusher {
     async fn try_run(&self, flush: Flush) -> Result<(), PutBack> {
         let Flush { tenant, entries, suspect, .. } = flush;
         let refs: Vec<EntryRef> = entries.iter().map(|readable| readable.entry.clone()).collect();
+        reach(Point::ProcessRead);
         let mut frames =
             if suspect { self.map_alone(entries).await? } else { self.map(entries, Treatment::Process).await? };
+        reach(Point::ProcessMapped);
         let stored = self.store(&tenant, &mut frames).await?;
+        reach(Point::ProcessStored);
         self.count(&frames, &stored);
         let new: Vec<&Batch> =
             batches(&frames).filter(|b| stored.batches.get(&b.batch_id).is_some_and(|s| s.new)).collect();
         self.tail.publish(&tenant, &new).await;
         self.index(&tenant, &mut frames, &stored).await;
+        reach(Point::ProcessMarked);
         self.acknowledge(&refs).await?;
+        reach(Point::ProcessAcknowledged);
         if suspect {
             self.unmark(&refs).await;
         }
@@ -192,6 +198,7 @@ impl Flusher {
             self.measures.left_to_maintain.inc_by(wanted.len() as u64);
             return;
         }
+        reach(Point::ProcessIndexed);
         let ids: Vec<Uuid> = wanted.iter().map(|(batch, _)| batch.batch_id).collect();
         if let Err(error) = self.catalog.mark_indexed(tenant, &ids).await {
             tracing::warn!(error = chain(&error), "batches of {} will be indexed once more", tenant.name());

@@ -17,10 +17,10 @@ const PAGE: usize = 10_000;
 
 /// A tenant's things in the stores, to be counted.
 pub struct Holdings {
-    catalog: PgPool,
-    s3: aws_sdk_s3::Client,
-    opensearch: opensearch::OpenSearch,
-    backends: Backends,
+    pub(super) catalog: PgPool,
+    pub(super) s3: aws_sdk_s3::Client,
+    pub(super) opensearch: opensearch::OpenSearch,
+    pub(super) backends: Backends,
 }
 
 impl Holdings {
@@ -55,7 +55,7 @@ impl Holdings {
         rows.into_iter().map(|(batch, events)| Ok((batch, u64::try_from(events)?))).collect()
     }
 
-    fn in_schema(&self, sql: &str) -> String {
+    pub(super) fn in_schema(&self, sql: &str) -> String {
         sql.replace("{schema}", &format!("\"{}\"", self.backends.database_schema))
     }
 

@@ -51,6 +51,13 @@ impl Outage {
         Ok(outage)
     }
 
+    /// Ends `store` without warning, as a power cut would.
+    pub async fn killed(store: Store) -> anyhow::Result<Self> {
+        let outage = Self { store, over: false };
+        act("kill", store).await?;
+        Ok(outage)
+    }
+
     /// Starts the store and waits until it answers.
     pub async fn end(mut self) -> anyhow::Result<()> {
         self.over = true;
@@ -69,6 +76,15 @@ impl Drop for Outage {
             tracing::error!(?started, "{} is left stopped", self.store.name());
         }
     }
+}
+
+/// The process of a store's server.
+pub async fn pid(store: Store) -> anyhow::Result<u32> {
+    let output = stores_command("status", store)?.stdout(Stdio::piped()).output().await.context("run dev/stores")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let mut words = said.split_whitespace().skip_while(|word| *word != "pid").skip(1);
+    let pid = words.next().and_then(|pid| pid.parse().ok());
+    pid.with_context(|| format!("dev/stores status {}: {said}", store.name()))
 }
 
 async fn act(action: &str, store: Store) -> anyhow::Result<()> {

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::copy::{self, COPY_LOGS};
 use super::{Catalog, Error, Kind, Provenance, Stored, StoredBatch, enter, failed};
 use crate::event::{date_time, micros};
+use crate::fail_points::{Point, reach};
 use crate::stores::batch::{Batch, Frame};
 use crate::tenancy::Tenant;
 
@@ -74,6 +75,7 @@ impl Catalog {
             insert_ledger(&mut transaction, &candidates).await?;
             insert_dead_letters(&mut transaction, &candidates, from).await?;
         }
+        reach(Point::ProcessUncommitted);
         transaction.commit().await.map_err(failed("commit a flush"))?;
         Ok(stored)
     }
@@ -205,6 +207,7 @@ pub(super) async fn copy_rows(connection: &mut PgConnection, rows: &[copy::Row<'
     }
     let mut copy = connection.copy_in_raw(COPY_LOGS).await.map_err(failed(COPYING))?;
     copy.send(copy::encode(rows)).await.map_err(failed(COPYING))?;
+    reach(Point::ProcessCopying);
     copy.finish().await.map_err(failed(COPYING))?;
     Ok(())
 }

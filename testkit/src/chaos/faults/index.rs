@@ -1,0 +1,75 @@
+//! OpenSearch: away, refusing, or silent about what it did.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use opensearch::indices::IndicesPutSettingsParts;
+use serde_json::json;
+
+use super::{Struck, broken};
+use crate::chaos::house::House;
+use crate::chaos::load::Load;
+use crate::chaos::proxy::Mode;
+use crate::stores::control::{Outage, Store};
+
+/// Longer than the 10 s for which processors wait for the index before they acknowledge without it.
+const AWAY: Duration = Duration::from_secs(14);
+
+const REJECTED: &str = r#"{"error":{"type":"rejected_execution_exception","reason":"too many requests"},"status":429}"#;
+
+pub(super) async fn stopped(load: &Load) -> anyhow::Result<Struck> {
+    let outage = Outage::of(Store::OpenSearch).await?;
+    let before = load.sender.answers.accepted();
+    tokio::time::sleep(AWAY).await;
+    let accepted = load.sender.answers.accepted() - before;
+    outage.end().await?;
+    let mut struck = Struck::default();
+    struck.note(accepted > 0, format!("{accepted} requests accepted meanwhile"));
+    Ok(struck)
+}
+
+pub(super) async fn stalled(house: &House) -> anyhow::Result<Struck> {
+    house.proxies.opensearch.set(Mode::Stall);
+    tokio::time::sleep(AWAY).await;
+    house.proxies.opensearch.set(Mode::Pass);
+    Ok(Struck { seen: vec![format!("no answer for {AWAY:?}")], ..Struck::default() })
+}
+
+pub(super) async fn answers(house: &House, status: u16) -> anyhow::Result<Struck> {
+    house.proxies.opensearch.set(Mode::Answer(status, REJECTED));
+    tokio::time::sleep(AWAY).await;
+    let refused = broken(&house.proxies.opensearch, 3).await;
+    house.proxies.opensearch.set(Mode::Pass);
+    Ok(Struck { seen: vec![format!("{} requests answered {status}", refused?)], ..Struck::default() })
+}
+
+pub(super) async fn truncates(house: &House) -> anyhow::Result<Struck> {
+    house.proxies.opensearch.set(Mode::Truncate(150));
+    let cut = broken(&house.proxies.opensearch, 8).await;
+    house.proxies.opensearch.set(Mode::Pass);
+    Ok(Struck { seen: vec![format!("{} answers truncated", cut?)], ..Struck::default() })
+}
+
+pub(super) async fn loses_answers(house: &House) -> anyhow::Result<Struck> {
+    house.proxies.opensearch.set(Mode::LoseAnswer);
+    let lost = broken(&house.proxies.opensearch, 8).await;
+    house.proxies.opensearch.set(Mode::Pass);
+    Ok(Struck { seen: vec![format!("{} answers lost", lost?)], ..Struck::default() })
+}
+
+/// The block that OpenSearch sets itself when its disk is nearly full, on one tenant's own indices.
+pub(super) async fn read_only(house: &House) -> anyhow::Result<Struck> {
+    let indices = format!("{}-*", house.tenants[0].desired.name().dedicated_series());
+    block(house, &indices, json!(true)).await?;
+    tokio::time::sleep(AWAY).await;
+    block(house, &indices, json!(null)).await?;
+    Ok(Struck { seen: vec![format!("{indices} blocked for {AWAY:?}")], ..Struck::default() })
+}
+
+async fn block(house: &House, indices: &str, blocked: serde_json::Value) -> anyhow::Result<()> {
+    let client = house.stores.opensearch()?;
+    let body = json!({"index.blocks.read_only_allow_delete": blocked});
+    let answer = client.indices().put_settings(IndicesPutSettingsParts::Index(&[indices])).body(body).send().await?;
+    ensure!(answer.status_code().is_success(), "block {indices}: {}", answer.status_code());
+    Ok(())
+}
