@@ -1,7 +1,7 @@
 # The ways to run, test and keep LoggerHub. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status env seed load-test test chaos check generate lint
+.PHONY: help up down status env seed load-test bench test chaos check generate lint
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -26,6 +26,9 @@ seed: ## made-up events for the sample tenants; COUNT=10000
 
 load-test: ## how fast events are accepted and stored; COUNT=200000
 	@dev/load-test
+
+bench: ## how fast it is, and CPU per event of each stage; ONLY=accept,searchable
+	@dev/bench
 
 test: ## everything, against real servers; KEEP=1 leaves the test stack running
 	@dev/test

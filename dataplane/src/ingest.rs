@@ -40,7 +40,7 @@ use uuid::Uuid;
 use crate::event::{Micros, keyed_batch_id, new_batch_id};
 use crate::fail_points::{Point, reach};
 use crate::queue::entry::BatchHeader;
-use crate::queue::{Batch, Budget, Durability, Lanes, Producer};
+use crate::queue::{Batch, Budget, Commit, Durability, Lanes, Producer};
 use crate::status::{self, Status};
 use crate::tenancy::{Peppers, Receipt, Registry, RegistrySettings, Tenant};
 
@@ -67,6 +67,10 @@ pub struct Settings {
     /// pod's memory for compression and connections.
     #[arg(long, env = "LOGGERHUB_MAX_IN_FLIGHT_BYTES", default_value_t = 256 * 1024 * 1024)]
     pub max_in_flight_bytes: usize,
+    /// 1: each request is written to the queue by itself, whatever else waits. For the benchmark,
+    /// which compares grouping with one write per event; 0, the default, groups.
+    #[arg(long, env = "LOGGERHUB_INGEST_BATCH", hide = true, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
+    pub batch: u8,
     /// The queue.
     #[command(flatten)]
     pub queue: QueueSettings,
@@ -76,6 +80,12 @@ pub struct Settings {
     /// TLS.
     #[command(flatten)]
     pub tls: TlsSettings,
+}
+
+impl Settings {
+    fn commit(&self) -> Commit {
+        if self.batch == 1 { Commit::Alone } else { Commit::Grouped }
+    }
 }
 
 /// Runs until `stop`.
@@ -91,7 +101,7 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
     // The registry and the queue outlive the listener: what is in flight still needs them.
     let drained = CancellationToken::new();
     let registry = Registry::follow(&redis, peppers, drained.clone())?;
-    let (producer, mut committing) = Producer::start(&redis, drained.clone())?;
+    let (producer, mut committing) = Producer::start_with(&redis, settings.commit(), drained.clone())?;
     let metrics = Metrics::default();
     let ingest = Ingest {
         registry: registry.clone(),

@@ -75,7 +75,7 @@ pub struct Settings {
     #[arg(long, env = "LOGGERHUB_CONSUMER")]
     pub consumer: String,
     /// Events that end a flush.
-    #[arg(long, alias = "batch-size", env = "LOGGERHUB_BATCH_MAX_EVENTS", default_value_t = 2000)]
+    #[arg(long, aliases = ["batch-size", "batch"], env = "LOGGERHUB_BATCH_MAX_EVENTS", default_value_t = 2000)]
     pub batch_max_events: usize,
     /// Raw bytes that end a flush.
     #[arg(long, env = "LOGGERHUB_BATCH_MAX_BYTES", default_value_t = 4 * 1024 * 1024)]

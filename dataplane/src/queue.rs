@@ -19,7 +19,7 @@ pub use budget::{Budget, Claim, Overloaded};
 pub use consumer::{Consumer, ConsumerSettings, Delivery, EntryRef};
 pub use health::{Durability, Health};
 pub use lanes::{LaneStatus, Lanes};
-pub use producer::{Batch, Producer, SendError};
+pub use producer::{Batch, Commit, Producer, SendError};
 
 /// What can go wrong here.
 #[derive(Debug, thiserror::Error)]

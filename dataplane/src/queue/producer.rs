@@ -12,6 +12,7 @@ use runtime::stores::Redis;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use zstd::bulk::Compressor;
 
 use super::Error;
@@ -28,6 +29,16 @@ const WAITING: usize = 5_120;
 const ROUND_BYTES: usize = 16 * 1024 * 1024;
 /// Raw bytes above which a round is compressed on a thread of its own: about half a millisecond.
 const COMPRESS_INLINE: usize = 256 * 1024;
+
+/// Which batches are committed together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Commit {
+    /// What gathered while the last round was under way.
+    Grouped,
+    /// Each alone, in a round-trip and an entry of its own, without waiting for others: what one
+    /// write per event costs, as the benchmark's control.
+    Alone,
+}
 
 /// One request batch of one tenant.
 #[derive(Debug)]
@@ -97,12 +108,21 @@ impl Producer {
     /// Begins to commit. The task ends once every clone of the producer is dropped and what they
     /// sent is answered; `stop` only ends the look at Redis's health.
     pub fn start(redis: &Redis, stop: CancellationToken) -> Result<(Self, JoinHandle<()>), Error> {
+        Self::start_with(redis, Commit::Grouped, stop)
+    }
+
+    /// Like [`Self::start`], grouping as told.
+    pub fn start_with(redis: &Redis, commit: Commit, stop: CancellationToken) -> Result<(Self, JoinHandle<()>), Error> {
         let (waiting, queued) = mpsc::channel(WAITING);
         let (publish, health) = watch::channel(Health::UNKNOWN);
         tokio::spawn(health::watch(redis.connection()?, publish, stop));
         let committer =
             Committer { connection: redis.connection()?, compressor: Arc::new(Mutex::new(entry::compressor()?)) };
-        Ok((Self { waiting, health }, tokio::spawn(committer.run(queued))))
+        let committing = match commit {
+            Commit::Grouped => tokio::spawn(committer.run(queued)),
+            Commit::Alone => tokio::spawn(committer.run_alone(queued)),
+        };
+        Ok((Self { waiting, health }, committing))
     }
 
     /// Redis as last seen.
@@ -125,6 +145,7 @@ impl Producer {
 }
 
 /// The one task that writes.
+#[derive(Clone)]
 struct Committer {
     connection: ConnectionManager,
     /// Kept from round to round, since making one costs more than a small entry's compression.
@@ -157,6 +178,21 @@ impl Committer {
             let entries = self.prepare(round, bytes).await;
             self.commit(entries).await;
         }
+    }
+
+    /// A round for each batch. Many are under way at once, at most one for each open request.
+    async fn run_alone(self, mut queued: mpsc::Receiver<Waiting>) {
+        let rounds = TaskTracker::new();
+        while let Some(waiting) = queued.recv().await {
+            let mut committer = self.clone();
+            let bytes = waiting.raw_bytes();
+            rounds.spawn(async move {
+                let entries = committer.prepare(vec![waiting], bytes).await;
+                committer.commit(entries).await;
+            });
+        }
+        rounds.close();
+        rounds.wait().await;
     }
 
     async fn prepare(&mut self, round: Vec<Waiting>, bytes: usize) -> Vec<Prepared> {

@@ -114,6 +114,25 @@ async fn many_small_requests_share_entries_and_every_event_is_counted() {
 }
 
 #[tokio::test]
+async fn ungrouped_each_request_has_an_entry_of_its_own() {
+    let redis = RedisServer::durable().await;
+    let sender = Sender::new();
+    sender.project(&redis).await;
+    let door = Door::open_ungrouped(&redis).await;
+    redis.freeze();
+    let requests = (0..50).map(|n| outcome(door.logs(&sender).body(format!(r#"{{"n":{n}}}"#))));
+    let (outcomes, ()) = tokio::join!(futures::future::join_all(requests), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        redis.thaw();
+    });
+    assert!(outcomes.iter().all(|(status, _)| *status == 202), "{outcomes:?}");
+    assert_eq!(entries(&redis, &sender).await.len(), 50);
+    let counted: u64 = redis.command(&["GET", &sender.tenant().lane().events_counter()]).await;
+    assert_eq!(counted, 50);
+    door.close().await;
+}
+
+#[tokio::test]
 async fn an_answer_waits_for_the_disk_and_a_stop_waits_for_the_answer() {
     let mut redis = RedisServer::durable().await;
     let sender = Sender::new();

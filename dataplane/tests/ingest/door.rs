@@ -116,11 +116,26 @@ impl Door {
     /// Opens once keys are known and the queue answers.
     pub(crate) async fn open(redis: &RedisServer) -> Self {
         let door = Self::open_unready(redis, 256 * 1024 * 1024).await;
-        eventually("the ingest is ready", async || door.get("/ready").await.status() == 200).await;
+        door.ready().await;
         door
     }
 
+    /// One that writes each request by itself.
+    pub(crate) async fn open_ungrouped(redis: &RedisServer) -> Self {
+        let door = Self::open_with(redis, 256 * 1024 * 1024, 1).await;
+        door.ready().await;
+        door
+    }
+
+    async fn ready(&self) {
+        eventually("the ingest is ready", async || self.get("/ready").await.status() == 200).await;
+    }
+
     pub(crate) async fn open_unready(redis: &RedisServer, max_in_flight_bytes: usize) -> Self {
+        Self::open_with(redis, max_in_flight_bytes, 0).await
+    }
+
+    async fn open_with(redis: &RedisServer, max_in_flight_bytes: usize, batch: u8) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = listener.local_addr().unwrap();
         let peppers = std::env::temp_dir().join(format!("loggerhub-door-{}-{}", std::process::id(), listen.port()));
@@ -130,6 +145,7 @@ impl Door {
             listen,
             max_in_flight_bytes,
             queue: redis.settings(),
+            batch,
             registry: RegistrySettings { peppers: peppers.clone() },
             tls: TlsSettings::default(),
         };

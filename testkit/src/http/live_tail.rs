@@ -22,8 +22,14 @@ pub struct LiveTail {
 impl Door {
     /// Opens the live tail and waits until it says that it is ready.
     pub async fn watch(&self) -> anyhow::Result<LiveTail> {
+        self.watch_for("").await
+    }
+
+    /// The same for some events only; `filter` such as `service=web`.
+    pub async fn watch_for(&self, filter: &str) -> anyhow::Result<LiveTail> {
         let mut request = self.gateway.replacen("http", "ws", 1);
-        request.push_str("/ws/logs");
+        request.push_str("/ws/logs?");
+        request.push_str(filter);
         let mut request = request.into_client_request()?;
         if let Some(key) = &self.key {
             request.headers_mut().insert("authorization", HeaderValue::from_str(&format!("Bearer {key}"))?);

@@ -1,0 +1,69 @@
+//! A thousand tenants instead of one: each request is of one tenant, picked by Zipf's law (exponent
+//! 1.1), so that a few send much and most send little.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use futures::{StreamExt, TryStreamExt};
+use serde_json::json;
+use testkit::Tenant;
+
+use crate::bed::{Bed, headers, indices};
+use crate::control;
+use crate::random::Zipf;
+use crate::report::{Figure, Report, rounded};
+use crate::roles::Mode;
+use crate::searchable::{BACKLOG, CONNECTIONS, EVENTS, Path, flow, reference};
+
+const TENANTS: usize = 1000;
+const EXPONENT: f64 = 1.1;
+/// Tenants provisioned at once; each waits for the stores most of the time.
+const AT_ONCE: usize = 8;
+/// Seconds that are measured.
+const MEASURE: Duration = Duration::from_secs(30);
+
+pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, retire: bool) -> anyhow::Result<()> {
+    control::warm(bed).await?;
+    let one = reference(bed, report).await?;
+    let begun = Instant::now();
+    let tenants: Vec<Tenant> = futures::stream::iter(0..TENANTS)
+        .map(|_| Tenant::named("many").provision(&bed.stores))
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await
+        .context("provision the tenants")?;
+    eprintln!("  {TENANTS} tenants provisioned in {:.0} s", begun.elapsed().as_secs_f64());
+
+    let path = Path::start(bed, Mode::Batched).await?;
+    let watched = bed.watch(path.roles());
+    let zipf = Zipf::new(TENANTS, EXPONENT);
+    let keys = tenants.iter().map(|tenant| headers(&tenant.key)).collect();
+    let target = bed.logs_of(path.ingest.address, keys, move |random| zipf.pick(random), EVENTS, CONNECTIONS);
+    let mut series: Vec<String> = tenants.iter().map(indices).collect();
+    series.sort();
+    series.dedup();
+    let stored = async || {
+        let mut events = 0;
+        for tenant in &tenants {
+            events += bed.stored(tenant).await?;
+        }
+        Ok(events)
+    };
+    let phase = flow(bed, &watched, &target, BACKLOG, MEASURE, &series.join(","), stored).await?;
+
+    let relations: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_class").fetch_one(&bed.catalog).await?;
+    let detail = json!({
+        "events_per_second": rounded(phase.rate()), "events": phase.events, "tenants": TENANTS,
+        "zipf_exponent": EXPONENT, "indices": series.len(), "relations": relations,
+        "events_per_request": EVENTS,
+    });
+    let figure = Figure::new("thousand_tenants_ratio", phase.rate() / one, "ratio", &phase.usage).with(detail);
+    report.add(Figure { control: Some(rounded(one)), ..figure });
+    report.add_stages("thousand_tenants", &phase.usage, phase.events);
+    path.stop().await?;
+    if retire {
+        futures::stream::iter(tenants).map(Tenant::retire).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    }
+    Ok(())
+}
