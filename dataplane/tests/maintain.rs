@@ -13,3 +13,5 @@ mod usage;
 mod expiry;
 #[path = "maintain/series.rs"]
 mod series;
+#[path = "maintain/tls.rs"]
+mod tls;

@@ -21,6 +21,17 @@ install_settings() {
     LOGGERHUB_S3_SECRET_ACCESS_KEY=$(secret s3)
     LOGGERHUB_OPENSEARCH_URL=http://$NODE_IP:9200
     LOGGERHUB_OPENSEARCH_REPLICAS=0
+    [ "${LOGGERHUB_STORES_TLS:-}" != 1 ] || install_tls_settings
+}
+
+# The same stores at their TLS ports, trusted by the CA that signed them.
+install_tls_settings() {
+    LOGGERHUB_POSTGRES_SSL_MODE=verify-full
+    LOGGERHUB_REDIS_QUEUE_URL=rediss://$NODE_IP:$REDIS_QUEUE_TLS_PORT
+    LOGGERHUB_REDIS_CACHE_URL=rediss://$NODE_IP:$REDIS_CACHE_TLS_PORT
+    LOGGERHUB_S3_ENDPOINT=https://$NODE_IP:$S3_TLS_PORT
+    LOGGERHUB_OPENSEARCH_URL=https://$NODE_IP:$OPENSEARCH_TLS_PORT
+    LOGGERHUB_CA_BUNDLE=$(tls_folder)/ca.crt
 }
 
 install_chart() {

@@ -71,6 +71,7 @@ export AWS_ACCESS_KEY_ID=$S3_USER
 export AWS_SECRET_ACCESS_KEY=$(secret s3)
 export AWS_REGION=us-east-1
 export OPENSEARCH_URL=http://$NODE_IP:9200
+export LOGGERHUB_STORES_CA=$(tls_folder)/ca.crt
 export CARGO_TARGET_DIR=$CARGO_TARGET_DIR
 export PATH=$(kubernetes_bin):\$PATH
 ENV

@@ -17,7 +17,7 @@ CACHE=${LOGGERHUB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/loggerhub}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 
 for part in say steps instance net process packages preflight go java rust \
-    stores stores/postgres stores/redis stores/minio stores/opensearch \
+    stores stores/postgres stores/redis stores/minio stores/opensearch stores/tls \
     cluster cluster/pki cluster/cgroups cluster/control-plane cluster/node cluster/dns \
     images install doors sender tour; do
     # shellcheck source=/dev/null

@@ -14,6 +14,7 @@ stores_prepare() {
 stores_up() {
     instance_prepare
     net_up
+    tls_prepare
     each_store store_start "${STORES[@]}"
 }
 
@@ -22,8 +23,14 @@ store_start() {
         postgres) postgres_start ;;
         redis-queue) redis_queue_start ;;
         redis-cache) redis_cache_start ;;
-        minio) minio_start ;;
-        opensearch) opensearch_start ;;
+        minio)
+            minio_start
+            tls_door_start minio $S3_TLS_PORT 9000
+            ;;
+        opensearch)
+            opensearch_start
+            tls_door_start opensearch $OPENSEARCH_TLS_PORT 9200
+            ;;
         *) fail "no store '$1': ${STORES[*]}" ;;
     esac
 }
@@ -35,6 +42,7 @@ store_stop() {
         signal_process postgres INT
         wait_gone postgres 20
     fi
+    tls_door_stop "$1"
     stop_process "$1" 30
 }
 

@@ -16,6 +16,12 @@ use crate::environment::variable;
 
 pub mod control;
 
+/// Where an instance's stores speak TLS, as in `dev/lib/stores/tls.sh`.
+const QUEUE_TLS_PORT: u16 = 6479;
+const CACHE_TLS_PORT: u16 = 6480;
+const S3_TLS_PORT: u16 = 9443;
+const OPENSEARCH_TLS_PORT: u16 = 9643;
+
 /// Every store of the instance that the environment names. Cheap to clone; the folder with the
 /// credentials goes with the last clone.
 #[derive(Clone, Debug)]
@@ -30,7 +36,7 @@ pub struct Stores {
     pub s3: S3Settings,
     /// OpenSearch.
     pub opensearch: OpenSearchSettings,
-    /// The CA bundle; none here.
+    /// The CA bundle; none unless [`Stores::over_tls`].
     pub tls: TlsSettings,
     folder: Arc<Folder>,
 }
@@ -66,6 +72,33 @@ impl Stores {
             opensearch: OpenSearchSettings { url: url("OPENSEARCH_URL")?, opensearch_credentials: None },
             tls: TlsSettings::default(),
             folder: Arc::new(folder),
+        })
+    }
+
+    /// The same stores at their TLS ports, trusted by the CA that LOGGERHUB_STORES_CA names, host
+    /// names checked.
+    pub fn over_tls(&self) -> anyhow::Result<Self> {
+        let url = |url: &str, scheme: &str, port: u16| -> anyhow::Result<Url> {
+            let host = Url::parse(url)?.host_str().context("a store's URL has no host")?.to_owned();
+            Ok(Url::parse(&format!("{scheme}://{host}:{port}"))?)
+        };
+        Ok(Self {
+            postgres: PostgresSettings { ssl_mode: SslMode::VerifyFull, ..self.postgres.clone() },
+            queue: QueueSettings {
+                queue_url: url(&self.queue.queue_url, "rediss", QUEUE_TLS_PORT)?.into(),
+                ..self.queue.clone()
+            },
+            cache: CacheSettings {
+                cache_url: url(&self.cache.cache_url, "rediss", CACHE_TLS_PORT)?.into(),
+                ..self.cache.clone()
+            },
+            s3: S3Settings { endpoint: url(&self.s3.endpoint, "https", S3_TLS_PORT)?.into(), ..self.s3.clone() },
+            opensearch: OpenSearchSettings {
+                url: url(self.opensearch.url.as_str(), "https", OPENSEARCH_TLS_PORT)?,
+                ..self.opensearch.clone()
+            },
+            tls: TlsSettings { ca_bundle: Some(variable("LOGGERHUB_STORES_CA")?.into()) },
+            folder: Arc::clone(&self.folder),
         })
     }
 

@@ -44,7 +44,11 @@ pub(crate) struct Processor {
 impl Bench {
     /// A new tenant.
     pub(crate) async fn new(prefix: &str) -> anyhow::Result<Self> {
-        let stores = Stores::from_environment()?;
+        Self::on(Stores::from_environment()?, prefix).await
+    }
+
+    /// A new tenant on these stores.
+    pub(crate) async fn on(stores: Stores, prefix: &str) -> anyhow::Result<Self> {
         let pipeline: PipelineName = testkit::unique("lane").parse()?;
         let fixture = testkit::Tenant::named(prefix).dedicated().on_pipeline(&pipeline).provision(&stores).await?;
         let registry = Registry::fixed([fixture.registered.clone()], Peppers::none());

@@ -10,9 +10,11 @@ postgres_start() {
     [ -s "$home/15/PG_VERSION" ] || postgres_create
     # Of a server that was killed. It would be believed if its pid were in use again.
     process_running postgres || rm -f "$home/15/postmaster.pid"
+    tls_postgres_files
     start_process postgres unshare --mount bash -c "$(declare -f as_postgres_here)"'; as_postgres_here "$@"' - \
         "$home" "$POSTGRES_HOME" "$POSTGRES_BIN/postgres" -D "$POSTGRES_HOME/15" \
         -c listen_addresses='*' -c unix_socket_directories='' -c max_connections=400 -c shared_buffers=256MB \
+        -c ssl=on -c ssl_cert_file="$POSTGRES_HOME/tls/server.crt" -c ssl_key_file="$POSTGRES_HOME/tls/server.key" \
         -c max_wal_size=2GB -c log_timezone=UTC -c timezone=UTC -c log_line_prefix='%m [%p] %q%a ' \
         -c log_min_duration_statement=1000 -c log_lock_waits=on
     await_process postgres 60 postgres_ready

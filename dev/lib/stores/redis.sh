@@ -3,7 +3,7 @@
 # shellcheck shell=bash
 
 redis_queue_start() {
-    redis_start redis-queue 6379 <<'CONF'
+    redis_start redis-queue 6379 $REDIS_QUEUE_TLS_PORT <<'CONF'
 appendonly yes
 appendfsync always
 maxmemory 1gb
@@ -12,20 +12,21 @@ CONF
 }
 
 redis_cache_start() {
-    redis_start redis-cache 6380 <<'CONF'
+    redis_start redis-cache 6380 $REDIS_CACHE_TLS_PORT <<'CONF'
 appendonly no
 maxmemory 128mb
 maxmemory-policy allkeys-lru
 CONF
 }
 
-redis_start() { # NAME PORT, settings on standard input
+redis_start() { # NAME PORT TLS-PORT, settings on standard input
     local name=$1 port=$2 folder=$DATA/$1
     mkdir -p "$folder"
     (
         umask 077
         {
             cat
+            tls_redis_settings "$3"
             printf '%s\n' "port $port" 'bind 0.0.0.0' 'save ""' "dir $folder" "requirepass $(secret "$name")"
         } >"$RUN/$name.conf"
     )
