@@ -14,3 +14,7 @@ pub mod maintain;
 pub mod search;
 pub mod gateway;
 pub mod fail_points;
+#[cfg(test)]
+mod simulation;
+#[cfg(fuzzing)]
+pub mod fuzzing;

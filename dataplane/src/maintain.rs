@@ -15,6 +15,8 @@ mod series;
 mod usage;
 
 pub use archive::{Archived, archive};
+#[cfg(test)]
+pub(crate) use archive::{SpoolRow, choose};
 pub use expire::{Expired, expire, partitions};
 pub use late_index::late_index;
 pub use series::{Limits as SeriesLimits, maintain_all_series, maintain_series};

@@ -17,6 +17,8 @@ mod lanes;
 
 pub use budget::{Budget, Claim, Overloaded};
 pub use consumer::{Consumer, ConsumerSettings, Delivery, EntryRef};
+#[cfg(test)]
+pub(crate) use grouping::{Weighed, group};
 pub use health::{Durability, Health};
 pub use lanes::{LaneStatus, Lanes};
 pub use producer::{Batch, Commit, Producer, SendError};

@@ -42,10 +42,10 @@ pub enum Archived {
 
 /// What is known of a spool row without its bytes.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
-struct SpoolRow {
-    spool_id: i64,
-    bytes: i64,
-    created_at: OffsetDateTime,
+pub(crate) struct SpoolRow {
+    pub(crate) spool_id: i64,
+    pub(crate) bytes: i64,
+    pub(crate) created_at: OffsetDateTime,
 }
 
 /// Makes the next object of a tenant, if it is due at `now`.
@@ -93,7 +93,7 @@ async fn plan(rooms: &Rooms, tenant: &Tenant, max_age: Duration, now: Micros) ->
 }
 
 /// The rows of the next object, if there is enough or something old enough.
-fn choose(rows: &[SpoolRow], max_age: Duration, now: Micros) -> Option<Vec<i64>> {
+pub(crate) fn choose(rows: &[SpoolRow], max_age: Duration, now: Micros) -> Option<Vec<i64>> {
     let oldest = rows.iter().map(|row| micros(row.created_at)).min()?;
     let waited = now.saturating_sub(oldest);
     let old_enough = u128::try_from(waited).is_ok_and(|waited| waited >= max_age.as_micros());

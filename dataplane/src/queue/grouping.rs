@@ -15,7 +15,7 @@ const RAW_TARGET: usize = 400 * 1024;
 const MAX_EVENTS: usize = 2_000;
 
 /// What grouping needs to know of a batch.
-pub(super) trait Weighed {
+pub(crate) trait Weighed {
     fn lane(&self) -> &Lane;
     fn tenant(&self) -> &TenantName;
     fn events(&self) -> usize;
@@ -23,7 +23,7 @@ pub(super) trait Weighed {
 }
 
 /// Groups batches, each tenant's in the order they came. Groups of one lane stand together.
-pub(super) fn group<T: Weighed>(batches: Vec<T>) -> Vec<Vec<T>> {
+pub(crate) fn group<T: Weighed>(batches: Vec<T>) -> Vec<Vec<T>> {
     struct Open<T> {
         batches: Vec<T>,
         events: usize,
