@@ -3,11 +3,16 @@
 //! The processor runs it to store an event, and the search role runs it again to show one from its
 //! raw line: the same bytes give the same event each time.
 
+mod fields;
 mod level;
 mod text;
 pub mod time;
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
+
+use fields::{Fields, Names};
 
 pub use level::normalize as normalize_level;
 
@@ -18,14 +23,6 @@ pub const NAME_CHARS: usize = 256;
 
 /// The service of an event that names none.
 pub const UNKNOWN_SERVICE: &str = "unknown";
-
-/// Names under which senders give the same thing; the first one present counts, the others are
-/// unknown fields.
-const SERVICE: [&str; 2] = ["service", "source"];
-const APPLICATION: [&str; 2] = ["application", "app"];
-const LEVEL: [&str; 3] = ["level", "severity", "lvl"];
-const TIMESTAMP: [&str; 4] = ["timestamp", "@timestamp", "time", "ts"];
-const MESSAGE: [&str; 3] = ["message", "msg", "log"];
 
 /// Why a line can't become an event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,96 +69,90 @@ pub struct Event {
 
 /// The event in a raw line that was accepted at `accepted_at`, in microseconds since 1970.
 pub fn event(raw: &[u8], accepted_at: i64) -> Result<Event, Error> {
-    let mut fields: Map<String, Value> =
-        serde_json::from_slice(raw).map_err(|error| Error::InvalidJson { reason: error.to_string() })?;
-    text::replace_nul(&mut fields);
+    let mut fields = Fields::read(raw).map_err(|error| Error::InvalidJson { reason: error.to_string() })?;
 
     let time = take_time(&mut fields, accepted_at);
-    let level =
-        take_scalar(&mut fields, &LEVEL).map_or_else(|| level::DEFAULT.to_owned(), |sent| level::normalize(&sent));
-    let service = take_name(&mut fields, &SERVICE).unwrap_or_else(|| UNKNOWN_SERVICE.to_owned());
-    let application = take_name(&mut fields, &APPLICATION);
-    let language = take_name(&mut fields, &["language"]);
-    let metadata = match fields.remove("metadata") {
-        Some(Value::Object(metadata)) => Some(metadata).filter(|metadata| !metadata.is_empty()),
-        Some(Value::Null) | None => None,
-        Some(other) => {
-            fields.insert("metadata".to_owned(), other);
+    let level = take_scalar(&mut fields, &fields::LEVEL)
+        .map_or_else(|| level::DEFAULT.to_owned(), |sent| level::normalize(&sent));
+    let service = take_name(&mut fields, &fields::SERVICE).unwrap_or_else(|| UNKNOWN_SERVICE.to_owned());
+    let application = take_name(&mut fields, &fields::APPLICATION);
+    let language = take_name(&mut fields, &fields::LANGUAGE);
+    let metadata = match fields.take(&fields::METADATA) {
+        Some((_, Value::Object(metadata))) => Some(metadata).filter(|metadata| !metadata.is_empty()),
+        Some((name, other)) => {
+            fields.put_back(name, other);
             None
         }
+        None => None,
     };
-    let mut full_log = take_present(&mut fields, &["full_log"]).map(|(_, value)| text::of(value));
-    let sent = take_present(&mut fields, &MESSAGE);
+    let mut full_log = fields.take(&fields::FULL_LOG).map(|(_, value)| text::of(value));
+    let sent = fields.take(&fields::MESSAGE);
     let (name, whole) = match (sent, &full_log) {
         (Some((name, value)), _) => (name, text::of(value)),
-        (None, Some(full_log)) => ("message", full_log.lines().next().unwrap_or_default().to_owned()),
-        (None, None) => ("message", text::without_nul(String::from_utf8_lossy(raw).trim().to_owned())),
+        (None, Some(full_log)) => (fields::FIRST_MESSAGE, full_log.lines().next().unwrap_or_default().to_owned()),
+        (None, None) => (fields::FIRST_MESSAGE, text::without_nul(String::from_utf8_lossy(raw).trim().to_owned())),
     };
-    let message = text::cut(&whole, MESSAGE_CHARS).to_owned();
-    if message.len() < whole.len() {
+    let shown = text::cut(&whole, MESSAGE_CHARS).len();
+    let message = if shown == whole.len() {
+        whole
+    } else {
+        let message = whole[..shown].to_owned();
         match &full_log {
             None => full_log = Some(whole),
             // The beginning of the text given in full needs no second copy.
             Some(full_log) if full_log.starts_with(&whole) => {}
-            Some(_) => {
-                fields.insert(name.to_owned(), Value::String(whole));
-            }
+            Some(_) => fields.put_back(name, Value::String(whole)),
         }
-    }
-    let attributes = Some(fields).filter(|fields| !fields.is_empty());
+        message
+    };
+    let attributes = Some(fields.rest()).filter(|rest| !rest.is_empty());
     Ok(Event { time, level, service, application, message, full_log, language, metadata, attributes })
 }
 
 /// Takes the time sent. One that can't be used stays where it was, among the attributes.
-fn take_time(fields: &mut Map<String, Value>, accepted_at: i64) -> Option<i64> {
-    let (name, value) = take_present(fields, &TIMESTAMP)?;
+fn take_time(fields: &mut Fields, accepted_at: i64) -> Option<i64> {
+    let (name, value) = fields.take(&fields::TIMESTAMP)?;
     let time = time::parse(&value).filter(|time| time::is_plausible(*time, accepted_at));
     if time.is_none() {
-        fields.insert(name.to_owned(), value);
+        fields.put_back(name, value);
     }
     time
 }
 
 /// Takes a short name. A longer one is cut, and stays whole among the attributes.
-fn take_name(fields: &mut Map<String, Value>, names: &[&'static str]) -> Option<String> {
-    let (name, value) = take_present(fields, names)?;
+fn take_name(fields: &mut Fields, names: &Names) -> Option<String> {
+    let (name, value) = fields.take(names)?;
     let whole = match scalar(&value) {
         Some(whole) if !whole.is_empty() => whole,
         _ => {
-            fields.insert(name.to_owned(), value);
+            fields.put_back(name, value);
             return None;
         }
     };
-    let cut = text::cut(&whole, NAME_CHARS).to_owned();
-    if cut.len() < whole.len() {
-        fields.insert(name.to_owned(), value);
+    let kept = text::cut(&whole, NAME_CHARS).len();
+    if kept == whole.len() {
+        return Some(whole.into_owned());
     }
+    let cut = whole[..kept].to_owned();
+    fields.put_back(name, value);
     Some(cut)
 }
 
 /// Takes a string, number or truth value as text; anything else stays where it was.
-fn take_scalar(fields: &mut Map<String, Value>, names: &[&'static str]) -> Option<String> {
-    let (name, value) = take_present(fields, names)?;
-    let scalar = scalar(&value);
+fn take_scalar(fields: &mut Fields, names: &Names) -> Option<String> {
+    let (name, value) = fields.take(names)?;
+    let scalar = scalar(&value).map(Cow::into_owned);
     if scalar.is_none() {
-        fields.insert(name.to_owned(), value);
+        fields.put_back(name, value);
     }
     scalar
 }
 
-/// Takes the first of the names that is there and not null, and drops those before it that are null.
-fn take_present(fields: &mut Map<String, Value>, names: &[&'static str]) -> Option<(&'static str, Value)> {
-    names.iter().find_map(|name| match fields.remove(*name) {
-        None | Some(Value::Null) => None,
-        Some(value) => Some((*name, value)),
-    })
-}
-
-fn scalar(value: &Value) -> Option<String> {
+fn scalar(value: &Value) -> Option<Cow<'_, str>> {
     match value {
-        Value::String(text) => Some(text.trim().to_owned()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(truth) => Some(truth.to_string()),
+        Value::String(text) => Some(Cow::Borrowed(text.trim())),
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        Value::Bool(truth) => Some(Cow::Owned(truth.to_string())),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }

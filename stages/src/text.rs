@@ -4,6 +4,10 @@ use serde_json::{Map, Value};
 
 /// The first `chars` characters.
 pub(crate) fn cut(text: &str, chars: usize) -> &str {
+    // A character has at least one byte.
+    if text.len() <= chars {
+        return text;
+    }
     match text.char_indices().nth(chars) {
         Some((end, _)) => &text[..end],
         None => text,
@@ -31,7 +35,7 @@ pub(crate) fn replace_nul(fields: &mut Map<String, Value>) {
     fields.values_mut().for_each(replace_nul_in);
 }
 
-fn replace_nul_in(value: &mut Value) {
+pub(crate) fn replace_nul_in(value: &mut Value) {
     match value {
         Value::String(text) if text.contains('\0') => *text = without_nul(std::mem::take(text)),
         Value::Array(values) => values.iter_mut().for_each(replace_nul_in),

@@ -135,6 +135,7 @@ pub enum BatchState {
 #[derive(Debug, Deserialize)]
 pub struct Document {
     pub id: Uuid,
+    #[serde(rename = "@timestamp")]
     pub timestamp: String,
     pub accepted_at: String,
     pub service: String,

@@ -16,6 +16,7 @@ use opensearch::OpenSearch;
 use opensearch::http::Method;
 use opensearch::http::headers::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
+use crate::event::rfc3339;
 use crate::stores::batch::{Batch, BatchEvent};
 use crate::tenancy::Tenant;
 use bulk::Verdict;
@@ -84,8 +85,9 @@ impl Index {
         let mut refused = Vec::new();
         let mut request = bulk::Request::new(tenant.name().as_str());
         for (batch, index) in batches {
+            let accepted_at = rfc3339(batch.accepted_at);
             for event in &batch.events {
-                let document = Document::new(tenant.name().as_str(), batch, event);
+                let document = Document::new(tenant.name().as_str(), batch, &accepted_at, event);
                 request.create(index, event.id, &document, (*batch, event, *index));
                 if request.bytes() >= BULK_BYTES {
                     refused.extend(self.send(&mut request, &mut done).await?);
@@ -107,7 +109,8 @@ impl Index {
         let mut request = bulk::Request::new(tenant.name().as_str());
         for ((batch, event, index), reason) in refused {
             tracing::warn!(event.id = %event.id, tenant.name = %tenant.name(), reason, "index the message only");
-            let document = Document::new(tenant.name().as_str(), batch, event).reduced(reason);
+            let accepted_at = rfc3339(batch.accepted_at);
+            let document = Document::new(tenant.name().as_str(), batch, &accepted_at, event).reduced(reason);
             request.create(index, event.id, &document, (batch, event, index));
             done.reduced += 1;
             if request.bytes() >= BULK_BYTES {

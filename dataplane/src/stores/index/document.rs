@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::event::{Shown, rfc3339};
+use crate::event::{flag_names, rfc3339};
 use crate::stores::batch::{Batch, BatchEvent};
 
 /// Longest leaf of `metadata` or `attributes` in bytes: `flat_object` makes one term of path and
@@ -19,21 +19,23 @@ pub struct Document<'a> {
     #[serde(rename = "@timestamp")]
     at: String,
     id: Uuid,
-    timestamp: String,
-    accepted_at: String,
+    accepted_at: &'a str,
     tenant: &'a str,
     service: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     application: Option<&'a str>,
     level: &'a str,
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     full_log: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     language: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<Cow<'a, Map<String, Value>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attributes: Option<Cow<'a, Map<String, Value>>>,
     batch_id: Uuid,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     flags: Vec<&'static str>,
     /// Set where this document does not hold the whole event: its raw line does.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -43,28 +45,27 @@ pub struct Document<'a> {
 }
 
 impl<'a> Document<'a> {
-    /// The document of one event.
-    pub fn new(tenant: &'a str, batch: &Batch, event: &'a BatchEvent) -> Self {
-        let shown = Shown::new(tenant, batch.batch_id, batch.accepted_at, event.id, &event.event);
-        let (metadata, attributes) = (shown.metadata.map(capped), shown.attributes.map(capped));
+    /// The document of one event; `accepted_at` is its batch's, as it is shown.
+    pub fn new(tenant: &'a str, batch: &Batch, accepted_at: &'a str, event: &'a BatchEvent) -> Self {
+        let BatchEvent { id, time, flags, event: said, .. } = event;
+        let (metadata, attributes) = (said.metadata.as_ref().map(capped), said.attributes.as_ref().map(capped));
         let is_capped = |map: &Option<Cow<'_, _>>| matches!(map, Some(Cow::Owned(_)));
         Self {
-            at: rfc3339(event.time),
-            id: shown.id,
-            timestamp: shown.timestamp,
-            accepted_at: shown.accepted_at,
+            at: rfc3339(*time),
+            id: *id,
+            accepted_at,
             tenant,
-            service: shown.service,
-            application: shown.application,
-            level: shown.level,
-            message: shown.message,
-            full_log: shown.full_log,
-            language: shown.language,
+            service: &said.service,
+            application: said.application.as_deref(),
+            level: &said.level,
+            message: &said.message,
+            full_log: said.full_log.as_deref(),
+            language: said.language.as_deref(),
             truncated: is_capped(&metadata) || is_capped(&attributes),
             metadata,
             attributes,
-            batch_id: shown.batch_id,
-            flags: shown.flags,
+            batch_id: batch.batch_id,
+            flags: flag_names(*flags),
             index_error: None,
         }
     }
@@ -120,19 +121,20 @@ mod tests {
         let event = stages::event(line.to_string().as_bytes(), batch.accepted_at).unwrap();
         let time = event.time.unwrap_or(batch.accepted_at);
         let event = BatchEvent { id: Uuid::from_u128(2), raw_offset: 0, raw_length: 0, time, flags: 0, event };
-        let whole = serde_json::to_value(Document::new("acme", &batch, &event)).unwrap();
-        (whole, serde_json::to_value(Document::new("acme", &batch, &event).reduced("why".into())).unwrap())
+        let accepted_at = rfc3339(batch.accepted_at);
+        let document = || Document::new("acme", &batch, &accepted_at, &event);
+        let whole = serde_json::to_value(document()).unwrap();
+        (whole, serde_json::to_value(document().reduced("why".into())).unwrap())
     }
 
     #[test]
-    fn a_document_is_the_event_as_it_is_shown() {
+    fn a_document_is_the_event_less_what_is_absent() {
         let line = json!({"message": "m", "service": "s", "level": "warn", "timestamp": "2026-01-02T03:04:05Z", "metadata": {"a": 1}, "b": [true]});
         let (whole, reduced) = documents(&line);
         let mut expected = json!({
-            "@timestamp": "2026-01-02T03:04:05.000000Z", "timestamp": "2026-01-02T03:04:05.000000Z",
-            "accepted_at": "2026-01-02T03:04:05.000000Z", "id": Uuid::from_u128(2), "batch_id": Uuid::from_u128(1),
-            "tenant": "acme", "service": "s", "application": null, "language": null, "level": "WARN", "message": "m",
-            "metadata": {"a": 1}, "attributes": {"b": [true]}, "flags": [],
+            "@timestamp": "2026-01-02T03:04:05.000000Z", "accepted_at": "2026-01-02T03:04:05.000000Z",
+            "id": Uuid::from_u128(2), "batch_id": Uuid::from_u128(1), "tenant": "acme", "service": "s",
+            "level": "WARN", "message": "m", "metadata": {"a": 1}, "attributes": {"b": [true]},
         });
         assert_eq!(whole, expected);
         let fields = expected.as_object_mut().unwrap();
