@@ -12,6 +12,8 @@ mod parse;
 mod refusal;
 #[cfg(test)]
 mod tests;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

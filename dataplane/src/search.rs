@@ -19,6 +19,17 @@ pub mod show;
 mod reader;
 mod error;
 mod routes;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    /// What OpenSearch would be asked.
+    pub(crate) fn compile(query: super::query::Query) {
+        let filters = super::params::Filters::default();
+        let page = super::params::Page { filters, query: Some(query), after: None, limit: 50 };
+        if let Ok(tenant) = "acme".parse() {
+            super::compile::search_body(&tenant, &page);
+        }
+    }
+}
 
 use std::net::SocketAddr;
 

@@ -4,6 +4,20 @@
 //! object that was put twice is there once.
 
 mod object;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    use super::object::TRAILER_BYTES;
+
+    /// Reads a footer whose checksum is right.
+    pub(crate) fn read_footer(bytes: &[u8]) {
+        let mut object = bytes.to_vec();
+        let checksum = crc32c::crc32c(bytes).to_le_bytes();
+        object.extend((bytes.len() as u64).to_le_bytes());
+        object.extend(checksum);
+        object.resize(bytes.len() + TRAILER_BYTES, 0);
+        super::object::read_footer(&object);
+    }
+}
 
 pub use object::{Builder, Built, Footer, FooterBatch, unpack};
 

@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, MutexGuard};
 /// Longest wait for what takes seconds on an idle machine; here others use it too.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// Longest wait for what follows a crash or an outage.
-pub(crate) const LATER: Duration = Duration::from_secs(90);
+pub(crate) const LATER: Duration = Duration::from_secs(180);
 
 static TURN: Mutex<()> = Mutex::const_new(());
 

@@ -188,6 +188,9 @@ pub(super) fn footer_length(trailer: &[u8]) -> Option<u64> {
     rest.ends_with(&MAGIC).then(|| u64::from_le_bytes(*length))
 }
 
+/// Most bytes of a footer, decompressed: an object of the smallest events needs a third of it.
+const MAX_FOOTER_BYTES: u64 = 256 * 1024 * 1024;
+
 /// The footer, from an object's bytes that begin with it.
 pub(super) fn read_footer(bytes: &[u8]) -> Option<Footer> {
     let (footer, trailer) = bytes.split_at_checked(bytes.len().checked_sub(TRAILER_BYTES)?)?;
@@ -195,7 +198,9 @@ pub(super) fn read_footer(bytes: &[u8]) -> Option<Footer> {
     if checksum != crc32c::crc32c(footer) {
         return None;
     }
-    postcard::from_bytes(&zstd::decode_all(footer).ok()?).ok()
+    let mut decoded = Vec::new();
+    zstd::Decoder::with_buffer(footer).ok()?.take(MAX_FOOTER_BYTES).read_to_end(&mut decoded).ok()?;
+    postcard::from_bytes(&decoded).ok()
 }
 
 /// `length` bytes after `skip` of what zstd frames hold, and no more.
