@@ -186,6 +186,23 @@ impl TenantName {
     pub fn tail_lease(&self) -> String {
         format!("lh:tail:{{{}}}:lease", self.0)
     }
+
+    /// Redis string (cache instance) that exists while somebody waits for a batch of the tenant's to
+    /// be stored.
+    pub fn fate_lease(&self) -> String {
+        format!("lh:fate:{{{}}}:lease", self.0)
+    }
+
+    /// Redis string (cache instance) that says what became of one request's batch.
+    pub fn fate_note(&self, batch_id: &dyn fmt::Display, accepted_at: i64) -> String {
+        format!("lh:fate:{{{}}}:{batch_id}:{accepted_at}", self.0)
+    }
+}
+
+/// Redis string (cache instance) with the hash of the body that was kept under the
+/// `Idempotency-Key` of this batch.
+pub fn idempotency_memory(batch_id: &dyn fmt::Display) -> String {
+    format!("lh:idem:{batch_id}")
 }
 
 /// How long events stay in the index, rounded up to a class so that tenants can share indices.

@@ -28,6 +28,15 @@ pub fn keyed_batch_id(tenant: &TenantName, idempotency_key: &[u8]) -> Uuid {
     Uuid::new_v8(first_16(&hash.finalize()))
 }
 
+/// The id of a batch that came under an `Idempotency-Key` that `first` has: told apart by its body
+/// or by when it was accepted, so that a redelivery has the same id.
+pub fn resend_batch_id(first: Uuid, apart: &[u8]) -> Uuid {
+    let mut hash = Sha256::new();
+    hash.update(first.as_bytes());
+    hash.update(apart);
+    Uuid::new_v8(first_16(&hash.finalize()))
+}
+
 /// The id of the event at `position` of a batch: UUIDv7 of the acceptance time, its random part
 /// derived, so that every redelivery gives the same id.
 pub fn event_id(batch_id: Uuid, accepted_at: Micros, position: u32) -> Uuid {
@@ -106,6 +115,16 @@ mod tests {
         assert_eq!(rfc3339(i64::MAX), "1970-01-01T00:00:00.000000Z");
         assert_eq!(rfc3339(253_402_300_799_999_999), "9999-12-31T23:59:59.999999Z");
         assert_eq!(micros(date_time(1_767_323_045_000_120)), 1_767_323_045_000_120);
+    }
+
+    #[test]
+    fn events_of_a_resend_never_have_the_ids_of_the_first() {
+        let first = Uuid::from_u128(7);
+        let resend = resend_batch_id(first, b"another body");
+        assert_eq!(resend, resend_batch_id(first, b"another body"));
+        assert_ne!(resend, resend_batch_id(first, b"a third"));
+        // Accepted in the very same millisecond, at the same position.
+        assert_ne!(event_id(first, 1_700_000_000_123_456, 0), event_id(resend, 1_700_000_000_123_456, 0));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod event;
 pub mod tenancy;
 pub mod queue;
+pub mod cache;
 pub mod status;
 pub mod ingest;
 pub mod stores;

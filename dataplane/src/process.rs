@@ -32,6 +32,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::cache::Cache;
 use crate::queue::{Consumer, ConsumerSettings, Lanes};
 use crate::status::{self, Status};
 use crate::stores::catalog::{Catalog, Provenance};
@@ -134,6 +135,7 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
         index: Index::new(stores::opensearch(&settings.opensearch, &settings.tls)?),
         index_health: IndexHealth::default(),
         tail: Tail::new(&cache)?,
+        cache: Cache::new(&cache)?,
         suspects: Suspects::new(&redis)?,
         lanes: lanes.clone(),
         from: Provenance { pipeline: settings.pipeline.to_string(), generation: settings.pipeline_generation },

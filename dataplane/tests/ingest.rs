@@ -10,6 +10,10 @@ mod redis_server;
 mod door;
 #[path = "ingest/accepting.rs"]
 mod accepting;
+#[path = "ingest/keys.rs"]
+mod keys;
+#[path = "ingest/waiting.rs"]
+mod waiting;
 #[path = "ingest/refusing.rs"]
 mod refusing;
 #[path = "ingest/registry.rs"]

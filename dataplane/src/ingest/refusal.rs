@@ -41,6 +41,8 @@ pub(super) enum Refusal {
     UnsupportedContentType,
     #[error("use one Idempotency-Key of 1 to 255 visible ASCII characters")]
     InvalidIdempotencyKey,
+    #[error("{}", reused(*kept))]
+    IdempotencyKeyReused { kept: bool },
     #[error("the queue can't be reached right now, and the events may or may not be kept; send them again")]
     QueueUnavailable,
     #[error("the queue is full; send again later")]
@@ -70,6 +72,7 @@ impl Refusal {
             }
             Self::UnsupportedContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_type"),
             Self::InvalidIdempotencyKey => (StatusCode::BAD_REQUEST, "invalid_idempotency_key"),
+            Self::IdempotencyKeyReused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
             Self::QueueUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "queue_unavailable"),
             Self::QueueFull => (StatusCode::SERVICE_UNAVAILABLE, "queue_full"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
@@ -84,6 +87,17 @@ impl Refusal {
             (StatusCode::SERVICE_UNAVAILABLE, _) => Some("1"),
             _ => None,
         }
+    }
+}
+
+/// What is said of a reused key, whether the body is `kept` or not.
+fn reused(kept: bool) -> &'static str {
+    if kept {
+        "another body was sent before under this Idempotency-Key; the events of this one are kept as dead letters: \
+         see GET /api/dead-letters, and send other events under other keys"
+    } else {
+        "another body was sent before under this Idempotency-Key, and nothing of this one is kept; send it under \
+         another key"
     }
 }
 

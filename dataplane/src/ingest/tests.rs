@@ -184,3 +184,19 @@ fn a_content_type_is_json_lines_unsaid_or_refused() {
         assert_eq!(ContentType::parse(value), expected, "{value:?}");
     }
 }
+
+#[test]
+fn the_cache_may_be_left_out() {
+    #[derive(clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        settings: super::Settings,
+    }
+    let parse = |more: &[&str]| {
+        let needed = ["ingest", "--redis-queue-url", "redis://queue", "--peppers", "/peppers"];
+        let program: Program = clap::Parser::try_parse_from(needed.iter().chain(more)).unwrap();
+        program.settings.cache.cache_url
+    };
+    assert_eq!(parse(&[]), None);
+    assert_eq!(parse(&["--redis-cache-url", "redis://cache"]).as_deref(), Some("redis://cache"));
+}

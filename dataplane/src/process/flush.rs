@@ -14,6 +14,8 @@ use super::plan::{Flush, Readable};
 use super::redelivered::leave_out_dead_letters;
 use super::suspects::Suspects;
 use super::tail::Tail;
+use crate::cache::{Cache, Fate};
+use crate::event::Micros;
 use crate::fail_points::{Point, reach};
 use crate::queue::entry::{Entry, Undecodable};
 use crate::queue::{EntryRef, Lanes};
@@ -36,6 +38,7 @@ pub(super) struct Flusher {
     pub(super) index: Index,
     pub(super) index_health: IndexHealth,
     pub(super) tail: Tail,
+    pub(super) cache: Cache,
     pub(super) suspects: Suspects,
     pub(super) lanes: Lanes,
     pub(super) from: Provenance,
@@ -71,6 +74,7 @@ impl Flusher {
         let new: Vec<&Batch> =
             batches(&frames).filter(|b| stored.batches.get(&b.batch_id).is_some_and(|s| s.new)).collect();
         self.tail.publish(&tenant, &new).await;
+        self.cache.tell_fates(&tenant, &fates(&frames, &stored)).await;
         self.index(&tenant, &mut frames, &stored).await;
         reach(Point::ProcessMarked);
         self.acknowledge(&refs).await?;
@@ -298,6 +302,21 @@ impl Flusher {
 
 fn batches(frames: &[Frame]) -> impl Iterator<Item = &Batch> {
     frames.iter().flat_map(|frame| &frame.batches)
+}
+
+/// What became of each batch, by the id that its client was told.
+fn fates(frames: &[Frame], stored: &Stored) -> Vec<(Uuid, Micros, Fate)> {
+    let fate = |batch: &Batch| {
+        let in_catalog = stored.batches.get(&batch.batch_id)?;
+        let fate = match batch.is_other_body() {
+            true => Fate::OtherBody,
+            // What is in the catalog may be an earlier request's.
+            false if in_catalog.accepted_at == batch.accepted_at => Fate::Stored,
+            false => Fate::Duplicate,
+        };
+        Some((batch.told_id(), batch.accepted_at, fate))
+    };
+    batches(frames).filter_map(fate).collect()
 }
 
 fn frame(entry: Entry, treatment: Treatment) -> Result<Frame, postcard::Error> {

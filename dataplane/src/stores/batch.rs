@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use uuid::Uuid;
 
-use crate::event::{Micros, TIME_UNUSABLE, event_id};
+use crate::event::{Micros, TIME_UNUSABLE, event_id, resend_batch_id};
 use crate::queue::entry::{BatchHeader, Header, Rejection};
 
 /// Characters kept of a dead letter's error.
@@ -37,6 +37,8 @@ pub struct Batch {
     pub key_id: String,
     /// SHA-256 of the body, if the client sent an `Idempotency-Key`.
     pub body_hash: Option<[u8; 32]>,
+    /// The batch that had its `Idempotency-Key` first, which is what its client calls it by.
+    pub first_batch_id: Option<Uuid>,
     /// Its first raw byte, from the frame's first.
     pub raw_start: u64,
     /// Its raw bytes.
@@ -62,6 +64,15 @@ pub struct BatchEvent {
     pub flags: i16,
     /// What it says.
     pub event: stages::Event,
+}
+
+/// Why a batch does not count as what its `Idempotency-Key` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resend {
+    /// Another body came under the key before: its lines are kept as dead letters.
+    OtherBody,
+    /// The key's window is over, and the key is free again.
+    LaterWindow,
 }
 
 /// A line that can't be an event.
@@ -106,6 +117,7 @@ fn map_batch(header: &BatchHeader, raw_start: u64, raw: &[u8], treatment: Treatm
         accepted_at: header.accepted_at,
         key_id: header.key_id.replace('\0', "\u{fffd}"),
         body_hash: header.body_hash,
+        first_batch_id: None,
         raw_start,
         raw_bytes: raw.len() as u64,
         events: Vec::with_capacity(header.events.len()),
@@ -171,6 +183,51 @@ fn kept(error: &str) -> String {
 }
 
 impl Batch {
+    /// The id that its client was told.
+    pub fn told_id(&self) -> Uuid {
+        self.first_batch_id.unwrap_or(self.batch_id)
+    }
+
+    /// Whether it came under an `Idempotency-Key` that another body has.
+    pub fn is_other_body(&self) -> bool {
+        self.first_batch_id.is_some() && self.body_hash.is_none()
+    }
+
+    /// Makes it a batch of its own beside the one that had its key first. Its id follows from what
+    /// tells the two apart, and its events' ids follow from that, so they meet nobody else's: the
+    /// first batch may have been accepted in the same millisecond.
+    pub fn tell_apart(&mut self, why: Resend) {
+        let first = self.batch_id;
+        self.first_batch_id = Some(first);
+        self.batch_id = match (why, self.body_hash) {
+            (Resend::OtherBody, Some(hash)) => resend_batch_id(first, &hash),
+            _ => resend_batch_id(first, &self.accepted_at.to_be_bytes()),
+        };
+        let mut offsets: Vec<u32> = self.events.iter().map(|event| event.raw_offset).collect();
+        offsets.extend(self.dead_letters.iter().map(|letter| letter.raw_offset));
+        offsets.sort_unstable();
+        let (batch_id, accepted_at) = (self.batch_id, self.accepted_at);
+        let id_at = |offset: u32| {
+            // A batch has at most 10,000 lines.
+            let position = u32::try_from(offsets.partition_point(|other| *other < offset)).unwrap_or(u32::MAX);
+            event_id(batch_id, accepted_at, position)
+        };
+        self.events.iter_mut().for_each(|event| event.id = id_at(event.raw_offset));
+        self.dead_letters.iter_mut().for_each(|letter| letter.id = id_at(letter.raw_offset));
+        if why == Resend::OtherBody {
+            // Its key is the first batch's: it has none of its own.
+            self.body_hash = None;
+            let error = format!("another body came before under the same Idempotency-Key, as batch {first}");
+            self.dead_letters.extend(self.events.drain(..).map(|event| DeadLetter {
+                id: event.id,
+                raw_offset: event.raw_offset,
+                raw_length: event.raw_length,
+                code: "idempotency_key_reused",
+                error: error.clone(),
+            }));
+        }
+    }
+
     /// Turns the events that a store refused into dead letters.
     pub fn refuse(&mut self, refused: &[(Uuid, String)]) {
         self.events.retain(|event| {
@@ -240,5 +297,28 @@ mod tests {
         batch.refuse(&[(id, "no\0".into())]);
         assert_eq!((batch.events.len(), batch.events[0].event.message.as_str()), (1, "b"));
         assert_eq!((batch.dead_letters[0].id, batch.dead_letters[0].error.as_str()), (id, "no\u{fffd}"));
+    }
+    #[test]
+    fn a_resend_is_a_batch_of_its_own_and_keeps_the_order_of_its_lines() {
+        let (header, raw) = header(&[r#"{"message":"a"}"#, "broken", r#"{"message":"b"}"#]);
+        let mut first = map(&header, &raw, Treatment::Process).remove(1);
+        first.body_hash = Some([7; 32]);
+        let (mut other, mut later) = (first.clone(), first.clone());
+
+        other.tell_apart(Resend::OtherBody);
+        assert_eq!((other.told_id(), other.is_other_body(), other.events.len()), (first.batch_id, true, 0));
+        let codes: Vec<_> = other.dead_letters.iter().map(|letter| (letter.raw_offset, letter.code)).collect();
+        let reused = "idempotency_key_reused";
+        assert_eq!(codes, [(15, "invalid_json"), (0, reused), (21, reused)]);
+
+        later.tell_apart(Resend::LaterWindow);
+        assert_eq!((later.told_id(), later.is_other_body(), later.events.len()), (first.batch_id, false, 2));
+        // The same ids as if the lines were mapped under the new id: what late indexing does.
+        let renamed = Header { batches: vec![BatchHeader { batch_id: later.batch_id, ..header.batches[1].clone() }] };
+        let mapped = map(&renamed, &raw[2..], Treatment::Process).remove(0);
+        let ids = |batch: &Batch| batch.events.iter().map(|event| event.id).collect::<Vec<_>>();
+        assert_eq!((ids(&later), later.dead_letters[0].id), (ids(&mapped), mapped.dead_letters[0].id));
+        assert!(ids(&later).iter().all(|id| !ids(&first).contains(id)), "accepted at the same time as the first");
+        assert_ne!(later.batch_id, other.batch_id);
     }
 }

@@ -8,6 +8,7 @@ use crds::apikey::{ApiKey, Pepper};
 use crds::names::{BucketLayout, REGISTRY_CHANGES, REGISTRY_EPOCH, REGISTRY_TENANTS};
 use crds::registry::{REGISTRY_VERSION, RegistryKey, RegistryTenant, TenantState};
 use crds::tenant::Scope;
+use dataplane::cache::OptionalCacheSettings;
 use dataplane::ingest::{self, Settings};
 use dataplane::tenancy::{Peppers, Registry, RegistrySettings};
 use reqwest::{RequestBuilder, Response};
@@ -115,14 +116,18 @@ pub(crate) struct Door {
 impl Door {
     /// Opens once keys are known and the queue answers.
     pub(crate) async fn open(redis: &RedisServer) -> Self {
-        let door = Self::open_unready(redis, 256 * 1024 * 1024).await;
+        Self::open_with_cache(redis, None).await
+    }
+
+    pub(crate) async fn open_with_cache(redis: &RedisServer, cache: Option<&RedisServer>) -> Self {
+        let door = Self::open_with(redis, cache, 256 * 1024 * 1024, 0).await;
         door.ready().await;
         door
     }
 
     /// One that writes each request by itself.
     pub(crate) async fn open_ungrouped(redis: &RedisServer) -> Self {
-        let door = Self::open_with(redis, 256 * 1024 * 1024, 1).await;
+        let door = Self::open_with(redis, None, 256 * 1024 * 1024, 1).await;
         door.ready().await;
         door
     }
@@ -132,10 +137,15 @@ impl Door {
     }
 
     pub(crate) async fn open_unready(redis: &RedisServer, max_in_flight_bytes: usize) -> Self {
-        Self::open_with(redis, max_in_flight_bytes, 0).await
+        Self::open_with(redis, None, max_in_flight_bytes, 0).await
     }
 
-    async fn open_with(redis: &RedisServer, max_in_flight_bytes: usize, batch: u8) -> Self {
+    async fn open_with(
+        redis: &RedisServer,
+        cache: Option<&RedisServer>,
+        max_in_flight_bytes: usize,
+        batch: u8,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = listener.local_addr().unwrap();
         let peppers = std::env::temp_dir().join(format!("loggerhub-door-{}-{}", std::process::id(), listen.port()));
@@ -146,6 +156,10 @@ impl Door {
             max_in_flight_bytes,
             queue: redis.settings(),
             batch,
+            cache: OptionalCacheSettings {
+                cache_url: cache.map(|cache| cache.settings().queue_url),
+                cache_credentials: None,
+            },
             registry: RegistrySettings { peppers: peppers.clone() },
             tls: TlsSettings::default(),
         };

@@ -9,7 +9,7 @@ use crds::names::PROCESSOR_DATABASE;
 use dataplane::event::{Micros, new_batch_id};
 use dataplane::maintain::{self, Rooms};
 use dataplane::process::{self, Settings};
-use dataplane::queue::entry::{BatchHeader, EventHeader};
+use dataplane::queue::entry::{BatchHeader, EventHeader, Header};
 use dataplane::queue::{self, Budget, Lanes, Producer};
 use dataplane::tenancy::{Peppers, Registry, Tenant};
 use sqlx::{AssertSqlSafe, PgPool};
@@ -92,6 +92,23 @@ impl Bench {
             claim: Budget::new(1).claim(),
         };
         Ok(self.producer.send(batch).await?)
+    }
+
+    /// Queues these batches as one entry, as ingest does with what it gathers.
+    #[allow(dead_code, reason = "the tests of `maintain` need none")]
+    pub(crate) async fn send_entry(&self, batches: &[BatchHeader], raw: &[u8]) -> anyhow::Result<()> {
+        let header = postcard::to_stdvec(&Header { batches: batches.to_vec() })?;
+        let events: usize = batches.iter().map(|batch| batch.events.len()).sum();
+        let payload = zstd::encode_all(raw, 1)?;
+        let lane = self.tenant.lane();
+        let mut add = redis::pipe();
+        add.atomic();
+        add.cmd("XADD").arg(lane.stream()).arg(&["*", "v", "1", "t", self.tenant.name().as_str()]);
+        add.arg("n").arg(events).arg("h").arg(header).arg("p").arg(&payload);
+        add.cmd("INCRBY").arg(lane.events_counter()).arg(events);
+        add.cmd("INCRBY").arg(lane.bytes_counter()).arg(payload.len());
+        let _: redis::Value = add.query_async(&mut self.stores.queue()?.connection()?).await?;
+        Ok(())
     }
 
     /// Settings of a processor of this tenant's pipeline.
@@ -201,7 +218,6 @@ impl Processor {
 
 impl Bench {
     /// What `maintain` works with, as its own role.
-    #[allow(dead_code, reason = "the tests of the processor need none")]
     pub(crate) async fn rooms(&self) -> anyhow::Result<Rooms> {
         Ok(Rooms::new(&maintain::Settings {
             listen: ([127, 0, 0, 1], 0).into(),

@@ -83,6 +83,7 @@ pub fn processor(settings: &Settings, pipeline: &LogPipeline, name: &PipelineNam
 pub fn ingest(settings: &Settings, pipeline: &LogPipeline, name: &PipelineName, ingest: &Ingest) -> Deployment {
     let mounts = [
         mount("redis-queue", "LOGGERHUB_REDIS_QUEUE_CREDENTIALS", settings.dataplane.secrets.redis_queue.clone()),
+        mount("redis-cache", "LOGGERHUB_REDIS_CACHE_CREDENTIALS", settings.dataplane.secrets.redis_cache.clone()),
         mount("peppers", "LOGGERHUB_PEPPERS", Some(settings.secrets.peppers.name.clone())),
     ];
     let deployment = name.ingest_deployment(&settings.release);
@@ -424,7 +425,7 @@ mod tests {
         assert_eq!(deployment["spec"]["replicas"], 2);
         let volumes = deployment["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
         let names: Vec<&str> = volumes.iter().filter_map(|volume| volume["name"].as_str()).collect();
-        assert_eq!(names, ["redis-queue", "peppers", "ca"]);
+        assert_eq!(names, ["redis-queue", "redis-cache", "peppers", "ca"]);
         let service = serde_json::to_value(ingest_service(&settings(), &pipeline, &name, &spec)).unwrap();
         assert_eq!(service["spec"]["selector"]["app.kubernetes.io/component"], "ingest");
         assert_eq!(service["spec"]["ports"][0]["port"], 80);

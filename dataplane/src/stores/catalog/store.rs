@@ -2,45 +2,66 @@
 //!
 //! Who comes first is decided for each request batch by its primary key. A batch that is there
 //! already is not written again, whether a redelivery, a client's resend, or two processors at once.
+//! What came under a key that another batch has is told apart before anything is written: see `keys`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::copy::{self, COPY_LOGS};
+use super::keys::{self, Place};
 use super::{Catalog, Error, Kind, Provenance, Stored, StoredBatch, enter, failed};
-use crate::event::{date_time, micros};
+use crate::event::{date_time, micros, resend_batch_id};
 use crate::fail_points::{Point, reach};
-use crate::stores::batch::{Batch, Frame};
+use crate::queue::entry::Header;
+use crate::stores::batch::{Batch, Frame, Resend};
 use crate::tenancy::Tenant;
 
 /// What a COPY that PostgreSQL refused was doing: such rows can be told apart, see `refused`.
-const COPYING: &str = "copy the event rows";
+pub(super) const COPYING: &str = "copy the event rows";
 
 /// A batch to be stored and where its frame is among the frames.
 type Candidate<'a> = (&'a Batch, usize);
 
+/// What an attempt came to.
+enum Attempt {
+    Stored(Stored),
+    /// Nothing was written: these are to be told apart first.
+    Resends(Vec<(Place, Resend)>),
+}
+
 impl Catalog {
     /// Stores the batches of these frames. An event that PostgreSQL refuses becomes a dead letter
-    /// in `frames`, and everything else is stored.
+    /// in `frames`, a batch under another's `Idempotency-Key` a batch of its own, and everything
+    /// else is stored.
     pub async fn store(&self, tenant: &Tenant, frames: &mut [Frame], from: &Provenance) -> Result<Stored, Error> {
-        let refusal = match self.try_store(tenant, frames, from).await {
-            Err(error) if error.doing == COPYING && error.kind() == Kind::Refused => error,
-            outcome => return outcome,
-        };
-        let rows = copy::rows_of(frames.iter().flat_map(|frame| &frame.batches));
-        let refused = self.find_refused(tenant, &rows).await?;
-        if refused.is_empty() {
-            return Err(refusal);
+        // Each further attempt has a refused row or a resend less, and neither comes back.
+        loop {
+            let refusal = match self.try_store(tenant, frames, from).await {
+                Ok(Attempt::Stored(stored)) => return Ok(stored),
+                Ok(Attempt::Resends(resends)) => {
+                    for ((frame, batch), why) in resends {
+                        frames[frame].batches[batch].tell_apart(why);
+                    }
+                    continue;
+                }
+                Err(error) if error.doing == COPYING && error.kind() == Kind::Refused => error,
+                Err(error) => return Err(error),
+            };
+            let rows = copy::rows_of(frames.iter().flat_map(|frame| &frame.batches));
+            let refused = self.find_refused(tenant, &rows).await?;
+            if refused.is_empty() {
+                return Err(refusal);
+            }
+            for batch in frames.iter_mut().flat_map(|frame| &mut frame.batches) {
+                batch.refuse(&refused);
+            }
         }
-        for batch in frames.iter_mut().flat_map(|frame| &mut frame.batches) {
-            batch.refuse(&refused);
-        }
-        self.try_store(tenant, frames, from).await
     }
 
-    async fn try_store(&self, tenant: &Tenant, frames: &[Frame], from: &Provenance) -> Result<Stored, Error> {
+    async fn try_store(&self, tenant: &Tenant, frames: &[Frame], from: &Provenance) -> Result<Attempt, Error> {
         let mut transaction = self.pool.begin().await.map_err(failed("begin a transaction"))?;
         let index_name = write_index(&mut transaction, tenant).await?;
         enter(&mut transaction, tenant).await?;
@@ -54,8 +75,12 @@ impl Catalog {
         }
         let mut stored = Stored::default();
         let wanted: Vec<Uuid> = candidates.keys().copied().collect();
-        let resent = insert_idempotency(&mut transaction, &candidates).await?;
-        candidates.retain(|id, _| !resent.contains(id));
+        let keys = keys::claim(&mut transaction, frames).await?;
+        if !keys.resends.is_empty() {
+            transaction.rollback().await.map_err(failed("leave nothing behind before batches are told apart"))?;
+            return Ok(Attempt::Resends(keys.resends));
+        }
+        candidates.retain(|_, (batch, _)| batch.body_hash.is_none() || !keys.remembered.contains(&batch.told_id()));
         let spool_ids = reserve_spool(&mut transaction, frames.len()).await?;
         let won = insert_batches(&mut transaction, &candidates, &spool_ids, &index_name, from).await?;
         candidates.retain(|id, _| won.contains(id));
@@ -74,10 +99,11 @@ impl Catalog {
             copy_rows(&mut transaction, &rows).await?;
             insert_ledger(&mut transaction, &candidates).await?;
             insert_dead_letters(&mut transaction, &candidates, from).await?;
+            note_first(&mut transaction, &candidates).await?;
         }
         reach(Point::ProcessUncommitted);
         transaction.commit().await.map_err(failed("commit a flush"))?;
-        Ok(stored)
+        Ok(Attempt::Stored(stored))
     }
 }
 
@@ -90,28 +116,6 @@ async fn write_index(connection: &mut PgConnection, tenant: &Tenant) -> Result<S
         .await
         .map_err(failed("look up the index that is written to"))?;
     Ok(crds::names::index_name(series, number))
-}
-
-/// Keeps the keyed batches; gives back those that were kept before.
-async fn insert_idempotency(
-    connection: &mut PgConnection,
-    candidates: &BTreeMap<Uuid, Candidate<'_>>,
-) -> Result<HashSet<Uuid>, Error> {
-    let (ids, hashes): (Vec<Uuid>, Vec<Vec<u8>>) =
-        candidates.iter().filter_map(|(id, (batch, _))| Some((*id, batch.body_hash?.to_vec()))).unzip();
-    if ids.is_empty() {
-        return Ok(HashSet::new());
-    }
-    let kept: Vec<Uuid> = sqlx::query_scalar(
-        "INSERT INTO idempotency (batch_id, body_hash) SELECT * FROM unnest($1::uuid[], $2::bytea[])
-         ON CONFLICT DO NOTHING RETURNING batch_id",
-    )
-    .bind(&ids)
-    .bind(&hashes)
-    .fetch_all(connection)
-    .await
-    .map_err(failed("keep the idempotency keys"))?;
-    Ok(ids.into_iter().filter(|id| !kept.contains(id)).collect())
 }
 
 /// Ids for as many spool rows as there are frames: a batch's row names its spool row, which is
@@ -191,13 +195,63 @@ async fn insert_spool(
             "INSERT INTO spool (spool_id, header, frame, raw_bytes) OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4)",
         )
         .bind(spool_id)
-        .bind(&frame.header)
+        .bind(spool_header(frame, candidates)?.as_ref())
         .bind(&frame.payload)
         .bind(bytes(frame.raw_bytes))
         .execute(&mut *connection)
         .await
         .map_err(failed("spool the raw lines"))?;
     }
+    Ok(())
+}
+
+/// A frame's header as it goes into the spool: with the ids that its batches are stored under. One
+/// that is there twice counts once, and the other gets an id that no batch has.
+fn spool_header<'a>(frame: &'a Frame, candidates: &BTreeMap<Uuid, Candidate<'_>>) -> Result<Cow<'a, [u8]>, Error> {
+    let repeats =
+        |batch: &Batch| candidates.get(&batch.batch_id).is_some_and(|(counts, _)| !std::ptr::eq(*counts, batch));
+    if !frame.batches.iter().any(|batch| batch.first_batch_id.is_some() || repeats(batch)) {
+        return Ok(Cow::Borrowed(&frame.header));
+    }
+    let unreadable = |error: postcard::Error| failed("name the batches of a frame")(sqlx::Error::Encode(error.into()));
+    let mut header: Header = postcard::from_bytes(&frame.header).map_err(unreadable)?;
+    for (named, batch) in header.batches.iter_mut().zip(&frame.batches) {
+        named.batch_id = if repeats(batch) {
+            resend_batch_id(batch.batch_id, &[b"repeat", batch.accepted_at.to_be_bytes().as_slice()].concat())
+        } else {
+            batch.batch_id
+        };
+    }
+    postcard::to_stdvec(&header).map(Cow::Owned).map_err(unreadable)
+}
+
+/// Notes beside which batch a resend stands. A schema of version 1 has no place for that, and the
+/// resend is stored all the same.
+async fn note_first(connection: &mut PgConnection, candidates: &BTreeMap<Uuid, Candidate<'_>>) -> Result<(), Error> {
+    let (ids, firsts): (Vec<Uuid>, Vec<Uuid>) =
+        candidates.values().filter_map(|(batch, _)| Some((batch.batch_id, batch.first_batch_id?))).unzip();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let doing = "note the first batch of a key";
+    let has_place: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'batches'::regclass AND attname = 'first_batch_id')",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(failed(doing))?;
+    if !has_place {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE batches SET first_batch_id = resend.first_batch_id
+         FROM unnest($1::uuid[], $2::uuid[]) AS resend (batch_id, first_batch_id) WHERE batches.batch_id = resend.batch_id",
+    )
+    .bind(ids)
+    .bind(firsts)
+    .execute(connection)
+    .await
+    .map_err(failed(doing))?;
     Ok(())
 }
 

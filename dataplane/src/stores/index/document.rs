@@ -113,6 +113,7 @@ mod tests {
             accepted_at: 1_767_323_045_000_000,
             key_id: "k".into(),
             body_hash: None,
+            first_batch_id: None,
             raw_start: 0,
             raw_bytes: 0,
             events: Vec::new(),
