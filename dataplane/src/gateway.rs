@@ -118,6 +118,8 @@ pub fn router(gateway: Gateway) -> Router {
     Router::new()
         .route("/", get(index))
         .route("/logs", any(to_ingest))
+        .route("/data", any(to_ingest))
+        .route("/data/", any(to_ingest))
         .route("/data/{*rest}", any(to_ingest))
         .route("/api/{*rest}", any(to_search))
         .route("/ws/logs", get(live_tail))
@@ -133,10 +135,17 @@ async fn index() -> Response {
         "service": "LoggerHub",
         "routes": {
             "POST /logs": "send events: a JSON object, an array, or NDJSON; gzip or zstd",
+            "POST /data/": "the same, answered once the events are stored, or after 10 s",
             "GET /api/logs": "list events, newest first: limit, cursor, service, level, from, to, text",
             "GET /api/search?q=": "search events: words, \"phrases\", -not, OR, (…), field:value, prefix*",
             "GET /api/logs/{id}": "one whole event",
-            "GET /api/batches/{id}": "how far a batch has come",
+            "GET /api/batches/{id}": "how far a batch has come: receipt",
+            "GET /api/dead-letters": "lines that could not be events, newest first: limit, cursor, code, pipeline, batch, from, to",
+            "GET /api/dead-letters/{id}": "one of them, with its original bytes",
+            "POST /api/dead-letters/redrive": "try them again: {\"ids\": […]}, {\"filter\": {…}} or {\"all\": true}",
+            "POST /api/dead-letters/{id}/redrive": "try one again",
+            "DELETE /api/dead-letters": "purge them: code, pipeline, batch, from, to, or all=true",
+            "DELETE /api/dead-letters/{id}": "purge one",
             "WS /ws/logs": "events as they are stored: service, level",
             "GET /queue/status": "the queue's lanes",
         },

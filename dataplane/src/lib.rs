@@ -19,3 +19,5 @@ pub mod fail_points;
 mod simulation;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+#[cfg(test)]
+mod api_page;

@@ -1,7 +1,7 @@
 //! The role `maintain`: what is done behind the processors' backs, for every tenant, again and again.
 //!
 //! ```text
-//!  each pass, each tenant: late index · spool ─► archive
+//!  each pass, each tenant: dead letters again · late index · spool ─► archive
 //!  now and then:           usage roll-up · partitions ahead · what is expired · indices of each series
 //! ```
 //! Every step may die anywhere and is then done again: it loses and doubles nothing.
@@ -11,6 +11,7 @@ mod expire;
 mod late_index;
 mod lock;
 mod pass;
+mod redrive;
 mod series;
 mod usage;
 
@@ -19,6 +20,7 @@ pub use archive::{Archived, archive};
 pub(crate) use archive::{SpoolRow, choose};
 pub use expire::{Expired, expire, partitions};
 pub use late_index::late_index;
+pub use redrive::redrive;
 pub use series::{Limits as SeriesLimits, maintain_all_series, maintain_series};
 pub use usage::roll_up;
 

@@ -1,4 +1,5 @@
-//! The role `search`: lists, searches, and shows events and batches of the tenant that asks.
+//! The role `search`: lists, searches, and shows events, batches and dead letters of the tenant that
+//! asks. Of dead letters it also takes down which are to be tried again, and which are to go.
 //!
 //! ```text
 //!  params ─► Page ─┬─ list ───► catalog ───────────────────────────► rows
@@ -16,6 +17,7 @@ mod catalog;
 mod index;
 mod raw;
 pub mod show;
+mod letters;
 mod reader;
 mod error;
 mod routes;
@@ -53,7 +55,7 @@ pub use catalog::Catalog;
 pub use error::Error;
 pub use index::Index;
 pub use reader::Reader;
-pub use routes::ROUTES;
+pub use routes::{ROUTES, Route};
 
 /// Settings of the role.
 #[derive(Args, Clone, Debug)]

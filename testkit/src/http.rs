@@ -128,6 +128,11 @@ impl Door {
         self.json(&format!("/api/batches/{id}")).await
     }
 
+    /// A page of the dead letters.
+    pub async fn dead_letters(&self, query: &str) -> anyhow::Result<Value> {
+        self.json(&format!("/api/dead-letters?{query}")).await
+    }
+
     async fn json<T: serde::de::DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let response = self.request(Method::GET, path).send().await?;
         let (status, text) = (response.status(), response.text().await?);

@@ -62,9 +62,13 @@ pub async fn expire(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<Expir
              (SELECT ledger_id FROM usage_ledger WHERE accepted_at < $1 AND ledger_id <= $3 ORDER BY ledger_id LIMIT $2)",
             cutoff,
         ),
+        // A letter goes with its batch, which has its bytes: both by when they were accepted, which
+        // is the time of the letter's id. One without a batch has its bytes itself.
         (
             "DELETE FROM dead_letters WHERE event_id IN
-             (SELECT event_id FROM dead_letters WHERE created_at < $1 AND $3 >= 0 LIMIT $2)",
+             (SELECT event_id FROM dead_letters
+              WHERE CASE WHEN batch_id IS NULL THEN created_at < $1 ELSE event_id < public.uuid_floor($1) END
+              AND $3 >= 0 LIMIT $2)",
             cutoff,
         ),
         (

@@ -19,10 +19,10 @@ use crate::stores::catalog::{Unindexed, Whereabouts, failed};
 use crate::tenancy::Tenant;
 
 /// Age below which a processor is still expected to index a batch itself: it gives up after 10 s.
-const PROCESSORS_TIME: Duration = Duration::from_secs(15);
+pub(super) const PROCESSORS_TIME: Duration = Duration::from_secs(15);
 /// Batches of one step; the next pass takes more.
 const BATCHES_AT_ONCE: i64 = 500;
-const MICROS_PER_DAY: i64 = 24 * 3600 * 1_000_000;
+pub(super) const MICROS_PER_DAY: i64 = 24 * 3600 * 1_000_000;
 
 /// Indexes batches that processors left behind. Gives back how many.
 pub async fn late_index(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<u64, Error> {
@@ -67,7 +67,12 @@ pub async fn late_index(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<u
     Ok(marked)
 }
 
-async fn from_spool(rooms: &Rooms, tenant: &Tenant, spool_id: i64, wanted: &[Unindexed]) -> Result<Vec<Batch>, Error> {
+pub(super) async fn from_spool(
+    rooms: &Rooms,
+    tenant: &Tenant,
+    spool_id: i64,
+    wanted: &[Unindexed],
+) -> Result<Vec<Batch>, Error> {
     let mut transaction = rooms.catalog.begin(tenant).await?;
     let spooled = spooled(&mut transaction, spool_id).await?;
     transaction.rollback().await.map_err(failed("read the spool"))?;
@@ -77,7 +82,7 @@ async fn from_spool(rooms: &Rooms, tenant: &Tenant, spool_id: i64, wanted: &[Uni
     Ok(batches)
 }
 
-async fn from_object(
+pub(super) async fn from_object(
     rooms: &Rooms,
     tenant: &Tenant,
     object_id: i64,

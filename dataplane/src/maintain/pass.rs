@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::lock::TenantLock;
+use super::redrive::{SETTLED, redrive};
 use super::{
     Archived, Error, Rooms, SeriesLimits, archive, expire, late_index, maintain_all_series, partitions, roll_up,
 };
@@ -42,6 +43,7 @@ pub(super) struct Measures {
     failures: Counter,
     archived: Counter,
     late_indexed: Counter,
+    redriven: Counter,
 }
 
 impl Measures {
@@ -51,12 +53,14 @@ impl Measures {
             failures: Counter::default(),
             archived: Counter::default(),
             late_indexed: Counter::default(),
+            redriven: Counter::default(),
         };
         let mut registry = metrics.registry();
         for (name, help, counter) in [
             ("passes", "Passes over all tenants", &measures.passes),
             ("failures", "Steps that failed; the next pass takes them again", &measures.failures),
             ("archived_objects", "Objects put into the archive", &measures.archived),
+            ("redriven_events", "Dead letters that became events when they were tried again", &measures.redriven),
             ("late_indexed_batches", "Batches indexed after they were acknowledged", &measures.late_indexed),
         ] {
             registry.register(format!("loggerhub_maintain_{name}"), help, counter.clone());
@@ -103,6 +107,9 @@ impl Passes {
         };
         if pass.is_multiple_of(HOUSEKEEPING_EVERY) {
             self.note("make partitions", partitions(&self.rooms, tenant, now()).await);
+        }
+        if let Some((events, _)) = self.note("redrive", redrive(&self.rooms, tenant, SETTLED, now()).await) {
+            self.measures.redriven.inc_by(events);
         }
         if let Some(batches) = self.note("index late", late_index(&self.rooms, tenant, now()).await) {
             self.measures.late_indexed.inc_by(batches);

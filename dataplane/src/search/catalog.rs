@@ -1,5 +1,7 @@
 //! Reads from the catalog, always as the tenant's role and in the tenant's schema.
 
+pub(super) mod letters;
+
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgPool, Postgres, QueryBuilder, Row as _, Transaction};
 use time::OffsetDateTime;
@@ -22,6 +24,9 @@ const STATEMENT_TIMEOUT_MS: u32 = 3000;
 /// missing; normally it takes one.
 const INDEXING_GRACE_SECONDS: i32 = 5;
 
+/// Resends that are told of with a batch: a client that has more has a defect to mend first.
+const MAX_RESENDS: u32 = 20;
+
 /// Newest first, the one order of every list.
 const ORDER: &str = " ORDER BY event_time DESC, event_id DESC";
 
@@ -37,6 +42,9 @@ pub enum CatalogError {
     /// The query took too long.
     #[error("the query took longer than {STATEMENT_TIMEOUT_MS} ms")]
     TooSlow,
+    /// The tenant's schema is of the version before.
+    #[error("the tenant's schema is being brought to this version")]
+    OlderSchema,
     /// PostgreSQL doesn't answer, or not as it should.
     #[error("read the catalog")]
     Postgres(#[source] sqlx::Error),
@@ -45,8 +53,12 @@ pub enum CatalogError {
 impl From<sqlx::Error> for CatalogError {
     fn from(error: sqlx::Error) -> Self {
         const QUERY_CANCELED: &str = "57014";
-        let code = error.as_database_error().and_then(|error| error.code());
-        if code.as_deref() == Some(QUERY_CANCELED) { Self::TooSlow } else { Self::Postgres(error) }
+        const UNDEFINED_COLUMN: &str = "42703";
+        match error.as_database_error().and_then(|error| error.code()).as_deref() {
+            Some(QUERY_CANCELED) => Self::TooSlow,
+            Some(UNDEFINED_COLUMN) => Self::OlderSchema,
+            _ => Self::Postgres(error),
+        }
     }
 }
 
@@ -69,6 +81,15 @@ pub struct Found {
     pub rows: Vec<Row>,
     /// Whether a batch has waited for the index longer than usual.
     pub index_is_behind: bool,
+}
+
+/// One batch's row.
+#[derive(Debug)]
+pub struct StoredBatch {
+    /// When it was accepted: what tells it from others under the same `Idempotency-Key`.
+    pub accepted_at: Micros,
+    /// What a client sees of it.
+    pub shown: Batch,
 }
 
 impl Catalog {
@@ -105,16 +126,31 @@ impl Catalog {
         Ok(by_ids(&mut read, tenant, &[id]).await?.pop())
     }
 
-    /// One batch.
-    pub async fn batch(&self, tenant: &Tenant, id: Uuid) -> Result<Option<Batch>, CatalogError> {
+    /// The batch of this id, and those that came later under its `Idempotency-Key` and are batches
+    /// of their own, oldest first.
+    pub async fn batches(&self, tenant: &Tenant, id: Uuid) -> Result<Vec<StoredBatch>, CatalogError> {
+        match self.select_batches(tenant, id, "first_batch_id", "OR first_batch_id = $1").await {
+            // Where a schema can't say that yet, the batch itself is all that is told.
+            Err(CatalogError::OlderSchema) => self.select_batches(tenant, id, "NULL::uuid AS first_batch_id", "").await,
+            outcome => outcome,
+        }
+    }
+
+    async fn select_batches(
+        &self,
+        tenant: &Tenant,
+        id: Uuid,
+        first: &str,
+        or: &str,
+    ) -> Result<Vec<StoredBatch>, CatalogError> {
         let schema = tenant.name().database_schema();
         let sql = format!(
-            "SELECT events, dead_letters, accepted_at, stored_at, indexed_at, archived_at \
-             FROM {schema}.batches WHERE batch_id = $1"
+            "SELECT batch_id, {first}, events, dead_letters, accepted_at, stored_at, indexed_at, archived_at \
+             FROM {schema}.batches WHERE batch_id = $1 {or} ORDER BY stored_at LIMIT {MAX_RESENDS} + 1"
         );
         let mut read = self.begin(tenant).await?;
-        let row = sqlx::query(AssertSqlSafe(sql)).bind(id).fetch_optional(&mut *read).await?;
-        Ok(row.map(|row| batch_of(id, &row)).transpose()?)
+        let rows = sqlx::query(AssertSqlSafe(sql)).bind(id).fetch_all(&mut *read).await?;
+        Ok(rows.iter().map(batch_of).collect::<Result<_, _>>()?)
     }
 
     /// A spooled frame; `None` if it has been archived since its row was read.
@@ -141,6 +177,13 @@ impl Catalog {
         let role = tenant.name().database_role();
         let begin =
             format!("BEGIN READ ONLY; SET LOCAL ROLE {role}; SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}");
+        Ok(self.pool.begin_with(AssertSqlSafe(begin)).await?)
+    }
+
+    /// A transaction that can change this tenant's schema and nothing else.
+    async fn begin_write(&self, tenant: &Tenant) -> Result<Transaction<'static, Postgres>, CatalogError> {
+        let role = tenant.name().database_role();
+        let begin = format!("BEGIN; SET LOCAL ROLE {role}; SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}");
         Ok(self.pool.begin_with(AssertSqlSafe(begin)).await?)
     }
 }
@@ -211,19 +254,24 @@ fn shown_time(time: OffsetDateTime) -> String {
     rfc3339(micros(time))
 }
 
-fn batch_of(batch_id: Uuid, row: &PgRow) -> Result<Batch, sqlx::Error> {
+fn batch_of(row: &PgRow) -> Result<StoredBatch, sqlx::Error> {
+    let accepted_at: OffsetDateTime = row.try_get("accepted_at")?;
     let indexed_at: Option<OffsetDateTime> = row.try_get("indexed_at")?;
     let archived_at: Option<OffsetDateTime> = row.try_get("archived_at")?;
-    Ok(Batch {
-        batch_id,
+    let shown = Batch {
+        batch_id: row.try_get("batch_id")?,
+        first_batch_id: row.try_get("first_batch_id")?,
         state: Batch::state_of(indexed_at.is_some(), archived_at.is_some()),
         events: i64::from(row.try_get::<i32, _>("events")?),
         dead_letters: Some(i64::from(row.try_get::<i32, _>("dead_letters")?)),
-        accepted_at: shown_time(row.try_get("accepted_at")?),
+        accepted_at: shown_time(accepted_at),
         stored_at: Some(shown_time(row.try_get("stored_at")?)),
         indexed_at: indexed_at.map(shown_time),
         archived_at: archived_at.map(shown_time),
+        resends: Vec::new(),
         source: Source::Catalog,
         complete: true,
-    })
+        notice: None,
+    };
+    Ok(StoredBatch { accepted_at: micros(accepted_at), shown })
 }

@@ -20,14 +20,34 @@ pub enum Error {
     #[error(transparent)]
     Params(#[from] InvalidParams),
     /// The tenant has no such event or batch. Whether another one has it, nobody learns.
-    #[error("there is no such event or batch")]
+    #[error("there is no such event, batch or dead letter")]
     NotFound,
     /// No such route.
     #[error("there is no such route")]
     NoRoute,
-    /// The route is for reading.
-    #[error("this route answers GET only")]
+    /// The route has other methods.
+    #[error("this route does not answer that method; see GET /")]
     Method,
+    /// A receipt that is not of this tenant's batch. Of whose it is, nobody learns.
+    #[error(
+        "the receipt is not one that this server gave you for this batch; leave it out, or send the one of its 202"
+    )]
+    InvalidReceipt,
+    /// The batch's time is over.
+    #[error("the batch was accepted longer ago than events are kept")]
+    Expired,
+    /// A dead letter without a line.
+    #[error("what could not be read at all has no line to try again; it can only be read and purged")]
+    NotRedrivable,
+    /// The body is too long.
+    #[error("the body is longer than {limit} bytes; send several requests")]
+    BodyTooLarge {
+        /// Longest body.
+        limit: usize,
+    },
+    /// The body does not come.
+    #[error("the body did not arrive in time")]
+    BodyTimeout,
     /// The catalog.
     #[error("the catalog can't answer")]
     Catalog(#[from] CatalogError),
@@ -42,6 +62,12 @@ impl IntoResponse for Error {
             Self::Params(InvalidParams::Query(_)) => (StatusCode::BAD_REQUEST, "invalid_query"),
             Self::NotFound | Self::NoRoute => (StatusCode::NOT_FOUND, "not_found"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::InvalidReceipt => (StatusCode::BAD_REQUEST, "invalid_receipt"),
+            Self::Expired => (StatusCode::GONE, "expired"),
+            Self::NotRedrivable => (StatusCode::CONFLICT, "not_redrivable"),
+            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
+            Self::Catalog(CatalogError::OlderSchema) => (StatusCode::SERVICE_UNAVAILABLE, "schema_upgrading"),
             Self::Catalog(CatalogError::TooSlow) => return too_slow(),
             Self::Catalog(error) => {
                 tracing::error!(error = %chain(error), "refuse a request: the catalog can't answer");

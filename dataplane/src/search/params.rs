@@ -1,5 +1,7 @@
 //! Parameters of a list or a search, from the URL's query string to checked values.
 
+pub mod letters;
+
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 

@@ -7,12 +7,12 @@ use runtime::logging::chain;
 use uuid::Uuid;
 
 use super::Error;
-use super::catalog::{Catalog, Row};
+use super::catalog::{Catalog, Row, StoredBatch};
 use super::cursor::Cursor;
 use super::index::Index;
 use super::params::Page;
 use super::raw;
-use super::show::{Batch, BatchState, Document, Event, Item, Listing, Source, cut};
+use super::show::{Batch, BatchState, Document, Event, Item, Listing, Resend, Source, cut};
 use crate::event::{Micros, rfc3339};
 use crate::stores::archive::Archive;
 use crate::tenancy::{Receipt, Tenant};
@@ -30,6 +30,12 @@ const INDEX_YOUNGER: &str = "the time range begins before the index does; GET /a
 const CATALOG_AWAY: &str = "the catalog doesn't answer; `raw_path` and `indexed` are not known";
 /// Said of an event whose raw bytes couldn't be had.
 const RAW_AWAY: &str = "neither the index nor the raw bytes could be read; this is the event's row alone";
+
+/// Said of a batch of which only its receipt is known.
+const BATCH_UNKNOWN: &str = "the catalog doesn't answer; the batch is kept, and how far it has come is not known";
+/// Said of a batch that the receipt was not given for.
+const EARLIER_BATCH: &str = "an earlier request's batch under the same Idempotency-Key; the receipt's own request brought \
+     the same body, or is still queued";
 
 /// Everything that answers come from. Cheap to clone.
 #[derive(Clone)]
@@ -99,11 +105,24 @@ impl Reader {
         Ok(Some(self.event_from_raw(tenant, row).await))
     }
 
-    /// One batch. Before it is stored, its receipt is the only one who knows of it.
-    pub async fn batch(&self, tenant: &Tenant, id: Uuid, receipt: Option<Receipt>) -> Result<Option<Batch>, Error> {
-        let stored = self.catalog.batch(tenant, id).await?;
-        let ours = |receipt: &Receipt| receipt.tenant == *tenant.name() && receipt.batch_id == id;
-        Ok(stored.or_else(|| receipt.filter(ours).map(queued)))
+    /// One batch. Before it is stored, its receipt is the only one who knows of it. A receipt is of
+    /// this tenant and batch.
+    pub async fn batch(
+        &self,
+        tenant: &Tenant,
+        id: Uuid,
+        receipt: Option<Receipt>,
+        now: Micros,
+    ) -> Result<Batch, Error> {
+        let kept_after = now - Micros::from(tenant.registered().total_days) * DAY;
+        match (self.catalog.batches(tenant, id).await, receipt) {
+            (Ok(stored), receipt) => batch_of(stored, id, receipt, kept_after),
+            (Err(error), Some(receipt)) => {
+                tracing::warn!(tenant.name = %tenant.name(), error = %chain(&error), "tell of a batch by its receipt alone");
+                Ok(Batch { complete: false, notice: Some(BATCH_UNKNOWN), ..queued(receipt) })
+            }
+            (Err(error), None) => Err(error.into()),
+        }
     }
 
     /// The event from the index, if it holds all of it.
@@ -168,9 +187,43 @@ fn missing(partial: bool, behind: bool, page: &Page, hot_days: i32, now: Micros)
 
 const DAY: Micros = Duration::from_secs(24 * 60 * 60).as_micros() as Micros;
 
+/// What is told of a batch: with a receipt, of the very request that it was given for.
+fn batch_of(
+    mut stored: Vec<StoredBatch>,
+    id: Uuid,
+    receipt: Option<Receipt>,
+    kept_after: Micros,
+) -> Result<Batch, Error> {
+    let of_request =
+        receipt.as_ref().and_then(|receipt| stored.iter().position(|batch| batch.accepted_at == receipt.accepted_at));
+    let first = || stored.iter().position(|batch| batch.shown.batch_id == id);
+    let Some(at) = of_request.or_else(first) else {
+        return match receipt {
+            Some(receipt) if receipt.accepted_at > kept_after => Ok(queued(receipt)),
+            Some(_) => Err(Error::Expired),
+            None => Err(Error::NotFound),
+        };
+    };
+    let mut batch = stored.swap_remove(at).shown;
+    if batch.batch_id == id {
+        stored.sort_by_key(|resend| resend.accepted_at);
+        batch.resends = stored.into_iter().map(|resend| resend_of(resend.shown)).collect();
+    }
+    if receipt.is_some() && of_request.is_none() {
+        batch.notice = Some(EARLIER_BATCH);
+    }
+    Ok(batch)
+}
+
+fn resend_of(batch: Batch) -> Resend {
+    let Batch { batch_id, accepted_at, events, dead_letters, .. } = batch;
+    Resend { batch_id, accepted_at, events, dead_letters }
+}
+
 fn queued(receipt: Receipt) -> Batch {
     Batch {
         batch_id: receipt.batch_id,
+        first_batch_id: None,
         state: BatchState::Queued,
         events: i64::from(receipt.events),
         dead_letters: None,
@@ -178,8 +231,10 @@ fn queued(receipt: Receipt) -> Batch {
         stored_at: None,
         indexed_at: None,
         archived_at: None,
+        resends: Vec::new(),
         source: Source::Queue,
         complete: true,
+        notice: None,
     }
 }
 
@@ -260,6 +315,31 @@ mod tests {
             (true, true, since(8), Some(INDEX_PARTIAL)),
         ] {
             assert_eq!(missing(partial, behind, &page, 7, now), notice, "{partial} {behind} {page:?}");
+        }
+    }
+    #[test]
+    fn a_receipt_tells_of_the_very_request_that_it_was_given_for() {
+        let (id, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let receipt = |accepted_at| Receipt { tenant: "acme".parse().unwrap(), batch_id: id, accepted_at, events: 3 };
+        let stored = |batch_id, accepted_at, first_batch_id| StoredBatch {
+            accepted_at,
+            shown: Batch { batch_id, first_batch_id, state: BatchState::Stored, ..queued(receipt(accepted_at)) },
+        };
+        let both = || vec![stored(id, 100, None), stored(other, 200, Some(id))];
+        for (what, stored, sent, expected) in [
+            ("the first's", both(), Some(100), Ok((id, BatchState::Stored, 1, false))),
+            ("the other body's", both(), Some(200), Ok((other, BatchState::Stored, 0, false))),
+            ("the same body's again", both(), Some(300), Ok((id, BatchState::Stored, 1, true))),
+            ("none", both(), None, Ok((id, BatchState::Stored, 1, false))),
+            ("nothing stored", vec![], Some(100), Ok((id, BatchState::Queued, 0, false))),
+            ("nothing stored any more", vec![], Some(50), Err("Expired")),
+            ("nothing at all", vec![], None, Err("NotFound")),
+        ] {
+            let told = batch_of(stored, id, sent.map(receipt), 50);
+            let told = told
+                .map(|batch| (batch.batch_id, batch.state, batch.resends.len(), batch.notice.is_some()))
+                .map_err(|error| format!("{error:?}"));
+            assert_eq!(told, expected.map_err(str::to_owned), "{what}");
         }
     }
 }

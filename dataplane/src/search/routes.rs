@@ -1,9 +1,11 @@
 //! The search role's routes: who asks, what for, and how an answer or a refusal looks.
 
+mod letters;
+
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, Method, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use crds::tenant::Scope;
 use serde::Serialize;
@@ -12,7 +14,7 @@ use uuid::Uuid;
 use super::params::{self, InvalidParams};
 use super::{Error, Search};
 use crate::event::Micros;
-use crate::tenancy::Caller;
+use crate::tenancy::{Caller, Receipt};
 
 type Pairs = Vec<(String, String)>;
 
@@ -20,21 +22,52 @@ const LIST: &str = "/api/logs";
 const EVENT: &str = "/api/logs/{id}";
 const SEARCH: &str = "/api/search";
 const BATCH: &str = "/api/batches/{id}";
+const LETTERS: &str = "/api/dead-letters";
+const LETTER: &str = "/api/dead-letters/{id}";
+const REDRIVE: &str = "/api/dead-letters/redrive";
+const REDRIVE_ONE: &str = "/api/dead-letters/{id}/redrive";
+
+/// A route, and what a key must be allowed to use it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The method.
+    pub method: Method,
+    /// The path.
+    pub path: &'static str,
+    /// The scope.
+    pub scope: Scope,
+}
+
 /// Every route. Tests try each of them as each kind of caller.
-pub const ROUTES: [&str; 4] = [LIST, EVENT, SEARCH, BATCH];
+pub const ROUTES: [Route; 10] = [
+    Route { method: Method::GET, path: LIST, scope: Scope::Query },
+    Route { method: Method::GET, path: EVENT, scope: Scope::Query },
+    Route { method: Method::GET, path: SEARCH, scope: Scope::Query },
+    Route { method: Method::GET, path: BATCH, scope: Scope::Query },
+    Route { method: Method::GET, path: LETTERS, scope: Scope::Query },
+    Route { method: Method::GET, path: LETTER, scope: Scope::Query },
+    Route { method: Method::POST, path: REDRIVE, scope: Scope::Admin },
+    Route { method: Method::POST, path: REDRIVE_ONE, scope: Scope::Admin },
+    Route { method: Method::DELETE, path: LETTERS, scope: Scope::Admin },
+    Route { method: Method::DELETE, path: LETTER, scope: Scope::Admin },
+];
 
 /// Routes under `/api`.
 pub(super) fn router(search: Search) -> Router {
     Router::new()
-        .route(LIST, read_only(get(list)))
-        .route(EVENT, read_only(get(event)))
-        .route(SEARCH, read_only(get(find)))
-        .route(BATCH, read_only(get(batch)))
+        .route(LIST, known(get(list)))
+        .route(EVENT, known(get(event)))
+        .route(SEARCH, known(get(find)))
+        .route(BATCH, known(get(batch)))
+        .route(LETTERS, known(get(letters::list).delete(letters::purge)))
+        .route(LETTER, known(get(letters::one).delete(letters::purge_one)))
+        .route(REDRIVE, known(post(letters::redrive)))
+        .route(REDRIVE_ONE, known(post(letters::redrive_one)))
         .fallback(|| async { Error::NoRoute })
         .with_state(search)
 }
 
-fn read_only(route: MethodRouter<Search>) -> MethodRouter<Search> {
+fn known(route: MethodRouter<Search>) -> MethodRouter<Search> {
     route.fallback(|| async { Error::Method })
 }
 
@@ -71,8 +104,15 @@ async fn batch(
     let caller = caller(&search, &headers)?;
     let receipt = params::batch(&pairs(&uri)?)?;
     let id: Uuid = id.parse().map_err(|_| Error::NotFound)?;
-    let receipt = receipt.and_then(|receipt| search.registry.peppers().read_receipt(&receipt));
-    answer(search.reader.batch(&caller.tenant, id, receipt).await?.ok_or(Error::NotFound)?)
+    let receipt = match receipt {
+        Some(text) => {
+            let receipt = search.registry.peppers().read_receipt(&text);
+            let ours = |receipt: &Receipt| receipt.tenant == *caller.tenant.name() && receipt.batch_id == id;
+            Some(receipt.filter(ours).ok_or(Error::InvalidReceipt)?)
+        }
+        None => None,
+    };
+    answer(search.reader.batch(&caller.tenant, id, receipt, now()).await?)
 }
 
 fn caller(search: &Search, headers: &HeaderMap) -> Result<Caller, Error> {

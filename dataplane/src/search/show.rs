@@ -95,6 +95,9 @@ pub struct Listing {
 pub struct Batch {
     /// The batch's id.
     pub batch_id: Uuid,
+    /// The batch that had its `Idempotency-Key` first, if it is not this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_batch_id: Option<Uuid>,
     /// The furthest state that it has reached.
     pub state: BatchState,
     /// Events in it.
@@ -109,10 +112,29 @@ pub struct Batch {
     pub indexed_at: Option<String>,
     /// When its raw bytes were moved to the object store.
     pub archived_at: Option<String>,
+    /// What else came under its `Idempotency-Key` and is not it.
+    pub resends: Vec<Resend>,
     /// Where this answer comes from.
     pub source: Source,
     /// Whether nothing is missing from it.
     pub complete: bool,
+    /// Why it is not complete, or what is special about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notice: Option<&'static str>,
+}
+
+/// A batch that came under an `Idempotency-Key` after another: with another body, so that it is dead
+/// letters, or after the key's window, so that it is events.
+#[derive(Debug, PartialEq, Serialize)]
+pub struct Resend {
+    /// Its own id.
+    pub batch_id: Uuid,
+    /// When it was accepted.
+    pub accepted_at: String,
+    /// Events in it.
+    pub events: i64,
+    /// Lines of it that are dead letters.
+    pub dead_letters: Option<i64>,
 }
 
 /// How far a batch has come. A batch that is archived before it could be indexed is `stored`.

@@ -2,16 +2,18 @@
 //!
 //! Everything of one tenant's flush goes in by one transaction, as the tenant's role, so nothing is
 //! half stored, billed twice, or written to another tenant's tables. The chapters: storing a flush,
-//! which of its batches count, its rows as binary COPY, finding a row that PostgreSQL refuses, and
-//! what is known of batches.
+//! which of its batches count, its rows as binary COPY, finding a row that PostgreSQL refuses, dead
+//! letters that are tried again, and what is known of batches.
 
 mod batches;
 mod copy;
 mod keys;
+mod letters;
 mod refused;
 mod store;
 
 pub use batches::{Unindexed, Whereabouts};
+pub use letters::{Redriven, ToRedrive};
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
+use crds::apikey::ApiKey;
 use crds::names::PROCESSOR_DATABASE;
+use crds::registry::RegistryKey;
 use crds::tenant::Scope;
 use dataplane::event::{Micros, micros, new_batch_id};
 use dataplane::queue::entry::{BatchHeader, EventHeader, Header};
@@ -35,6 +37,8 @@ pub(crate) struct House {
 pub(crate) struct Seat {
     pub(crate) tenant: Arc<Tenant>,
     pub(crate) key: String,
+    /// A key that may manage and nothing else.
+    pub(crate) admin: String,
     fixture: testkit::Tenant,
 }
 
@@ -45,7 +49,7 @@ pub(crate) struct Served {
 }
 
 impl House {
-    /// Two tenants that send and read, and one that may only send.
+    /// Two tenants that send and read, and one that may only send. Each has a key to manage, too.
     pub(crate) async fn new() -> anyhow::Result<Self> {
         let stores = Stores::from_environment()?;
         let mut fixtures = Vec::new();
@@ -54,12 +58,25 @@ impl House {
         }
         fixtures.push(testkit::Tenant::named("read-c").allowed(&[Scope::Ingest]).provision(&stores).await?);
         let peppers = Peppers::new([testkit::tenant::pepper()]).context("a pepper")?;
-        let registry = Registry::fixed(fixtures.iter().map(|fixture| fixture.registered.clone()), peppers);
-        let seat = |fixture: testkit::Tenant| -> anyhow::Result<Seat> {
+        let admins: Vec<ApiKey> = fixtures.iter().map(|_| ApiKey::generate()).collect();
+        let registered = fixtures.iter().zip(&admins).map(|(fixture, admin)| {
+            let mut registered = fixture.registered.clone();
+            let pepper = testkit::tenant::pepper();
+            registered.keys.push(RegistryKey {
+                id: admin.id().to_owned(),
+                name: "admin".into(),
+                scopes: vec![Scope::Admin],
+                digest: admin.digest(&pepper),
+                pepper_id: pepper.id,
+            });
+            registered
+        });
+        let registry = Registry::fixed(registered, peppers);
+        let seat = |(fixture, admin): (testkit::Tenant, ApiKey)| -> anyhow::Result<Seat> {
             let tenant = registry.tenant(fixture.desired.name()).context("it was given")?;
-            Ok(Seat { tenant, key: fixture.key.clone(), fixture })
+            Ok(Seat { tenant, key: fixture.key.clone(), admin: admin.to_string(), fixture })
         };
-        let seats = fixtures.into_iter().map(seat).collect::<anyhow::Result<_>>()?;
+        let seats = fixtures.into_iter().zip(admins).map(seat).collect::<anyhow::Result<_>>()?;
         let settings = stores.as_data_role().await?;
         let pool = runtime::stores::postgres(&settings, &stores.tls, PROCESSOR_DATABASE, "loggerhub-test")?;
         Ok(Self { stores, registry, seats, pool })
@@ -98,7 +115,7 @@ impl House {
         let batch_id = header.batch_id;
         let (header, raw) = (Header { batches: vec![header] }, lines.concat());
         let frame = Frame {
-            header: Vec::new(),
+            header: postcard::to_stdvec(&header)?,
             payload: zstd::encode_all(raw.as_bytes(), 1)?,
             raw_bytes: raw.len() as u64,
             batches: map(&header, raw.as_bytes(), Treatment::Process),

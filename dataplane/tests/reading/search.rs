@@ -4,3 +4,4 @@ mod isolation;
 mod language;
 mod paging;
 mod detail;
+mod letters;

@@ -22,16 +22,39 @@ async fn two_tenants_never_see_each_other_on_any_route() -> anyhow::Result<()> {
     .await?;
     let id = event["id"].as_str().unwrap_or_default();
 
+    ours.door.send_lines("{\"message\":\"good\"}\nour broken line\n").await?;
+    let dead = eventually("we find our dead letter", SOON, || async {
+        let page = ours.door.dead_letters("").await?;
+        page["items"][0]["id"].as_str().map(str::to_owned).ok_or_else(|| anyhow::anyhow!("none yet"))
+    })
+    .await?;
+    let dead_letters = theirs.door.dead_letters("limit=500").await?;
+    assert!(dead_letters["items"].as_array().is_some_and(Vec::is_empty), "{dead_letters}");
+
     assert!(theirs.door.search("q=xylophone").await?.items.is_empty());
     assert!(theirs.door.list("limit=500").await?.items.is_empty());
-    for path in [format!("/api/logs/{id}"), format!("/api/batches/{}", accepted.batch_id)] {
+    for path in
+        [format!("/api/logs/{id}"), format!("/api/batches/{}", accepted.batch_id), format!("/api/dead-letters/{dead}")]
+    {
         let (status, code) = Door::refusal(theirs.door.request(Method::GET, &path)).await?;
         assert_eq!((status, code.as_str()), (404, "not_found"), "{path}");
     }
+    // Neither key may manage: not even its own tenant's dead letters.
+    for (method, path) in [
+        (Method::POST, format!("/api/dead-letters/{dead}/redrive")),
+        (Method::POST, "/api/dead-letters/redrive".to_owned()),
+        (Method::DELETE, format!("/api/dead-letters/{dead}")),
+        (Method::DELETE, "/api/dead-letters?all=true".to_owned()),
+    ] {
+        for door in [&ours.door, &theirs.door] {
+            let refusal = Door::refusal(door.request(method.clone(), &path)).await?;
+            assert_eq!(refusal, (403, "scope_missing".to_owned()), "{method} {path}");
+        }
+    }
     if let Some(receipt) = &accepted.receipt {
         let path = format!("/api/batches/{}?receipt={receipt}", accepted.batch_id);
-        let (status, _) = Door::refusal(theirs.door.request(Method::GET, &path)).await?;
-        assert_eq!(status, 404, "another tenant's receipt opens nothing");
+        let refusal = Door::refusal(theirs.door.request(Method::GET, &path)).await?;
+        assert_eq!(refusal, (400, "invalid_receipt".to_owned()), "another tenant's receipt opens nothing");
     }
     assert_eq!(their_tail.events_during(Duration::from_secs(2)).await, Vec::<serde_json::Value>::new());
 

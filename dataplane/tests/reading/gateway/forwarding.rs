@@ -21,10 +21,12 @@ async fn echo(uri: Uri, headers: HeaderMap, body: Bytes) -> (StatusCode, [(&'sta
 #[tokio::test]
 async fn a_request_and_its_answer_pass_as_they_are() -> anyhow::Result<()> {
     let house = House::new().await?;
-    let upstream = Served::start(Router::new().route("/logs", post(echo)).route("/data/fast", post(echo))).await?;
+    let routes = ["/logs", "/data/fast", "/data/", "/data", "/api/dead-letters/redrive"];
+    let upstream = routes.into_iter().fold(Router::new(), |router, path| router.route(path, post(echo)));
+    let upstream = Served::start(upstream).await?;
     let front = gateway(&house, Some(&upstream), &CancellationToken::new()).await?;
     let door = Door::at(&front.url, &front.url)?;
-    for path in ["/logs?a=b%2Cc", "/data/fast"] {
+    for path in ["/logs?a=b%2Cc", "/data/fast", "/data/", "/data", "/api/dead-letters/redrive"] {
         let request = door.request(Method::POST, path).header("x-api-key", "k").body(vec![b'x'; 1_500_000]);
         let response = request.send().await?;
         assert_eq!(response.status(), StatusCode::ACCEPTED);
@@ -39,7 +41,7 @@ async fn what_has_no_answer_is_refused_with_a_stable_code() -> anyhow::Result<()
     let house = House::new().await?;
     let front = gateway(&house, None, &CancellationToken::new()).await?;
     let door = Door::at(&front.url, &front.url)?;
-    for path in ["/logs", "/data/fast", "/api/logs", "/api/search?q=x"] {
+    for path in ["/logs", "/data/fast", "/data/", "/data", "/api/logs", "/api/search?q=x", "/api/dead-letters"] {
         let response = door.request(Method::GET, path).send().await?;
         assert!(response.headers().contains_key("retry-after"), "{path}");
         let refusal = Door::refusal(door.request(Method::POST, path).body("{}")).await?;
@@ -59,7 +61,7 @@ async fn two_tenants_see_only_their_own_through_the_front_door() -> anyhow::Resu
     let search = house.search().await?;
     let front = gateway(&house, Some(&search), &CancellationToken::new()).await?;
     let [own, other, _] = &house.seats[..] else { panic!("three tenants") };
-    let stored = house.store(own, &["{\"message\":\"treasure\"}".to_owned()]).await?;
+    let stored = house.store(own, &["{\"message\":\"treasure\"}".to_owned(), "broken".to_owned()]).await?;
     house.index(own, &stored).await?;
     let door = Door::at(&front.url, &front.url)?;
     for (key, found) in [(&own.key, 1), (&other.key, 0)] {
@@ -67,6 +69,15 @@ async fn two_tenants_see_only_their_own_through_the_front_door() -> anyhow::Resu
         assert_eq!(door.with_key(key).search("q=treasure").await?.items.len(), found);
         assert_eq!(door.with_key(key).detail(&stored.first_event().to_string()).await.is_ok(), found == 1);
         assert_eq!(door.with_key(key).batch(stored.batch.batch_id).await.is_ok(), found == 1);
+    }
+    let letter = format!("/api/dead-letters/{}", stored.batch.dead_letters[0].id);
+    for (seat, status) in [(other, 404), (own, 200)] {
+        let letters = door.with_key(&seat.key).dead_letters("").await?;
+        assert_eq!(letters["items"].as_array().map(Vec::len), Some(usize::from(status == 200)));
+        for (method, path) in [(Method::POST, format!("{letter}/redrive")), (Method::DELETE, letter.clone())] {
+            let answered = door.with_key(&seat.admin).request(method.clone(), &path).send().await?.status().as_u16();
+            assert_eq!(answered, if method == Method::POST && status == 200 { 202 } else { status }, "{method} {path}");
+        }
     }
     let refusal = Door::refusal(door.request(Method::GET, "/api/logs")).await?;
     assert_eq!(refusal, (401, "missing_api_key".to_owned()));

@@ -125,9 +125,13 @@ async fn a_batch_is_queued_stored_indexed_archived() -> anyhow::Result<()> {
     let queued = state(&mine, waiting, &receipt).await?;
     assert_eq!((&queued["state"], &queued["events"]), (&json!("queued"), &json!(3)), "{queued}");
     assert_eq!(state(&mine, waiting, "").await?, "not_found");
-    assert_eq!(state(&mine, Uuid::now_v7(), &receipt).await?, "not_found");
-    assert_eq!(state(&mine, waiting, "?receipt=forged").await?, "not_found");
-    assert_eq!(state(&theirs, waiting, &receipt).await?, "not_found");
+    assert_eq!(state(&mine, Uuid::now_v7(), &receipt).await?, "invalid_receipt", "another batch's");
+    assert_eq!(state(&mine, waiting, "?receipt=forged").await?, "invalid_receipt");
+    assert_eq!(state(&theirs, waiting, &receipt).await?, "invalid_receipt", "another tenant's");
+    let long_ago = now() - 400 * 24 * 3_600_000_000;
+    let old = Receipt { tenant: own.tenant.name().clone(), batch_id: waiting, accepted_at: long_ago, events: 3 };
+    let old = format!("?receipt={}", house.registry.peppers().sign(&old));
+    assert_eq!(state(&mine, waiting, &old).await?, "expired");
 
     let stored = house.store(own, &lines()).await?;
     let id = stored.batch.batch_id;
@@ -143,5 +147,13 @@ async fn a_batch_is_queued_stored_indexed_archived() -> anyhow::Result<()> {
     let answer = state(&mine, id, "").await?;
     assert_eq!(answer["state"], "archived");
     assert!(answer["archived_at"].is_string() && answer["indexed_at"].is_string(), "{answer}");
+    assert_eq!((&answer["resends"], &answer["first_batch_id"]), (&json!([]), &Value::Null), "{answer}");
+
+    // A schema of the version before knows of no resends, and tells of the batch all the same.
+    let schema = own.tenant.name().database_schema();
+    let admin = house.stores.postgres(crds::names::PROCESSOR_DATABASE)?;
+    let older = format!("ALTER TABLE {schema}.batches DROP COLUMN first_batch_id");
+    sqlx::query(AssertSqlSafe(older)).execute(&admin).await?;
+    assert_eq!(state(&mine, id, "").await?["state"], "archived");
     house.retire().await
 }

@@ -1,21 +1,33 @@
 //! Every route, asked by everybody.
 
-use dataplane::search::ROUTES;
-use reqwest::Method;
-use serde_json::Value;
+use crds::tenant::Scope;
+use dataplane::search::{ROUTES, Route};
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
 use testkit::http::Door;
 
 use crate::house::{House, Stored};
 
+/// What is stored for a route to be asked about: an event, and a line that can't be one.
+const LINES: [&str; 2] = [r#"{"message":"the treasure of the first"}"#, "the treasure in pieces"];
+
 /// The route as a request for what `stored` holds.
-fn request_path(route: &str, stored: &Stored) -> String {
-    match route {
-        "/api/logs" => route.to_owned(),
-        "/api/search" => format!("{route}?q=treasure"),
-        "/api/logs/{id}" => route.replace("{id}", &stored.first_event().to_string()),
-        "/api/batches/{id}" => route.replace("{id}", &stored.batch.batch_id.to_string()),
-        other => panic!("say how {other} asks for a stored event"),
-    }
+fn request(door: &Door, route: &Route, stored: &Stored) -> RequestBuilder {
+    let (event, batch) = (stored.first_event().to_string(), stored.batch.batch_id.to_string());
+    let letter = stored.batch.dead_letters[0].id.to_string();
+    let (path, body) = match (&route.method, route.path) {
+        (&Method::GET, "/api/logs") => (route.path.to_owned(), None),
+        (&Method::GET, "/api/search") => (format!("{}?q=treasure", route.path), None),
+        (&Method::GET, "/api/logs/{id}") => (route.path.replace("{id}", &event), None),
+        (&Method::GET, "/api/batches/{id}") => (route.path.replace("{id}", &batch), None),
+        (&Method::GET, "/api/dead-letters") => (route.path.to_owned(), None),
+        (&Method::DELETE, "/api/dead-letters") => (format!("{}?batch={batch}", route.path), None),
+        (_, "/api/dead-letters/{id}" | "/api/dead-letters/{id}/redrive") => (route.path.replace("{id}", &letter), None),
+        (_, "/api/dead-letters/redrive") => (route.path.to_owned(), Some(json!({"ids": [letter]}))),
+        other => panic!("say how {other:?} asks for what is stored"),
+    };
+    let request = door.request(route.method.clone(), &path);
+    if let Some(body) = body { request.json(&body) } else { request }
 }
 
 #[tokio::test]
@@ -23,39 +35,47 @@ async fn on_every_route_a_key_sees_its_own_tenant_and_nothing_else() -> anyhow::
     let house = House::new().await?;
     let search = house.search().await?;
     let [own, other, ingest_only] = &house.seats[..] else { panic!("three tenants") };
-    let stored = house.store(own, &[r#"{"message":"the treasure of the first"}"#.to_owned()]).await?;
-    house.index(own, &stored).await?;
-
     let door = Door::at(&search.url, &search.url)?;
-    let wrong = format!("{}x", &own.key[..own.key.len() - 1]);
-    for route in ROUTES {
-        let path = request_path(route, &stored);
-        let asked_with = async |key: &str| {
-            let response = door.with_key(key).request(Method::GET, &path).send().await?;
-            Ok::<(u16, String), anyhow::Error>((response.status().as_u16(), response.text().await?))
-        };
-        let id = stored.first_event().to_string();
+    for route in &ROUTES {
+        let stored = house.store(own, &LINES.map(str::to_owned)).await?;
+        house.index(own, &stored).await?;
+        let what = format!("{} {}", route.method, route.path);
+        let manages = route.scope == Scope::Admin;
+        let (mine, theirs) = if manages { (&own.admin, &other.admin) } else { (&own.key, &other.key) };
+        let lacking = if manages { [&own.key, &ingest_only.key] } else { [&own.admin, &ingest_only.key] };
+        let wrong = format!("{}x", &mine[..mine.len() - 1]);
+        let as_key = |key: &str| request(&door.with_key(key), route, &stored);
 
-        let (status, body) = asked_with(&own.key).await?;
-        assert!(status == 200 && body.contains(&stored.batch.batch_id.to_string()), "{path}: {status} {body}");
-        let (status, body) = asked_with(&other.key).await?;
-        let nothing = serde_json::from_str::<Value>(&body)?["items"].as_array().is_some_and(Vec::is_empty);
-        assert!(status == 404 || (status == 200 && nothing), "{path}: {status} {body}");
-        assert!(!body.contains("treasure") && !body.contains(&id), "{path}: {body}");
-
-        let refused = async |request| Door::refusal(request).await;
-        let named =
-            door.with_key(&own.key).request(Method::GET, &path).header("x-scope-orgid", other.tenant.name().as_str());
-        for (request, code) in [
-            (door.request(Method::GET, &path), (401, "missing_api_key")),
-            (door.with_key(&wrong).request(Method::GET, &path), (401, "invalid_api_key")),
-            (door.with_key("nonsense").request(Method::GET, &path), (401, "invalid_api_key")),
-            (door.with_key(&ingest_only.key).request(Method::GET, &path), (403, "scope_missing")),
-            (named, (403, "tenant_mismatch")),
-            (door.with_key(&own.key).request(Method::POST, &path), (405, "method_not_allowed")),
+        for (request, refusal) in [
+            (request(&door, route, &stored), (401, "missing_api_key")),
+            (as_key(&wrong), (401, "invalid_api_key")),
+            (as_key("nonsense"), (401, "invalid_api_key")),
+            (as_key(lacking[0]), (403, "scope_missing")),
+            (as_key(lacking[1]), (403, "scope_missing")),
+            (as_key(mine).header("x-scope-orgid", other.tenant.name().as_str()), (403, "tenant_mismatch")),
+            (door.with_key(mine).request(Method::PATCH, route.path), (405, "method_not_allowed")),
         ] {
-            assert_eq!(refused(request).await?, (code.0, code.1.to_owned()), "{path}");
+            assert_eq!(Door::refusal(request).await?, (refusal.0, refusal.1.to_owned()), "{what}");
         }
+
+        let response = as_key(theirs).send().await?;
+        let (status, body) = (response.status().as_u16(), response.text().await?);
+        let answer: Value = serde_json::from_str(&body)?;
+        let nothing = answer["items"].as_array().is_some_and(Vec::is_empty)
+            || answer["marked"] == json!(0)
+            || answer["purged"] == json!(0);
+        assert!(status == 404 || (matches!(status, 200 | 202) && nothing), "{what}: {status} {body}");
+        for secret in ["treasure", &stored.first_event().to_string(), &stored.batch.dead_letters[0].id.to_string()] {
+            assert!(!body.contains(secret), "{what}: {body}");
+        }
+
+        let response = as_key(mine).send().await?;
+        let (status, body) = (response.status().as_u16(), response.text().await?);
+        let answer: Value = serde_json::from_str(&body)?;
+        let found = body.contains(&stored.batch.batch_id.to_string())
+            || answer["marked"] == json!(1)
+            || answer["purged"] == json!(1);
+        assert!(matches!(status, 200 | 202) && found, "{what}: {status} {body}");
     }
     house.retire().await
 }

@@ -1,0 +1,56 @@
+//! Holds `docs/api.md` to what the code says: every route, and every code of a refusal.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::search::ROUTES;
+
+fn folder(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn sources(folder: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+/// What stands in quotes after a status: `StatusCode::NOT_FOUND, "not_found"`.
+fn codes(source: &str) -> impl Iterator<Item = &str> {
+    source.split("StatusCode::").skip(1).filter_map(|rest| {
+        let (_, after) = rest.split_once(|c: char| !c.is_ascii_uppercase() && c != '_')?;
+        let quoted = after.trim_start().strip_prefix('"')?;
+        let (code, _) = quoted.split_once('"')?;
+        code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_').then_some(code)
+    })
+}
+
+#[test]
+fn the_api_page_names_every_code_and_every_route() {
+    let page = fs::read_to_string(folder("../docs/api.md")).unwrap();
+    let (_, table) = page.split_once("\n## Codes\n").unwrap();
+    let named: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once(" |"))
+        .flat_map(|(codes, _)| codes.split(", ").map(|code| code.trim_matches('`')))
+        .collect();
+    let mut files = Vec::new();
+    sources(&folder("src"), &mut files);
+    let mut said: BTreeSet<&str> = files.iter().flat_map(|file| codes(file)).collect();
+    // Said with the status that the handshake has.
+    said.insert("invalid_upgrade");
+    assert_eq!(named, said, "the codes on the page, and those in the code");
+
+    for route in &ROUTES {
+        let shown = format!("`{} {}`", route.method, route.path);
+        let row = page.lines().find(|line| line.starts_with("| ") && line.contains(&shown));
+        let row = row.unwrap_or_else(|| panic!("{shown} is not on the page"));
+        assert!(row.contains(&format!("| {:?} |", route.scope)), "{row}");
+    }
+}

@@ -1,0 +1,101 @@
+//! The dead letters' routes. Reading them needs the scope `Query`; to try them again or to purge
+//! them changes what the tenant has, so it needs `Admin`.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use crds::tenant::Scope;
+use uuid::Uuid;
+
+use super::super::params::{self, letters};
+use super::super::{Error, Search};
+use super::{answer, caller, pairs};
+use crate::tenancy::Caller;
+
+/// Longest body: a thousand ids.
+const MAX_BODY: usize = 64 * 1024;
+/// Longest wait for it.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) async fn list(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
+    let caller = caller(&search, &headers)?;
+    let page = letters::page(&pairs(&uri)?)?;
+    answer(search.reader.letters(&caller.tenant, &page).await?)
+}
+
+pub(super) async fn one(
+    State(search): State<Search>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<Response, Error> {
+    let caller = caller(&search, &headers)?;
+    params::none(&pairs(&uri)?)?;
+    answer(search.reader.letter(&caller.tenant, named(&id)?).await?.ok_or(Error::NotFound)?)
+}
+
+pub(super) async fn redrive(
+    State(search): State<Search>,
+    headers: HeaderMap,
+    uri: Uri,
+    body: Body,
+) -> Result<Response, Error> {
+    let caller = admin(&search, &headers)?;
+    params::none(&pairs(&uri)?)?;
+    let chosen = letters::redrive(&read(body).await?)?;
+    let marked = search.reader.redrive(&caller.tenant, &chosen).await?;
+    tracing::info!(tenant.name = %caller.tenant.name(), key.id = caller.key_id, "redrive {} dead letters", marked.marked);
+    Ok((StatusCode::ACCEPTED, Json(marked)).into_response())
+}
+
+pub(super) async fn redrive_one(
+    State(search): State<Search>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<Response, Error> {
+    let caller = admin(&search, &headers)?;
+    params::none(&pairs(&uri)?)?;
+    let marked = search.reader.redrive_one(&caller.tenant, named(&id)?).await?;
+    Ok((StatusCode::ACCEPTED, Json(marked)).into_response())
+}
+
+pub(super) async fn purge(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
+    let caller = admin(&search, &headers)?;
+    let chosen = letters::purge(&pairs(&uri)?)?;
+    let purged = search.reader.purge(&caller.tenant, &chosen).await?;
+    tracing::info!(tenant.name = %caller.tenant.name(), key.id = caller.key_id, "purged {} dead letters", purged.purged);
+    answer(purged)
+}
+
+pub(super) async fn purge_one(
+    State(search): State<Search>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<Response, Error> {
+    let caller = admin(&search, &headers)?;
+    params::none(&pairs(&uri)?)?;
+    let purged = search.reader.purge(&caller.tenant, &letters::Chosen::Ids(vec![named(&id)?])).await?;
+    if purged.purged == 0 { Err(Error::NotFound) } else { answer(purged) }
+}
+
+fn admin(search: &Search, headers: &HeaderMap) -> Result<Caller, Error> {
+    Ok(search.registry.admit(headers, Scope::Admin)?)
+}
+
+fn named(id: &str) -> Result<Uuid, Error> {
+    id.parse().map_err(|_| Error::NotFound)
+}
+
+async fn read(body: Body) -> Result<Vec<u8>, Error> {
+    match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(bytes)) => Ok(bytes.into()),
+        Ok(Err(_)) => Err(Error::BodyTooLarge { limit: MAX_BODY }),
+        Err(_) => Err(Error::BodyTimeout),
+    }
+}
