@@ -54,6 +54,7 @@ pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report) -> anyhow::Result<(
     let tally = running.end().await;
     ensure!(offered > 0.9 * rate, "only {offered:.0} of {rate:.0} events a second went out: {tally}");
     bed.drained().await?;
+    let per_flush = path.events_per_flush().await?;
 
     let Delays { sent, catalog, live, searchable } = &delays;
     for (name, histogram) in
@@ -61,7 +62,7 @@ pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report) -> anyhow::Result<(
     {
         let ms = |percent: f64| rounded(histogram.value_at_percentile(percent) as f64 / 1000.0);
         let detail = json!({
-            "probes": sent, "seen": histogram.len(), "load_events_per_second": rounded(offered),
+            "probes": sent, "load_events_per_second": rounded(offered), "events_per_flush": per_flush,
             "p50_ms": ms(50.0), "p90_ms": ms(90.0), "p999_ms": ms(99.9), "max_ms": ms(100.0),
         });
         report.add(Figure::new(name, ms(99.0), "ms", &usage).with(detail));

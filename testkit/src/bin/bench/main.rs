@@ -67,6 +67,9 @@ struct Settings {
     /// Scenarios to run; all of them unless said.
     #[arg(long, env = "ONLY", value_delimiter = ',')]
     only: Vec<Scenario>,
+    /// Tenants of the scenario with many: a thousand, unless the harness itself is tried out.
+    #[arg(long, env = "BENCH_TENANTS", default_value_t = 1000, value_parser = tenants)]
+    tenants: usize,
     /// Take the thousand tenants away again: for stores that stay.
     #[arg(long)]
     retire: bool,
@@ -94,6 +97,10 @@ enum Scenario {
     Tenants,
 }
 
+fn tenants(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| (1..=10_000).contains(count)).ok_or_else(|| "1 to 10,000".to_owned())
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let settings = Settings::parse();
@@ -111,6 +118,8 @@ async fn main() -> anyhow::Result<()> {
             continue;
         }
         eprintln!("{scenario:?}");
+        // A run that failed may have left something.
+        bed.empty_queue().await?;
         match scenario {
             Scenario::Accept => accept::run(&bed, &mut report).await?,
             Scenario::Searchable => searchable::run(&bed, &mut report, settings.control_ids).await?,
@@ -118,7 +127,7 @@ async fn main() -> anyhow::Result<()> {
             Scenario::PerEvent => per_event::run(&bed, &mut report).await?,
             Scenario::Peers if !settings.peers.any() => eprintln!("  none: see PEER_VICTORIALOGS_URL"),
             Scenario::Peers => peers::run(&bed, &mut report, &settings.peers).await?,
-            Scenario::Tenants => tenants::run(&bed, &mut report, settings.retire).await?,
+            Scenario::Tenants => tenants::run(&bed, &mut report, settings.tenants, settings.retire).await?,
         }
         // What is measured so far is there also if a later scenario fails.
         report.write(&settings.out.join("summary.json"))?;

@@ -13,6 +13,8 @@ use tokio::process::{Child, Command};
 
 use crate::meter::{Stage, peak_rss_mb};
 
+/// Longest wait for an answer of a role.
+const ANSWER: Duration = Duration::from_secs(5);
 /// Longest wait until a role is ready, and until it has stopped: it may drain for 20 s.
 const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(30);
@@ -107,7 +109,7 @@ impl Roles {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("start {}", self.binary.display()))?;
         let pid = child.id().context("a process without an id")?;
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
+        let client = reqwest::Client::builder().no_proxy().timeout(ANSWER).build()?;
         eventually(&format!("{role} is ready"), START, async || {
             let response = client.get(format!("http://{address}/ready")).send().await?;
             ensure!(response.status().is_success(), "{}", response.text().await?);
@@ -160,6 +162,14 @@ impl Role {
     /// Most memory that it ever held, in MiB.
     pub(crate) fn peak_rss_mb(&self) -> anyhow::Result<f64> {
         peak_rss_mb(self.pid)
+    }
+
+    /// One of its metrics, by the name of the whole line.
+    pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let client = reqwest::Client::builder().no_proxy().timeout(ANSWER).build()?;
+        let text = client.get(format!("http://{}/metrics", self.address)).send().await?.text().await?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).with_context(|| format!("{} has no metric {name}", self.stage.name()))
     }
 
     /// Asks it to end, as Kubernetes would, and waits.

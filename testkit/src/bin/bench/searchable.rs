@@ -52,6 +52,13 @@ impl Path {
         [&self.ingest, &self.process, &self.maintain]
     }
 
+    /// Events that the processor stored at once, on average since its start: small flushes are dear.
+    pub(crate) async fn events_per_flush(&self) -> anyhow::Result<f64> {
+        let flushes = self.process.metric("loggerhub_process_flush_seconds_count").await?;
+        let stored = self.process.metric("loggerhub_process_stored_events_total").await?;
+        Ok(rounded(stored / flushes.max(1.0)))
+    }
+
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         self.ingest.stop().await?;
         self.process.stop().await?;
@@ -98,6 +105,7 @@ pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, ids: Ids) -> anyhow
         "documents": ours.events,
         "events_per_request": EVENTS,
         "backlog_bound": BACKLOG,
+        "events_per_flush": path.events_per_flush().await?,
         "opensearch_us_per_event": ours.micros(Stage::OpenSearch),
         "control_opensearch_us_per_document": control.micros(Stage::OpenSearch),
         "control_documents": control.events,

@@ -16,28 +16,27 @@ use crate::report::{Figure, Report, rounded};
 use crate::roles::Mode;
 use crate::searchable::{BACKLOG, CONNECTIONS, EVENTS, Path, flow, reference};
 
-const TENANTS: usize = 1000;
 const EXPONENT: f64 = 1.1;
 /// Tenants provisioned at once; each waits for the stores most of the time.
 const AT_ONCE: usize = 8;
 /// Seconds that are measured.
 const MEASURE: Duration = Duration::from_secs(30);
 
-pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, retire: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, count: usize, retire: bool) -> anyhow::Result<()> {
     control::warm(bed).await?;
     let one = reference(bed, report).await?;
     let begun = Instant::now();
-    let tenants: Vec<Tenant> = futures::stream::iter(0..TENANTS)
+    let tenants: Vec<Tenant> = futures::stream::iter(0..count)
         .map(|_| Tenant::named("many").provision(&bed.stores))
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await
         .context("provision the tenants")?;
-    eprintln!("  {TENANTS} tenants provisioned in {:.0} s", begun.elapsed().as_secs_f64());
+    eprintln!("  {count} tenants provisioned in {:.0} s", begun.elapsed().as_secs_f64());
 
     let path = Path::start(bed, Mode::Batched).await?;
     let watched = bed.watch(path.roles());
-    let zipf = Zipf::new(TENANTS, EXPONENT);
+    let zipf = Zipf::new(count, EXPONENT);
     let keys = tenants.iter().map(|tenant| headers(&tenant.key)).collect();
     let target = bed.logs_of(path.ingest.address, keys, move |random| zipf.pick(random), EVENTS, CONNECTIONS);
     let mut series: Vec<String> = tenants.iter().map(indices).collect();
@@ -54,9 +53,9 @@ pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, retire: bool) -> an
 
     let relations: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_class").fetch_one(&bed.catalog).await?;
     let detail = json!({
-        "events_per_second": rounded(phase.rate()), "events": phase.events, "tenants": TENANTS,
+        "events_per_second": rounded(phase.rate()), "events": phase.events, "tenants": count,
         "zipf_exponent": EXPONENT, "indices": series.len(), "relations": relations,
-        "events_per_request": EVENTS,
+        "events_per_request": EVENTS, "events_per_flush": path.events_per_flush().await?,
     });
     let figure = Figure::new("thousand_tenants_ratio", phase.rate() / one, "ratio", &phase.usage).with(detail);
     report.add(Figure { control: Some(rounded(one)), ..figure });

@@ -19,8 +19,9 @@ use uuid::Uuid;
 use crate::bed::{Bed, headers};
 use crate::wire::{self, Connection};
 
-/// Time between two probes, and between two looks at the catalog and at the index.
-const EVERY: Duration = Duration::from_millis(20);
+/// Time between two probes, and between two looks at the catalog and at the index. Each probe may
+/// cost the processor a flush, so there are few.
+const EVERY: Duration = Duration::from_millis(40);
 const LOOK_CATALOG: Duration = Duration::from_millis(5);
 const LOOK_INDEX: Duration = Duration::from_millis(20);
 /// Longest wait for the last probes to appear.
@@ -76,16 +77,16 @@ impl Probes {
         let tail = door.watch_for("service=probe").await?;
         tokio::try_join!(self.send(during), self.look_in_catalog(), self.look_in_index(), self.look_live(tail))?;
         let seen = self.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let delays = Delays { sent: seen.sent, ..seen.delays };
+        let mut delays = Delays { sent: seen.sent, ..seen.delays };
         for (place, histogram) in
-            [("catalog", &delays.catalog), ("live tail", &delays.live), ("index", &delays.searchable)]
+            [("catalog", &mut delays.catalog), ("live tail", &mut delays.live), ("index", &mut delays.searchable)]
         {
-            ensure!(
-                histogram.len() == delays.sent,
-                "{} of {} probes came to the {place}",
-                histogram.len(),
-                delays.sent
-            );
+            // What did not come while we looked for it counts as the longest delay.
+            let missing = delays.sent.saturating_sub(histogram.len());
+            if missing > 0 {
+                eprintln!("  {missing} of {} probes did not come to the {place} in time", delays.sent);
+                histogram.saturating_record_n(LONGEST_MICROS, missing);
+            }
         }
         Ok(delays)
     }
