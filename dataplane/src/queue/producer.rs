@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 use zstd::bulk::Compressor;
 
 use super::Error;
@@ -94,6 +95,9 @@ impl Weighed for Waiting {
     }
     fn raw_bytes(&self) -> usize {
         self.batch.raw.len()
+    }
+    fn keyed(&self) -> Option<Uuid> {
+        self.batch.header.body_hash.map(|_| self.batch.header.batch_id)
     }
 }
 

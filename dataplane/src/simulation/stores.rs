@@ -43,6 +43,9 @@ impl Weighed for Batch {
     fn raw_bytes(&self) -> usize {
         300 * self.events as usize
     }
+    fn keyed(&self) -> Option<Uuid> {
+        self.keyed.then_some(self.id)
+    }
 }
 
 pub(super) fn ids(batch: Uuid, accepted_at: Micros, events: u32) -> impl Iterator<Item = Uuid> {
