@@ -200,7 +200,7 @@ impl House {
         for child in &self.children {
             child.signal("CONT").await?;
         }
-        if self.redis.pid().await.is_none() {
+        if self.redis.command::<String>(&["PING"]).await.is_err() {
             self.redis.restart().await?;
         }
         Ok(())
