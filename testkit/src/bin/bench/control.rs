@@ -121,7 +121,8 @@ fn documents(lines: &Texts, tenant: &Tenant, ids: Ids) -> anyhow::Result<Texts> 
         };
         let mut text = serde_json::to_vec(&action)?;
         text.push(b'\n');
-        serde_json::to_writer(&mut text, &Document::new(tenant, batch, event))?;
+        let accepted_at = dataplane::event::rfc3339(batch.accepted_at);
+        serde_json::to_writer(&mut text, &Document::new(tenant, batch, &accepted_at, event))?;
         text.push(b'\n');
         let (id, batch_id) = (event.id.to_string(), batch.batch_id.to_string());
         let marks = [
