@@ -41,6 +41,8 @@ pub const REGISTRY_EPOCH: &str = "lh:registry:epoch";
 pub const REGISTRY_TENANTS: &str = "lh:registry:tenants";
 /// Redis stream of onboarding events; fields `tenant`, `kind` (`upserted` or `removed`), `epoch`.
 pub const REGISTRY_CHANGES: &str = "lh:registry:changes";
+/// Redis sorted set: replicas of ingest by when each was last heard of, in milliseconds.
+pub const INGEST_REPLICAS: &str = "lh:ingest:replicas";
 /// Redis set of pipelines that are gone: the processors of `default` drain their streams.
 pub const ORPHANED_PIPELINES: &str = "lh:pipelines:orphaned";
 
@@ -177,6 +179,11 @@ impl TenantName {
         Sha256::digest(self.0.as_bytes())[0] % SHARDS
     }
 
+    /// Redis hash: what is left of the tenant's ingest quotas.
+    pub fn quota_bucket(&self) -> String {
+        format!("lh:quota:{{{}}}", self.0)
+    }
+
     /// Redis stream (cache instance) of the tenant's live tail.
     pub fn tail_stream(&self) -> String {
         format!("lh:tail:{{{}}}:events", self.0)
@@ -255,6 +262,11 @@ impl Lane {
     /// Redis counter of payload bytes in [`Self::stream`], delivered or not.
     pub fn bytes_counter(&self) -> String {
         format!("lh:{{{}:{}}}:bytes", self.pipeline, self.shard)
+    }
+
+    /// Redis hash: tenant name → bytes that its entries take in [`Self::stream`], delivered or not.
+    pub fn tenant_bytes(&self) -> String {
+        format!("lh:{{{}:{}}}:tenants", self.pipeline, self.shard)
     }
 
     /// Redis stream of entries that no tenant can be made out for: kept for the platform team.

@@ -35,8 +35,40 @@ pub struct RegistryTenant {
     pub hot_days: i32,
     /// Days that its rows and raw lines are kept.
     pub total_days: i32,
+    /// What it may send. Absent, as from an operator of before, is without limit.
+    #[serde(default, skip_serializing_if = "IngestQuotas::is_unlimited")]
+    pub quotas: IngestQuotas,
     /// Its keys; at most 16.
     pub keys: Vec<RegistryKey>,
+}
+
+/// What a tenant may send, over all replicas of ingest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct IngestQuotas {
+    /// Bytes of events, decompressed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Rate>,
+    /// Events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<Rate>,
+}
+
+/// A limit as a token bucket has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rate {
+    /// What is earned each second.
+    pub per_second: u64,
+    /// Most that is saved up.
+    pub burst: u64,
+}
+
+impl IngestQuotas {
+    /// Whether nothing is limited.
+    pub fn is_unlimited(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Whether a tenant may send and read.
@@ -105,5 +137,30 @@ mod tests {
         assert!(json.contains(&"07".repeat(32)), "{json}");
         assert_eq!(serde_json::from_str::<RegistryKey>(&json).unwrap(), key);
         assert!(serde_json::from_str::<RegistryKey>(&json.replace("0707", "07zz")).is_err());
+    }
+
+    #[test]
+    fn an_entry_without_quotas_and_one_with_unknown_fields_read_as_before() {
+        let name: TenantName = "acme".parse().unwrap();
+        let tenant = RegistryTenant {
+            version: REGISTRY_VERSION,
+            state: TenantState::Active,
+            pipeline: PipelineName::default_pipeline(),
+            plan: "standard".into(),
+            archive: name.archive(crate::names::BucketLayout::PerTenant, "lh-"),
+            index_series: "s".into(),
+            hot_days: 7,
+            total_days: 30,
+            quotas: IngestQuotas::default(),
+            keys: Vec::new(),
+            tenant: name,
+        };
+        let json = serde_json::to_string(&tenant).unwrap();
+        assert!(!json.contains("quotas"), "what a reader of before has seen: {json}");
+        assert_eq!(serde_json::from_str::<RegistryTenant>(&json).unwrap(), tenant);
+        let limit = IngestQuotas { bytes: Some(Rate { per_second: 1, burst: 2 }), events: None };
+        let limited = serde_json::to_string(&RegistryTenant { quotas: limit, ..tenant }).unwrap();
+        let later = limited.replace("\"burst\":2", "\"burst\":2,\"daily\":3");
+        assert_eq!(serde_json::from_str::<RegistryTenant>(&later).unwrap().quotas, limit);
     }
 }

@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::names::DEFAULT_PIPELINE;
+use crate::quota::Quotas;
+use crate::registry::IngestQuotas;
 
 /// What a tenant is to have.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -43,6 +45,9 @@ pub struct TenantSpec {
     #[schemars(length(min = 1, max = 63))]
     #[serde(default = "standard_plan")]
     pub plan: String,
+    /// What the tenant may send. A dimension (bytes or events) that is named here takes the place of the plan's; `status.effectiveQuotas` shows what holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quotas: Option<Quotas>,
     /// Namespaces that may hold this tenant's key Secrets.
     #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 63)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -196,6 +201,9 @@ pub struct TenantStatus {
     /// Names of what was provisioned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backends: Option<Backends>,
+    /// Limits that hold for what the tenant sends, from its plan and its own quotas. What is absent is not limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_quotas: Option<EffectiveQuotas>,
     /// Keys that are issued; never the key or its digest.
     #[schemars(length(max = 16))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -204,6 +212,38 @@ pub struct TenantStatus {
     /// Value of the reconcile-requested-at annotation that was last acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
+}
+
+/// Limits that hold, as plain numbers.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectiveQuotas {
+    /// Bytes of events, decompressed, that are accepted each second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingest_bytes_per_second: Option<i64>,
+    /// Bytes that may come at once after a pause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingest_burst_bytes: Option<i64>,
+    /// Events that are accepted each second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingest_events_per_second: Option<i64>,
+    /// Events that may come at once after a pause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingest_burst_events: Option<i64>,
+}
+
+impl EffectiveQuotas {
+    /// These limits as status shows them; `None` where there is none.
+    pub fn of(quotas: &IngestQuotas) -> Option<Self> {
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let shown = Self {
+            ingest_bytes_per_second: quotas.bytes.map(|rate| number(rate.per_second)),
+            ingest_burst_bytes: quotas.bytes.map(|rate| number(rate.burst)),
+            ingest_events_per_second: quotas.events.map(|rate| number(rate.per_second)),
+            ingest_burst_events: quotas.events.map(|rate| number(rate.burst)),
+        };
+        (!quotas.is_unlimited()).then_some(shown)
+    }
 }
 
 /// Names of a tenant's things in the stores.

@@ -100,7 +100,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         stop: stop.clone(),
     };
     let sockets = gateway.sockets.clone();
-    let status = Status { registry, lanes: Lanes::new(&queue)? };
+    let status = Status::new(registry, Lanes::new(&queue)?);
     let metrics = Metrics::default();
     let router = status::measured(router(gateway), &metrics).merge(status::routes(status, metrics));
     let listener = TcpListener::bind(settings.listen).await.context("listen")?;

@@ -1,7 +1,7 @@
 //! The role `ingest`: takes logs over HTTP and answers 202 once the queue has them on disk.
 //!
 //! ```text
-//!  headers ─► admit ─► read body (bounded) ─► parse (structure, time) ─► Producer ─► 202 + receipt
+//!  headers ─► admit ─► read body (bounded) ─► parse (structure, time) ─► quota ─► Producer ─► 202 + receipt
 //! ```
 //! It needs the queue's Redis only. The cache's, if it is there, lets it tell a reused
 //! `Idempotency-Key` at once, and `POST /data/` wait until its batch is stored. Nothing of a log line is interpreted here, and none shows in our own logs.
@@ -11,6 +11,7 @@ mod inspect;
 mod keys;
 mod metrics;
 mod parse;
+mod quota;
 mod refusal;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,7 @@ use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::post;
 use axum::{Json, Router};
 use clap::Args;
 use crds::tenant::Scope;
@@ -46,13 +47,14 @@ use crate::cache::{Cache, Fate, OptionalCacheSettings};
 use crate::event::{Micros, keyed_batch_id, new_batch_id};
 use crate::fail_points::{Point, reach};
 use crate::queue::entry::BatchHeader;
-use crate::queue::{Batch, Budget, Commit, Durability, Lanes, Producer};
+use crate::queue::{Batch, Budget, Commit, Lanes, Producer, ProducerSettings};
 use crate::status::{self, Status};
-use crate::tenancy::{Peppers, Receipt, Registry, RegistrySettings, Tenant};
+use crate::tenancy::{Caller, Peppers, Receipt, Registry, RegistrySettings, Tenant};
 
 use keys::{Keys, Seen};
 use metrics::{IngestMetrics, Outcome};
 use parse::{ContentType, Parsed, body_hash, parse};
+use quota::{Cost, Quotas};
 use refusal::Refusal;
 
 /// What a request takes from the budget before its body: header, buffers and its task.
@@ -85,6 +87,15 @@ pub struct Settings {
     /// which compares grouping with one write per event; 0, the default, groups.
     #[arg(long, env = "LOGGERHUB_INGEST_BATCH", hide = true, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
     pub batch: u8,
+    /// Seconds for a whole body to arrive: 20 MiB at 700 KiB/s.
+    #[arg(long, env = "LOGGERHUB_BODY_TIMEOUT_SECONDS", default_value_t = 30)]
+    pub body_timeout_seconds: u64,
+    /// Connections open at once; more wait in the kernel's backlog.
+    #[arg(long, env = "LOGGERHUB_MAX_CONNECTIONS", default_value_t = Limits::default().connections)]
+    pub max_connections: usize,
+    /// What a 202 promises, and how much of the queue a tenant may take.
+    #[command(flatten)]
+    pub producer: ProducerSettings,
     /// The queue.
     #[command(flatten)]
     pub queue: QueueSettings,
@@ -118,24 +129,29 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
     // The registry and the queue outlive the listener: what is in flight still needs them.
     let drained = CancellationToken::new();
     let registry = Registry::follow(&redis, peppers, drained.clone())?;
-    let (producer, mut committing) = Producer::start_with(&redis, settings.commit(), drained.clone())?;
+    let commit = settings.commit();
+    let (producer, mut committing) = Producer::start_with(&redis, settings.producer, commit, drained.clone())?;
     let cache = settings.cache.connect(&settings.tls)?;
     let metrics = Metrics::default();
     let ingest = Ingest {
         registry: registry.clone(),
-        producer,
+        quotas: Quotas::new(&redis, drained.clone())?,
+        producer: producer.clone(),
         keys: Keys::new(cache.clone()),
         cache,
         waits: Arc::new(Semaphore::new(WAITING_FOR_STORED)),
         budget: Budget::new(settings.max_in_flight_bytes),
+        body_timeout: Duration::from_secs(settings.body_timeout_seconds.max(1)),
         metrics: IngestMetrics::default(),
     };
     ingest.metrics.register(&metrics);
-    let status = Status { registry, lanes: Lanes::new(&redis)? };
-    let router = router(ingest, metrics).merge(status::queue_route(status));
+    let observed = ingest.clone();
+    let status = Status::new(registry, Lanes::new(&redis)?).writing(producer);
+    let router = router(ingest).merge(status::routes_refreshed(status, metrics, move || observed.refresh_metrics()));
+    let limits = Limits { connections: settings.max_connections.max(1), ..Limits::default() };
     tracing::info!(listen = %listener.local_addr()?, "ingest accepts logs");
     tokio::select! {
-        _cut = serve(listener, router, Limits::default(), stop) => {}
+        _cut = serve(listener, router, limits, stop) => {}
         ended = &mut committing => bail!("the task that writes to the queue ended: {ended:?}"),
     }
     // The router is gone, and with it every producer: the committer ends after its last round,
@@ -156,26 +172,18 @@ struct Ingest {
     cache: Option<Cache>,
     /// Places for requests that wait until their batch is stored.
     waits: Arc<Semaphore>,
+    quotas: Quotas,
     budget: Budget,
+    body_timeout: Duration,
     metrics: IngestMetrics,
 }
 
-fn router(ingest: Ingest, metrics: Metrics) -> Router {
-    let observed = ingest.clone();
-    let show_metrics = move || {
-        observed.metrics.in_flight_bytes.set(i64::try_from(observed.budget.in_flight()).unwrap_or(i64::MAX));
-        let age = observed.registry.age().map_or(-1, |age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
-        observed.metrics.registry_age_seconds.set(age);
-        std::future::ready(metrics.response())
-    };
+fn router(ingest: Ingest) -> Router {
     Router::new()
         .route("/logs", post(take_logs))
         .route("/data/fast", post(take_logs))
         .route("/data", post(take_and_wait))
         .route("/data/", post(take_and_wait))
-        .route("/health", get(health))
-        .route("/ready", get(ready))
-        .route("/metrics", get(show_metrics))
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "not_found", "no such path; send logs to POST /logs") })
         .method_not_allowed_fallback(|| async {
             refusal(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "send logs with POST")
@@ -208,22 +216,37 @@ struct Queued {
     answer: Accepted,
 }
 
+/// What became of a request, and whose it was, if its key says so.
+struct Taken {
+    tenant: Option<Arc<Tenant>>,
+    queued: Result<Queued, Refusal>,
+}
+
 /// `POST /logs`: answers as soon as the batch is kept.
 async fn take_logs(State(ingest): State<Ingest>, request: Request) -> Response {
-    match ingest.take(request, None).await {
+    let Taken { tenant, queued } = ingest.take(request, None).await;
+    let response = match queued {
         Ok(Queued { answer, .. }) => (StatusCode::ACCEPTED, Json(answer)).into_response(),
         Err(refusal) => refusal.into_response(),
-    }
+    };
+    ingest.labelled(tenant.as_deref(), response)
 }
 
 /// `POST /data/`: the same, and then waits until the batch is stored, if a processor can say so.
 async fn take_and_wait(State(ingest): State<Ingest>, request: Request) -> Response {
     let place = ingest.waits.clone().try_acquire_owned().ok();
     let cache = ingest.cache.as_ref().filter(|_| place.is_some());
-    let Queued { tenant, accepted_at, mut answer } = match ingest.take(request, cache).await {
-        Ok(queued) => queued,
-        Err(refusal) => return refusal.into_response(),
+    let Taken { tenant, queued } = ingest.take(request, cache).await;
+    let response = match queued {
+        Ok(queued) => await_stored(queued, cache).await,
+        Err(refusal) => refusal.into_response(),
     };
+    ingest.labelled(tenant.as_deref(), response)
+}
+
+/// The answer once the batch is stored, or once it has been waited for long enough.
+async fn await_stored(queued: Queued, cache: Option<&Cache>) -> Response {
+    let Queued { tenant, accepted_at, mut answer } = queued;
     let fate = match cache {
         Some(cache) => cache.await_fate(&tenant, answer.batch_id, accepted_at, STORED_WITHIN).await,
         None => None,
@@ -244,24 +267,48 @@ async fn take_and_wait(State(ingest): State<Ingest>, request: Request) -> Respon
 impl Ingest {
     /// Takes one request's logs and counts it. Where `telling` is given, processors are asked
     /// there to tell of the batch.
-    async fn take(&self, request: Request, telling: Option<&Cache>) -> Result<Queued, Refusal> {
+    async fn take(&self, request: Request, telling: Option<&Cache>) -> Taken {
         let began = Instant::now();
         let (parts, body) = request.into_parts();
-        let taken = self.try_take(&parts.headers, body, telling).await;
-        let code = taken.as_ref().map_or_else(|refusal| refusal.code().1, |_| "accepted");
+        let caller = self.registry.admit(&parts.headers, Scope::Ingest);
+        let tenant = caller.as_ref().ok().map(|caller| Arc::clone(&caller.tenant));
+        let queued = match caller {
+            Ok(caller) => self.try_take(caller, &parts.headers, body, telling).await,
+            Err(error) => Err(error.into()),
+        };
+        let code = queued.as_ref().map_or_else(|refusal| refusal.code().1, |_| "accepted");
         self.metrics.requests.get_or_create(&Outcome { code }).inc();
         self.metrics.seconds.0.observe(began.elapsed().as_secs_f64());
-        taken
+        if let Some(tenant) = &tenant {
+            let outcome = queued.as_ref().map_or_else(Refusal::outcome, |_| "accepted");
+            self.metrics.by_tenant.count(tenant.name(), outcome);
+        }
+        Taken { tenant, queued }
     }
 
-    /// Whoever has no key, or can't be served, is told before its body is read.
-    async fn try_take(&self, headers: &HeaderMap, body: Body, telling: Option<&Cache>) -> Result<Queued, Refusal> {
-        let caller = self.registry.admit(headers, Scope::Ingest)?;
+    /// The answer with what is left of the tenant's quotas.
+    fn labelled(&self, tenant: Option<&Tenant>, mut response: Response) -> Response {
+        if let Some(tenant) = tenant {
+            self.quotas.label(tenant, &mut response);
+        }
+        response
+    }
+
+    /// Whoever can't be served is told before its body is read.
+    async fn try_take(
+        &self,
+        caller: Caller,
+        headers: &HeaderMap,
+        body: Body,
+        telling: Option<&Cache>,
+    ) -> Result<Queued, Refusal> {
         let form = ContentType::parse(content_type(headers)?)?;
         let key = idempotency_key(headers)?;
-        let mut claim = self.budget.claim();
+        self.quotas.foresee(&caller.tenant, Cost { bytes: body::least_length(headers), events: 1 })?;
+        let mut claim = self.budget.claim_for(caller.tenant.name());
         claim.grow(REQUEST_COST)?;
-        let body = body::read(headers, body, &mut claim).await?;
+        let body = body::read(headers, body, self.body_timeout, &mut claim).await?;
+        let bytes = body.len() as u64;
         let accepted_at = now();
         let (parsed, body_hash) = self.parse(&caller.tenant, body, form, key.is_some(), accepted_at).await?;
         let batch_id = match key {
@@ -276,6 +323,8 @@ impl Ingest {
             return Err(Refusal::IdempotencyKeyReused { kept: false });
         }
         let Parsed { events, raw, rejected } = parsed;
+        let (tenant, cost) = (Arc::clone(&caller.tenant), Cost { bytes, events: events.len() as u64 });
+        self.quotas.take(&tenant, cost).await?;
         let receipt = Receipt {
             tenant: caller.tenant.name().clone(),
             batch_id,
@@ -288,12 +337,14 @@ impl Ingest {
         let answer = Accepted { batch_id, accepted, rejected, receipt, duplicate, state: None };
         let raw_bytes = raw.len();
         let header = BatchHeader { batch_id, accepted_at, key_id: caller.key_id, body_hash, events };
-        let tenant = Arc::clone(&caller.tenant);
         if let Some(cache) = telling {
             cache.lease_fates(&tenant).await;
         }
         reach(Point::IngestParsed);
-        self.producer.send(Batch { tenant: caller.tenant, header, raw, claim }).await?;
+        if let Err(error) = self.producer.send(Batch { tenant: caller.tenant, header, raw, claim }).await {
+            self.quotas.give_back(&tenant, cost);
+            return Err(error.into());
+        }
         reach(Point::IngestQueued);
         if let (Some(hash), Seen::Unknown) = (&body_hash, seen) {
             self.keys.remember(batch_id, hash).await;
@@ -302,6 +353,13 @@ impl Ingest {
         self.metrics.rejected_events.inc_by(answer.rejected as u64);
         self.metrics.raw_bytes.inc_by(raw_bytes as u64);
         Ok(Queued { tenant, accepted_at, answer })
+    }
+
+    /// Sets the gauges to what holds now.
+    fn refresh_metrics(&self) {
+        self.metrics.in_flight_bytes.set(i64::try_from(self.budget.in_flight()).unwrap_or(i64::MAX));
+        let age = self.registry.age().map_or(-1, |age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+        self.metrics.registry_age_seconds.set(age);
     }
 
     /// Reads a body; hashes it too if it came under an `Idempotency-Key`.
@@ -349,33 +407,4 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&[u8]>, Refusal> {
 fn now() -> Micros {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
-}
-
-#[derive(Serialize)]
-struct HealthBody {
-    status: &'static str,
-    durability: Durability,
-}
-
-/// The process runs; what a 202 means right now.
-async fn health(State(ingest): State<Ingest>) -> Json<HealthBody> {
-    Json(HealthBody { status: "ok", durability: ingest.producer.health().durability })
-}
-
-#[derive(Serialize)]
-struct ReadyBody {
-    registry_loaded: bool,
-    registry_age_seconds: Option<u64>,
-    queue_answering: bool,
-}
-
-/// Ready to take logs: keys are known, and the queue answers.
-async fn ready(State(ingest): State<Ingest>) -> (StatusCode, Json<ReadyBody>) {
-    let body = ReadyBody {
-        registry_loaded: ingest.registry.is_loaded(),
-        registry_age_seconds: ingest.registry.age().map(|age| age.as_secs()),
-        queue_answering: ingest.producer.health().answering,
-    };
-    let ready = body.registry_loaded && body.queue_answering;
-    (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(body))
 }

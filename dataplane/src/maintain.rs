@@ -125,7 +125,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     let metrics = Metrics::default();
     let measures = pass::Measures::register(&metrics);
     let lanes = Lanes::new(&redis)?;
-    let router = status::routes(Status { registry: registry.clone(), lanes }, metrics);
+    let router = status::routes(Status::new(registry.clone(), lanes), metrics);
     let server = tokio::spawn(serve(listener, router, runtime::http::Limits::default(), stop.clone()));
 
     let passes = pass::Passes {

@@ -8,13 +8,19 @@
 //! waited for: `maintain` indexes later.
 
 mod flush;
-mod index_health;
 mod measures;
+mod memory;
 mod plan;
 mod reader;
 mod redelivered;
+mod rotation;
+mod set_aside;
+mod spool;
 mod suspects;
 mod tail;
+mod workers;
+
+pub use spool::SpoolSettings;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,21 +35,23 @@ use runtime::metrics::Metrics;
 use runtime::settings::{CacheSettings, OpenSearchSettings, PostgresSettings, QueueSettings, TlsSettings};
 use runtime::stores::{self, Redis};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
 use crate::queue::{Consumer, ConsumerSettings, Lanes};
 use crate::status::{self, Status};
 use crate::stores::catalog::{Catalog, Provenance};
-use crate::stores::index::Index;
+use crate::stores::index::{Index, IndexHealth};
 use crate::tenancy::{Peppers, Registry};
 use flush::Flusher;
-use index_health::IndexHealth;
 use measures::Measures;
+use memory::Memory;
 use reader::Reader;
+use set_aside::SetAside;
+use spool::Spool;
 use suspects::Suspects;
 use tail::Tail;
+use workers::Workers;
 
 /// Settings of the role.
 #[derive(Args, Clone, Debug)]
@@ -91,6 +99,9 @@ pub struct Settings {
     /// Seconds without a sign of life after which another processor's entries are claimed.
     #[arg(long, env = "LOGGERHUB_CLAIM_IDLE_SECONDS", default_value_t = 30)]
     pub claim_idle_seconds: u64,
+    /// How much may wait for the archive.
+    #[command(flatten)]
+    pub spool: SpoolSettings,
 }
 
 fn parse_pipeline(name: &str) -> Result<PipelineName, String> {
@@ -122,7 +133,7 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
     let measures = Measures::register(&metrics);
     let pool = stores::postgres(&settings.postgres, &settings.tls, PROCESSOR_DATABASE, &settings.consumer)?;
 
-    let router = status::routes(Status { registry: registry.clone(), lanes: lanes.clone() }, metrics);
+    let router = status::routes(Status::new(registry.clone(), lanes.clone()), metrics);
     let server = tokio::spawn(serve(listener, router, Limits::default(), last.clone()));
 
     let consumer_settings = ConsumerSettings {
@@ -130,18 +141,22 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
         consumer: settings.consumer.clone(),
         claim_idle: Duration::from_secs(settings.claim_idle_seconds.max(1)),
     };
+    let catalog = Catalog::new(pool);
+    let spool = Arc::new(Spool::new(settings.spool, measures.clone()));
+    let (measured, measuring, until) = (Arc::clone(&spool), catalog.clone(), last.clone());
+    tokio::spawn(async move { measured.measure(measuring, until).await });
     let flusher = Flusher {
-        catalog: Catalog::new(pool),
+        catalog,
         index: Index::new(stores::opensearch(&settings.opensearch, &settings.tls)?),
-        index_health: IndexHealth::default(),
+        index_health: IndexHealth::new(flush::PATIENCE),
         tail: Tail::new(&cache)?,
         cache: Cache::new(&cache)?,
         suspects: Suspects::new(&redis)?,
         lanes: lanes.clone(),
         from: Provenance { pipeline: settings.pipeline.to_string(), generation: settings.pipeline_generation },
-        workers: Semaphore::new(settings.workers.max(1)),
+        workers: Workers::new(settings.workers),
         abandon: CancellationToken::new(),
-        measures,
+        measures: measures.clone(),
     };
     let reader = Reader {
         consumer: Consumer::new(&redis, consumer_settings.clone())?,
@@ -154,7 +169,9 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
             bytes: settings.batch_max_bytes.max(1),
             max_retries: settings.max_retries,
         },
-        memory: Arc::new(Semaphore::new(MEMORY_BYTES / reader::MEMORY_UNIT)),
+        memory: Memory::new(MEMORY_BYTES),
+        spool,
+        set_aside: SetAside::new(measures),
     };
     tracing::info!(consumer = settings.consumer, "processing pipeline {}", settings.pipeline);
     reader.run(stop).await;

@@ -8,6 +8,8 @@
 //! The backlog is known in events: counters change in the step that adds or deletes an entry.
 
 pub mod entry;
+mod again;
+mod backlog;
 mod budget;
 mod grouping;
 mod health;
@@ -21,7 +23,7 @@ pub use consumer::{Consumer, ConsumerSettings, Delivery, EntryRef};
 pub(crate) use grouping::{Weighed, group};
 pub use health::{Durability, Health};
 pub use lanes::{LaneStatus, Lanes};
-pub use producer::{Batch, Commit, Producer, SendError};
+pub use producer::{Batch, Commit, Producer, ProducerSettings, SendError};
 
 /// What can go wrong here.
 #[derive(Debug, thiserror::Error)]

@@ -96,7 +96,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         index: Index::new(stores::opensearch(&settings.opensearch, &settings.tls)?),
         archive: Archive::new(stores::s3(&settings.s3, &settings.tls)?),
     };
-    let status = Status { registry: registry.clone(), lanes: Lanes::new(&queue)? };
+    let status = Status::new(registry.clone(), Lanes::new(&queue)?);
     let metrics = Metrics::default();
     let router = status::measured(router(Search { registry, reader }), &metrics).merge(status::routes(status, metrics));
     let listener = TcpListener::bind(settings.listen).await.context("listen")?;

@@ -15,42 +15,108 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use runtime::http::{common_routes, refusal};
+use runtime::http::refusal;
 use runtime::logging::chain;
 use runtime::metrics::Metrics;
+use serde::Serialize;
 
-use crate::queue::Lanes;
+use crate::queue::{Durability, Lanes, Producer};
 use crate::tenancy::Registry;
 
 /// What the answers are made of. Cheap to clone.
 #[derive(Clone)]
 pub struct Status {
     /// The tenants: without them no key can be checked, so the role is not ready.
-    pub registry: Registry,
+    registry: Registry,
     /// The queue.
-    pub lanes: Lanes,
+    lanes: Lanes,
+    /// The way into the queue, of a role that writes to it.
+    producer: Option<Producer>,
+}
+
+impl Status {
+    /// What a role says that reads.
+    pub fn new(registry: Registry, lanes: Lanes) -> Self {
+        Self { registry, lanes, producer: None }
+    }
+
+    /// What a role says that writes to the queue: it is ready only while the queue answers, and its
+    /// health says what an accepted event is safe from.
+    pub fn writing(self, producer: Producer) -> Self {
+        Self { producer: Some(producer), ..self }
+    }
 }
 
 /// The routes that a role merges into its own.
 pub fn routes(status: Status, metrics: Metrics) -> Router {
+    routes_refreshed(status, metrics, || {})
+}
+
+/// Like [`routes`]; `refresh` sets, before metrics are shown, those that say how things are now.
+pub fn routes_refreshed(
+    status: Status,
+    metrics: Metrics,
+    refresh: impl Fn() + Clone + Send + Sync + 'static,
+) -> Router {
+    let show_metrics = move || {
+        refresh();
+        std::future::ready(metrics.response())
+    };
     Router::new()
+        .route("/health", get(health))
         .route("/ready", get(ready))
-        .with_state(status.clone())
-        .merge(queue_route(status))
-        .merge(common_routes(metrics))
+        .route("/queue/status", get(queue_status))
+        .route("/metrics", get(show_metrics))
+        .with_state(status)
 }
 
-/// `/queue/status` alone, for a role that has more to say of its own readiness.
-pub fn queue_route(status: Status) -> Router {
-    Router::new().route("/queue/status", get(queue_status)).with_state(status)
+#[derive(Serialize)]
+struct HealthBody {
+    status: &'static str,
+    #[serde(flatten)]
+    queue: Option<QueueHealth>,
 }
 
-async fn ready(State(status): State<Status>) -> Response {
-    if status.registry.is_loaded() {
-        (StatusCode::OK, "ready\n").into_response()
-    } else {
-        refusal(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "the tenant registry has not been read yet")
-    }
+/// What a 202 means right now.
+#[derive(Serialize)]
+struct QueueHealth {
+    durability: Durability,
+    /// Replicas of the queue's Redis that must have an event before it is answered.
+    replicas_required: u32,
+    /// Replicas that are connected.
+    replicas_connected: u32,
+}
+
+/// The process runs.
+async fn health(State(status): State<Status>) -> Json<HealthBody> {
+    let queue = status.producer.as_ref().map(|producer| {
+        let health = producer.health();
+        QueueHealth {
+            durability: health.durability,
+            replicas_required: producer.wait_replicas(),
+            replicas_connected: health.replicas,
+        }
+    });
+    Json(HealthBody { status: "ok", queue })
+}
+
+#[derive(Serialize)]
+struct ReadyBody {
+    registry_loaded: bool,
+    registry_age_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue_answering: Option<bool>,
+}
+
+/// Ready to serve: keys are known, and the queue answers where the role writes to it.
+async fn ready(State(status): State<Status>) -> (StatusCode, Json<ReadyBody>) {
+    let body = ReadyBody {
+        registry_loaded: status.registry.is_loaded(),
+        registry_age_seconds: status.registry.age().map(|age| age.as_secs()),
+        queue_answering: status.producer.as_ref().map(|producer| producer.health().answering),
+    };
+    let ready = body.registry_loaded && body.queue_answering != Some(false);
+    (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(body))
 }
 
 /// The lanes of every pipeline that a tenant uses, of `default`, and of those that went away.

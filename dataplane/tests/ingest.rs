@@ -16,6 +16,10 @@ mod keys;
 mod waiting;
 #[path = "ingest/refusing.rs"]
 mod refusing;
+#[path = "ingest/quotas.rs"]
+mod quotas;
+#[path = "ingest/bounds.rs"]
+mod bounds;
 #[path = "ingest/registry.rs"]
 mod registry;
 #[path = "ingest/outage.rs"]

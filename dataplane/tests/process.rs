@@ -10,5 +10,7 @@ mod keys;
 mod poison;
 #[path = "process/outage.rs"]
 mod outage;
+#[path = "process/spool.rs"]
+mod spool;
 #[path = "process/tail.rs"]
 mod tail;

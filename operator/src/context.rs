@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::backoff::{Backoff, jittered};
 use crate::health::StoresUp;
 use crate::metrics::OperatorMetrics;
+use crate::plans::Plans;
 use crate::provision::Stores;
 use crate::settings::Settings;
 
@@ -22,6 +23,8 @@ pub struct Context {
     pub client: Client,
     /// The installation.
     pub settings: Settings,
+    /// The plans as they are now; those in `settings` are the ones of the start.
+    pub plans: watch::Receiver<Plans>,
     /// The stores.
     pub stores: Stores,
     /// Which stores answer.

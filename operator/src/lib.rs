@@ -4,6 +4,7 @@
 pub mod settings;
 pub mod run;
 pub mod platform;
+pub mod plans;
 pub mod context;
 pub mod health;
 pub mod tenant;

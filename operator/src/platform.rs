@@ -118,7 +118,7 @@ async fn set_up(
         maintain: password(&names.postgres_maintain, &maintain)?,
     };
     postgres.bootstrap(&passwords).await?;
-    postgres.ensure_plans(&settings.plans).await?;
+    postgres.ensure_plans(&settings.plans.names()).await?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use crds::TenantName;
 use crds::apikey::{ApiKey, Digest, Pepper};
 use crds::names::{ArchiveLocation, PipelineName, hot_class};
-use crds::registry::{REGISTRY_VERSION, RegistryKey, RegistryTenant, TenantState};
+use crds::registry::{IngestQuotas, REGISTRY_VERSION, RegistryKey, RegistryTenant, TenantState};
 use crds::tenant::{Isolation, Retention, Scope};
 
 pub mod error;
@@ -79,6 +79,8 @@ pub struct DesiredTenant {
     pub display_name: Option<String>,
     /// Plan, one of the installation's.
     pub plan: String,
+    /// What it may send.
+    pub quotas: IngestQuotas,
     /// Whether it may send.
     pub state: TenantState,
     /// Pipeline whose lanes take its events.
@@ -151,8 +153,11 @@ pub async fn provision_tenant(
     let (_, issued) = stores.postgres.ensure_keys(desired.name(), keys).await?;
     let object_store = stores.object_store.ensure(desired, &row.archive).await?;
     let series_days = series_hot_days(desired);
-    let write_number = stores.postgres.ensure_series(&row.index_series, series_days).await?;
-    let search = stores.search.ensure(desired, &row.index_series, Some(write_number)).await?;
+    stores.postgres.ensure_series(&row.index_series, series_days).await?;
+    let held = stores.postgres.hold_series(&row.index_series).await?;
+    let search = stores.search.ensure(desired, &row.index_series, Some(held.write_number)).await;
+    held.release().await;
+    let search = search?;
     let entry = registry_entry(desired, &row, keys);
     let registry = stores.registry.upsert(&entry).await?;
     Ok(Provisioned { database: registered.and(schema).and(issued), object_store, search, registry })
@@ -190,6 +195,7 @@ pub fn registry_entry(desired: &DesiredTenant, row: &TenantRow, keys: &[IssuedKe
         index_series: row.index_series.clone(),
         hot_days: desired.retention.hot_days,
         total_days: desired.retention.total_days,
+        quotas: desired.quotas,
         keys,
     }
 }

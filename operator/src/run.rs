@@ -31,6 +31,7 @@ use tokio_util::task::TaskTracker;
 use crate::context::Context;
 use crate::health::StoresUp;
 use crate::metrics::OperatorMetrics;
+use crate::plans::{self, Plans};
 use crate::provision::{ObjectStore, Postgres, Registry, Search, Stores};
 use crate::scaler::Pipelines;
 use crate::settings::Settings;
@@ -77,7 +78,9 @@ pub async fn run(settings: RunSettings, shutdown: CancellationToken) -> anyhow::
     let client = Client::try_default().await.context("find the Kubernetes API")?;
     let listener =
         TcpListener::bind(settings.listen).await.with_context(|| format!("listen on {}", settings.listen))?;
-    operate(installation, stores, client, listener, shutdown).await;
+    let (publish, plans) = watch::channel(installation.plans.clone());
+    tokio::spawn(plans::follow(settings.config, publish, shutdown.clone()));
+    operate(installation, plans, stores, client, listener, shutdown).await;
     Ok(())
 }
 
@@ -96,6 +99,7 @@ fn connect(settings: &RunSettings, installation: &Settings) -> anyhow::Result<St
 /// Runs the operator over what it is given until `shutdown`; tests run it in their own process.
 pub async fn operate(
     settings: Settings,
+    plans: watch::Receiver<Plans>,
     stores: Stores,
     client: Client,
     listener: TcpListener,
@@ -132,6 +136,7 @@ pub async fn operate(
         recorder: Recorder::new(client.clone(), reporter),
         client,
         settings,
+        plans: plans.clone(),
         stores,
         health: health.clone(),
         peppers: peppers.clone(),
@@ -141,7 +146,8 @@ pub async fn operate(
         refused_since: Default::default(),
     });
     let pipelines = Pipelines::default();
-    let wake = |ctx: &Arc<Context>| wakes(Arc::clone(ctx), health.clone(), peppers.clone());
+    let wake = |ctx: &Arc<Context>| wakes(Arc::clone(ctx), health.clone(), peppers.clone(), plans.clone());
+    tasks.spawn(plans::run(Arc::clone(&ctx), plans.clone(), shutdown.clone()));
     tasks.spawn(tenant::run(Arc::clone(&ctx), wake(&ctx), shutdown.clone()));
     tasks.spawn(pipeline::run(Arc::clone(&ctx), pipelines.clone(), wake(&ctx), shutdown.clone()));
     tasks.spawn(default_pipeline::run(ctx.client.clone(), ctx.settings.clone(), shutdown.clone()));
@@ -155,14 +161,17 @@ pub async fn operate(
     }
 }
 
-/// One item each time that what Tenants wait for is there: a store answers again, peppers are known.
+/// One item each time that what Tenants wait for is there: a store answers again, peppers are known,
+/// the plans are others.
 fn wakes(
     ctx: Arc<Context>,
     health: watch::Receiver<StoresUp>,
     peppers: watch::Receiver<Vec<crds::apikey::Pepper>>,
+    plans: watch::Receiver<Plans>,
 ) -> impl Stream<Item = ()> + Send + 'static {
     let before = StoresUp::default();
-    futures::stream::unfold((ctx, health, peppers, before), |(ctx, mut health, mut peppers, mut before)| async move {
+    futures::stream::unfold((ctx, health, peppers, plans, before), |waits| async move {
+        let (ctx, mut health, mut peppers, mut plans, mut before) = waits;
         loop {
             tokio::select! {
                 changed = health.changed() => {
@@ -175,12 +184,20 @@ fn wakes(
                     }
                 }
                 changed = peppers.changed() => changed.ok()?,
+                () = next_plans(&mut plans) => {}
             }
             ctx.tenant_backoff.clear();
             ctx.pipeline_backoff.clear();
-            return Some(((), (ctx, health, peppers, before)));
+            return Some(((), (ctx, health, peppers, plans, before)));
         }
     })
+}
+
+/// Waits for other plans; for ever if nobody looks for them.
+async fn next_plans(plans: &mut watch::Receiver<Plans>) {
+    if plans.changed().await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// Waits until both CRDs are served with the fields that we write. False if told to stop first.

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use serde::Deserialize;
 
+use crate::plans::Plans;
 use crds::names::BucketLayout;
 use k8s_openapi::api::core::v1::Toleration;
 
@@ -22,8 +23,8 @@ pub struct Settings {
     /// Version that the objects are labelled with.
     #[serde(default)]
     pub version: String,
-    /// Plans that a Tenant may name.
-    pub plans: Vec<String>,
+    /// Plans that a Tenant may name, and what each allows.
+    pub plans: Plans,
     /// How archives are divided among buckets.
     pub archive: ArchiveSettings,
     /// How indices are made.
@@ -194,7 +195,7 @@ impl Settings {
         ensure!((1..=128).contains(&settings.installation.len()), "installation: use 1 to 128 characters");
         // With a pipeline's 40 and `-processor` a Deployment's name stays within 63 + the pods' suffix.
         ensure!((1..=20).contains(&settings.release.len()), "release: use 1 to 20 characters");
-        ensure!(!settings.plans.is_empty(), "plans: name at least one");
+        settings.plans.check()?;
         if let Some(spec) = &settings.default_pipeline {
             crate::default_pipeline::check(spec).context("defaultPipeline")?;
         }
@@ -206,7 +207,7 @@ impl Settings {
 pub(crate) mod tests {
     use super::*;
 
-    const SETTINGS: &str = "installation: prod\nrelease: loggerhub\nnamespace: logs\nversion: 0.1.0\nplans: [standard]\n\
+    const SETTINGS: &str = "installation: prod\nrelease: loggerhub\nnamespace: logs\nversion: 0.1.0\nplans: {standard: {}, small: {quotas: {ingestEventsPerSecond: 100}}}\n\
              archive: {layout: PerTenant, bucketPrefix: lh-}\nopensearch: {replicas: 1}\n\
              secrets:\n  peppers: {name: loggerhub-peppers, create: true}\n  postgresData: loggerhub-postgres-data\n  postgresMaintain: loggerhub-postgres-maintain\n\
              dataplane:\n  image: loggerhub:1\n  serviceAccountName: loggerhub-dataplane\n  env:\n  - {name: LOGGERHUB_LOG, value: info}\n  - {name: LOGGERHUB_PIPELINE, value: wrong}\n  secrets: {redisQueue: queue-secret, redisCache: cache-secret}\n  caBundle: {configMap: ca}\n";

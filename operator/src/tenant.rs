@@ -150,7 +150,8 @@ async fn reconcile_tenant(ctx: &Context, tenant: &Tenant) -> Result<(Action, End
         &begun
     };
     let exists = pipeline_exists(ctx, tenant).await?;
-    match validate(tenant, &ctx.settings, exists) {
+    let plans = ctx.plans.borrow().clone();
+    match validate(tenant, &ctx.settings, &plans, exists) {
         Ok(valid) => provision(ctx, &api, tenant, &valid).await,
         Err(problem) => {
             report(ctx, &api, tenant, status::findings_of_problem(&problem), None, Vec::new()).await?;

@@ -127,6 +127,7 @@ impl TenantBuilder {
             adopt: false,
             display_name: None,
             plan: "standard".to_owned(),
+            quotas: Default::default(),
             state: self.state,
             pipeline: self.pipeline,
             isolation: self.isolation,

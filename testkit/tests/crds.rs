@@ -94,12 +94,21 @@ async fn a_tenant_that_cannot_be_is_refused_with_the_reason() -> anyhow::Result<
         ),
         ("apiKeys", json!([{"name": "k", "scopes": [], "secretRef": {"name": "s", "namespace": "acme"}}]), "scopes"),
         ("displayName", json!("x".repeat(257)), "spec.displayName"),
+        ("quotas", json!({"ingestBytesPerSecond": "fast"}), "spec.quotas.ingestBytesPerSecond"),
+        ("quotas", json!({"ingestBytesPerSecond": "1.5Mi"}), "spec.quotas.ingestBytesPerSecond"),
+        ("quotas", json!({"ingestBurstBytes": "1Mi"}), "ingestBurstBytes needs ingestBytesPerSecond"),
+        ("quotas", json!({"ingestBurstEvents": 10}), "ingestBurstEvents needs ingestEventsPerSecond"),
     ] {
         let mut spec = good.clone();
         spec[field] = value;
         let refused = try_create(&tenants, spec.clone(), "acme-bad").await;
         assert!(refused.as_ref().is_err_and(|said| said.contains(reason)), "{spec}: {refused:?}");
     }
+    let quotas = json!({"ingestBytesPerSecond": "10Mi", "ingestBurstBytes": 104857600, "ingestEventsPerSecond": "5k"});
+    let mut limited = good.clone();
+    limited["quotas"] = quotas.clone();
+    let taken = try_create(&tenants, limited, "acme-limited").await.map_err(anyhow::Error::msg)?;
+    assert_eq!(taken["spec"]["quotas"], quotas);
     for name in ["a.b", &"x".repeat(41)] {
         let refused = try_create(&tenants, good.clone(), name).await;
         assert!(refused.as_ref().is_err_and(|said| said.contains("1 to 40 of a-z")), "{name}: {refused:?}");

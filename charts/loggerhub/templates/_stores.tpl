@@ -14,6 +14,15 @@
 - {name: LOGGERHUB_LOG_FORMAT, value: {{ .Values.logFormat | quote }}}
 {{- end -}}
 
+{{/* What the pods that the operator makes may hold. Quoted: Helm would write a large number as 1e+09. */}}
+{{- define "loggerhub.limitsEnv" -}}
+- {name: LOGGERHUB_QUEUE_TENANT_PERCENT, value: {{ .Values.queue.tenantPercent | quote }}}
+- {name: LOGGERHUB_QUEUE_WAIT_REPLICAS, value: {{ .Values.queue.waitReplicas | quote }}}
+- {name: LOGGERHUB_QUEUE_WAIT_TIMEOUT_MS, value: {{ .Values.queue.waitTimeoutMilliseconds | quote }}}
+- {name: LOGGERHUB_SPOOL_MAX_BYTES, value: {{ kindIs "string" .Values.spool.maxBytes | ternary .Values.spool.maxBytes (int64 .Values.spool.maxBytes) | quote }}}
+- {name: LOGGERHUB_SPOOL_TENANT_PERCENT, value: {{ .Values.spool.tenantPercent | quote }}}
+{{- end -}}
+
 {{/* Secrets that a pod mounts, as folder: secret; an absent Secret's folder is left out.
      (list $ (list "postgres-admin" "redis-queue" …)) */}}
 {{- define "loggerhub.secrets" -}}

@@ -18,8 +18,6 @@ use crate::queue::entry::MAX_RAW_BYTES;
 /// Longest body, as sent and as decompressed: Logstash sends up to 20 MiB at once, and an entry of
 /// the queue holds one body.
 pub(super) const MAX_BYTES: usize = MAX_RAW_BYTES;
-/// Longest wait for a whole body: 20 MiB at 700 KiB/s.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes taken from the decoder at once.
 const CHUNK: usize = 64 * 1024;
 /// Largest zstd window, as a power of two: the 8 MiB that RFC 9659 allows in HTTP.
@@ -55,15 +53,19 @@ impl Encoding {
 }
 
 /// The body, decompressed.
-pub(super) async fn read(headers: &HeaderMap, body: Body, claim: &mut Claim) -> Result<Vec<u8>, Refusal> {
+pub(super) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    timeout: Duration,
+    claim: &mut Claim,
+) -> Result<Vec<u8>, Refusal> {
     let encoding = Encoding::of(headers)?;
-    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > MAX_BYTES as u64) {
+    if declared_length(headers).is_some_and(|length| length > MAX_BYTES as u64) {
         return Err(Refusal::BodyTooLarge);
     }
-    let sent = match tokio::time::timeout(TIMEOUT, read_sent(body, claim)).await {
+    let sent = match tokio::time::timeout(timeout, read_sent(body, claim)).await {
         Ok(sent) => sent?,
-        Err(_) => return Err(Refusal::BodyTimeout),
+        Err(_) => return Err(Refusal::BodyTimeout { seconds: timeout.as_secs() }),
     };
     match encoding {
         Encoding::Identity => Ok(sent),
@@ -76,6 +78,20 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, claim: &mut Claim) -> 
             let window = [DParameter::window_log_max(ZSTD_WINDOW_LOG)];
             decode(ZstdDecoder::with_params(sent.as_slice(), &window), claim).await
         }
+    }
+}
+
+/// The length that the header says, as sent.
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Bytes that the body has at least, once decompressed: compressed ones grow, so only a body that is
+/// sent as it is tells more than one byte.
+pub(super) fn least_length(headers: &HeaderMap) -> u64 {
+    match Encoding::of(headers) {
+        Ok(Encoding::Identity) => declared_length(headers).unwrap_or(1),
+        _ => 1,
     }
 }
 

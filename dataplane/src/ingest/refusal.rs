@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use runtime::http::refusal;
 
+use super::quota::Exceeded;
 use crate::queue::{Overloaded, SendError};
 use crate::tenancy::AuthError;
 
@@ -29,8 +30,8 @@ pub(super) enum Refusal {
     BodyTooLarge,
     #[error("the body is longer than {limit} bytes once decompressed; send several", limit = super::body::MAX_BYTES)]
     DecompressedTooLarge,
-    #[error("the body did not arrive within {seconds} s", seconds = super::body::TIMEOUT.as_secs())]
-    BodyTimeout,
+    #[error("the body did not arrive within {seconds} s")]
+    BodyTimeout { seconds: u64 },
     #[error("the body ended early")]
     BodyIncomplete,
     #[error("use one Content-Encoding of gzip, zstd or identity")]
@@ -45,10 +46,16 @@ pub(super) enum Refusal {
     IdempotencyKeyReused { kept: bool },
     #[error("the queue can't be reached right now, and the events may or may not be kept; send them again")]
     QueueUnavailable,
+    #[error("the queue has fewer replicas than a 202 promises, and the events may or may not be kept; send them again")]
+    TooFewReplicas,
     #[error("the queue is full; send again later")]
     QueueFull,
-    #[error("too much is in flight; send again later")]
+    #[error("the tenant's share of the queue is full: its events wait to be processed; send again later")]
+    TenantQueueFull,
+    #[error("too much is in flight, of this tenant or of all; send again later")]
     Overloaded,
+    #[error(transparent)]
+    QuotaExceeded(#[from] Exceeded),
 }
 
 impl Refusal {
@@ -65,7 +72,7 @@ impl Refusal {
             Self::TooManyEvents => (StatusCode::PAYLOAD_TOO_LARGE, "too_many_events"),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::DecompressedTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "decompressed_too_large"),
-            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
+            Self::BodyTimeout { .. } => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
             Self::BodyIncomplete => (StatusCode::BAD_REQUEST, "body_incomplete"),
             Self::UnsupportedEncoding | Self::NotAsEncoded => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding")
@@ -73,19 +80,30 @@ impl Refusal {
             Self::UnsupportedContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_type"),
             Self::InvalidIdempotencyKey => (StatusCode::BAD_REQUEST, "invalid_idempotency_key"),
             Self::IdempotencyKeyReused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
-            Self::QueueUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "queue_unavailable"),
-            Self::QueueFull => (StatusCode::SERVICE_UNAVAILABLE, "queue_full"),
+            Self::QueueUnavailable | Self::TooFewReplicas => (StatusCode::SERVICE_UNAVAILABLE, "queue_unavailable"),
+            Self::QuotaExceeded(_) => (StatusCode::TOO_MANY_REQUESTS, "quota_exceeded"),
+            Self::QueueFull | Self::TenantQueueFull => (StatusCode::SERVICE_UNAVAILABLE, "queue_full"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
         }
     }
 
     /// Seconds after which to send again: a round of the queue for an overload, about the time
-    /// that processors need to make room for a full one.
-    fn retry_after(&self) -> Option<&'static str> {
-        match self.code() {
-            (_, "queue_full") => Some("10"),
-            (StatusCode::SERVICE_UNAVAILABLE, _) => Some("1"),
+    /// that processors need to make room for a full one, when a quota has enough again.
+    fn retry_after(&self) -> Option<u64> {
+        match (self, self.code()) {
+            (Self::QuotaExceeded(exceeded), _) => Some(exceeded.retry_after_seconds()),
+            (_, (_, "queue_full")) => Some(10),
+            (_, (StatusCode::SERVICE_UNAVAILABLE, _)) => Some(1),
             _ => None,
+        }
+    }
+
+    /// The refusal as a tenant's metrics name it: a closed set.
+    pub(super) fn outcome(&self) -> &'static str {
+        match (self, self.code()) {
+            (Self::QuotaExceeded(exceeded), _) => exceeded.dimension.outcome(),
+            (_, (StatusCode::SERVICE_UNAVAILABLE, code)) => code,
+            _ => "invalid",
         }
     }
 }
@@ -106,7 +124,7 @@ impl IntoResponse for Refusal {
         let (status, code) = self.code();
         let mut response = refusal(status, code, self.to_string());
         if let Some(seconds) = self.retry_after() {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -123,6 +141,8 @@ impl From<SendError> for Refusal {
         match error {
             SendError::Overloaded => Self::Overloaded,
             SendError::Full => Self::QueueFull,
+            SendError::TenantFull => Self::TenantQueueFull,
+            SendError::TooFewReplicas => Self::TooFewReplicas,
             SendError::Unavailable => Self::QueueUnavailable,
         }
     }

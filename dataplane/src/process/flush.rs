@@ -4,16 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use runtime::logging::chain;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::index_health::{IndexHealth, PATIENCE};
 use super::measures::Measures;
 use super::plan::{Flush, Readable};
 use super::redelivered::leave_out_dead_letters;
 use super::suspects::Suspects;
 use super::tail::Tail;
+use super::workers::Workers;
 use crate::cache::{Cache, Fate};
 use crate::event::Micros;
 use crate::fail_points::{Point, reach};
@@ -21,9 +20,12 @@ use crate::queue::entry::{Entry, Undecodable};
 use crate::queue::{EntryRef, Lanes};
 use crate::stores::batch::{Batch, Frame, Treatment, map};
 use crate::stores::catalog::{Catalog, Error, Kind, Provenance, Stored};
-use crate::stores::index::Index;
+use crate::stores::index::{Index, IndexHealth};
 use crate::tenancy::Tenant;
 
+/// How long an outage of the index holds up acknowledging. Longer, and a Redis full of events
+/// would be the price; what is stored without being indexed costs disk only.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// First pause after a failure; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Longest pause: a store that is back is noticed within it.
@@ -42,8 +44,8 @@ pub(super) struct Flusher {
     pub(super) suspects: Suspects,
     pub(super) lanes: Lanes,
     pub(super) from: Provenance,
-    /// Flushes that are worked on at once. One that pauses gives its place to others.
-    pub(super) workers: Semaphore,
+    /// Steps of flushes that run at once. A flush that pauses gives its place to others.
+    pub(super) workers: Workers,
     /// Cancelled when the time to finish is over: what is not stored stays in the queue.
     pub(super) abandon: CancellationToken,
     pub(super) measures: Measures,
@@ -65,8 +67,11 @@ impl Flusher {
         let Flush { tenant, entries, suspect, .. } = flush;
         let refs: Vec<EntryRef> = entries.iter().map(|readable| readable.entry.clone()).collect();
         reach(Point::ProcessRead);
-        let mut frames =
-            if suspect { self.map_alone(entries).await? } else { self.map(entries, Treatment::Process).await? };
+        let mut frames = if suspect {
+            self.map_alone(&tenant, entries).await?
+        } else {
+            self.map(&tenant, entries, Treatment::Process).await?
+        };
         reach(Point::ProcessMapped);
         let stored = self.store(&tenant, &mut frames).await?;
         reach(Point::ProcessStored);
@@ -86,8 +91,8 @@ impl Flusher {
     }
 
     /// Maps the lines, off the threads that serve everything else.
-    async fn map(&self, entries: Vec<Readable>, treatment: Treatment) -> Result<Vec<Frame>, PutBack> {
-        let _place = self.workers.acquire().await.map_err(|_| PutBack)?;
+    async fn map(&self, tenant: &Tenant, entries: Vec<Readable>, treatment: Treatment) -> Result<Vec<Frame>, PutBack> {
+        let _place = self.workers.place(tenant.name()).await;
         let mapped = tokio::task::spawn_blocking(move || {
             entries.into_iter().map(|readable| frame(readable.content, treatment)).collect::<Result<Vec<_>, _>>()
         });
@@ -106,7 +111,7 @@ impl Flusher {
 
     /// Maps an entry that was delivered too often, alone and under a mark. If the mark was there
     /// already, it killed its processor: its lines become dead letters and none is looked at.
-    async fn map_alone(&self, entries: Vec<Readable>) -> Result<Vec<Frame>, PutBack> {
+    async fn map_alone(&self, tenant: &Tenant, entries: Vec<Readable>) -> Result<Vec<Frame>, PutBack> {
         let _alone = self.suspects.alone().await;
         let refs: Vec<EntryRef> = entries.iter().map(|readable| readable.entry.clone()).collect();
         let mut treatment = Treatment::Process;
@@ -120,7 +125,7 @@ impl Flusher {
                 treatment = Treatment::DeadLetter;
             }
         }
-        let frames = self.map(entries, treatment).await?;
+        let frames = self.map(tenant, entries, treatment).await?;
         if treatment == Treatment::Process {
             self.unmark(&refs).await;
         }
@@ -139,7 +144,7 @@ impl Flusher {
         let mut attempt = 0;
         loop {
             let stored = {
-                let _place = self.workers.acquire().await.map_err(|_| PutBack)?;
+                let _place = self.workers.place(tenant.name()).await;
                 self.catalog.store(tenant, frames, &self.from).await
             };
             match stored {
@@ -217,9 +222,9 @@ impl Flusher {
             if !self.index_health.should_try(sent) {
                 return false;
             }
-            let created = match self.workers.acquire().await {
-                Ok(_place) => self.index.create(tenant, wanted).await,
-                Err(_) => return false,
+            let created = {
+                let _place = self.workers.place(tenant.name()).await;
+                self.index.create(tenant, wanted).await
             };
             let error = match created {
                 Ok(done) => {

@@ -15,6 +15,10 @@ pub(super) struct Measures {
     pub(super) left_to_maintain: Counter,
     pub(super) retries: Counter,
     pub(super) index_away: Gauge,
+    pub(super) spool_bytes: Gauge,
+    pub(super) spool_full: Gauge,
+    pub(super) spool_full_tenants: Gauge,
+    pub(super) set_aside: Gauge,
     pub(super) flush_seconds: Histogram,
 }
 
@@ -28,6 +32,10 @@ impl Measures {
             left_to_maintain: Counter::default(),
             retries: Counter::default(),
             index_away: Gauge::default(),
+            spool_bytes: Gauge::default(),
+            spool_full: Gauge::default(),
+            spool_full_tenants: Gauge::default(),
+            set_aside: Gauge::default(),
             // From 1 ms to 16 s.
             flush_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
         };
@@ -42,11 +50,15 @@ impl Measures {
         ] {
             registry.register(format!("loggerhub_process_{name}"), help, counter.clone());
         }
-        registry.register(
-            "loggerhub_process_index_away",
-            "1 while the index does not answer",
-            measures.index_away.clone(),
-        );
+        for (name, help, gauge) in [
+            ("index_away", "1 while the index does not answer", &measures.index_away),
+            ("spool_bytes", "Compressed bytes that wait in PostgreSQL for the archive", &measures.spool_bytes),
+            ("spool_full", "1 while nothing is stored because the spool is full", &measures.spool_full),
+            ("spool_full_tenants", "Tenants whose share of the spool is used up", &measures.spool_full_tenants),
+            ("set_aside_entries", "Entries that wait in the queue for their tenant's room", &measures.set_aside),
+        ] {
+            registry.register(format!("loggerhub_process_{name}"), help, gauge.clone());
+        }
         registry.register(
             "loggerhub_process_flush_seconds",
             "Time from the start of a flush to its acknowledgement",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crds::TenantName;
 
+use super::rotation::Rotation;
 use crate::queue::EntryRef;
 use crate::queue::entry::Entry;
 use crate::tenancy::Tenant;
@@ -40,8 +41,32 @@ pub(super) struct Flush {
     pub(super) suspect: bool,
 }
 
+impl Flush {
+    /// Bytes that each entry adds to the spool, about: its frame's as it came, and its header's.
+    pub(super) fn spool_sizes(&self) -> Vec<u64> {
+        self.entries.iter().map(|readable| readable.entry.share).collect()
+    }
+
+    /// Takes off the entries behind the first `kept`.
+    pub(super) fn split_off(&mut self, kept: usize) -> Vec<Readable> {
+        let rest = self.entries.split_off(kept.min(self.entries.len()));
+        self.events = self.entries.iter().map(|readable| readable.content.events()).sum();
+        self.raw_bytes = self.entries.iter().map(|readable| readable.content.raw.len()).sum();
+        rest
+    }
+}
+
+/// The flushes of what was read. Tenants take turns: each one's first flush goes before anybody's second.
+pub(super) fn flushes(read: Vec<Readable>, limits: Limits) -> Rotation<Flush> {
+    let mut rotation = Rotation::default();
+    for flush in cut(read, limits) {
+        rotation.push(&Arc::clone(&flush.tenant).name().clone(), flush);
+    }
+    rotation
+}
+
 /// The flushes of what was read, in the order of their first entries.
-pub(super) fn flushes(read: Vec<Readable>, limits: Limits) -> Vec<Flush> {
+fn cut(read: Vec<Readable>, limits: Limits) -> Vec<Flush> {
     let mut flushes: Vec<Flush> = Vec::new();
     let mut open: HashMap<TenantName, usize> = HashMap::new();
     for readable in read {
@@ -91,7 +116,12 @@ mod tests {
             frame: Vec::new(),
             raw: b"{}".repeat(events),
         };
-        Readable { entry: EntryRef { lane, id: "1-0".into(), events: 1, bytes: 1 }, deliveries, tenant, content }
+        Readable {
+            entry: EntryRef { lane, id: "1-0".into(), events: 1, bytes: 1, tenant: name.into(), share: 1 },
+            deliveries,
+            tenant,
+            content,
+        }
     }
 
     #[test]
@@ -110,16 +140,26 @@ mod tests {
             ),
         ] {
             let read = read.into_iter().map(|(tenant, deliveries, events)| readable(tenant, deliveries, events));
-            let cut = flushes(read.collect(), limits);
+            let cut = cut(read.collect(), limits);
             let seen: Vec<_> = cut.iter().map(|f| (f.tenant.name().as_str(), f.events, f.suspect)).collect();
             assert_eq!(seen, expected, "{name}");
         }
     }
 
     #[test]
+    fn a_big_backlog_does_not_go_before_another_tenants_first_flush() {
+        let limits = Limits { events: 2, bytes: 1000, max_retries: 3 };
+        let backlog = (0..5).map(|_| readable("big", 1, 2));
+        let read = backlog.chain([readable("small", 1, 1), readable("other", 1, 1)]);
+        let mut turns = flushes(read.collect(), limits);
+        let order: Vec<String> = std::iter::from_fn(|| turns.next()).map(|(tenant, _)| tenant.to_string()).collect();
+        assert_eq!(order, ["big", "small", "other", "big", "big", "big", "big"]);
+    }
+
+    #[test]
     fn bytes_end_a_flush_too() {
         let limits = Limits { events: 100, bytes: 10, max_retries: 3 };
-        let cut = flushes(vec![readable("a", 1, 3), readable("a", 1, 2), readable("a", 1, 1)], limits);
+        let cut = cut(vec![readable("a", 1, 3), readable("a", 1, 2), readable("a", 1, 1)], limits);
         assert_eq!(cut.iter().map(|flush| flush.raw_bytes).collect::<Vec<_>>(), [10, 2]);
     }
 }

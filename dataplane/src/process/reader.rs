@@ -2,24 +2,28 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use runtime::logging::chain;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::DRAIN_TIME;
 use super::flush::Flusher;
-use super::plan::{Limits, Readable, flushes};
+use super::memory::{Fit, Hold, Memory};
+use super::plan::{Flush, Limits, Readable, flushes};
+use super::rotation::Rotation;
+use super::set_aside::SetAside;
+use super::spool::Spool;
 use crate::queue::entry::{Entry, Undecodable, VERSION};
 use crate::queue::{Consumer, ConsumerSettings, Delivery, EntryRef, Lanes};
 use crate::tenancy::Registry;
 
-/// What one permit of memory stands for: a semaphore counts no further than some billions.
-pub(super) const MEMORY_UNIT: usize = 1024;
 /// Pause after a read that failed.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long others wait for a tenant that holds its share of memory, before what it has more is set
+/// aside: a flush takes some tenths of a second, so one that goes on is not interrupted.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Deliveries after which a tenant that the registry does not know is taken for gone. They lie
 /// apart by the time after which entries are claimed, so this outlasts a registry that is behind.
 const UNKNOWN_TENANT_DELIVERIES: u64 = 3;
@@ -33,7 +37,11 @@ pub(super) struct Reader {
     pub(super) settings: ConsumerSettings,
     pub(super) limits: Limits,
     /// Bounds what is held of raw lines.
-    pub(super) memory: Arc<Semaphore>,
+    pub(super) memory: Memory,
+    /// Bounds what waits for the archive.
+    pub(super) spool: Arc<Spool>,
+    /// What waits for room of its tenant's.
+    pub(super) set_aside: SetAside,
 }
 
 /// The entries that are in work, by lane and id.
@@ -54,9 +62,24 @@ impl Reader {
         let holding = CancellationToken::new();
         let holder = tokio::spawn(hold(self.lanes.clone(), self.settings.clone(), in_work.clone(), holding.clone()));
         while !stop.is_cancelled() {
+            if self.spool.is_shut() {
+                // What would be read could not be stored, of whomever it is.
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE) => {}
+                    () = stop.cancelled() => {}
+                }
+                continue;
+            }
+            let again = self.take_up(&in_work).await;
+            let busy = !again.is_empty();
+            self.hand_out(flushes(again, self.limits), true, &in_work, &tasks, &stop).await;
             // A read is never dropped half way: it ends by itself within about a second.
-            match self.consumer.read().await {
-                Ok(read) => self.hand_out(read, &in_work, &tasks, &stop).await,
+            let read = if busy { self.consumer.read_at_hand().await } else { self.consumer.read().await };
+            match read {
+                Ok(read) => {
+                    let read = self.readable(read, &in_work, &tasks);
+                    self.hand_out(flushes(read, self.limits), false, &in_work, &tasks, &stop).await;
+                }
                 Err(error) => {
                     tracing::warn!(error = chain(&error), "can't read the queue");
                     tokio::time::sleep(PAUSE).await;
@@ -78,43 +101,158 @@ impl Reader {
         }
     }
 
-    async fn hand_out(&self, read: Vec<Delivery>, in_work: &InWork, tasks: &TaskTracker, stop: &CancellationToken) {
+    /// What of these deliveries can be worked on; what can't is dealt with.
+    fn readable(&self, read: Vec<Delivery>, in_work: &InWork, tasks: &TaskTracker) -> Vec<Readable> {
         let mut readable = Vec::new();
         for delivery in read {
             // After a time without Redis we may claim what we still work on ourselves.
-            if !in_work.begin(&delivery.entry) {
-                continue;
-            }
-            match delivery.content {
-                Ok(content) => match self.registry.tenant(&content.tenant) {
-                    Some(tenant) => readable.push(Readable {
-                        entry: delivery.entry,
-                        deliveries: delivery.deliveries,
-                        tenant,
-                        content,
-                    }),
-                    None if delivery.deliveries < UNKNOWN_TENANT_DELIVERIES => {
-                        tracing::warn!(tenant.name = %content.tenant, "no tenant {}: its entry waits", content.tenant);
-                        in_work.end(&[delivery.entry]);
-                    }
-                    None => self.keep(delivery.entry, unknown_tenant(content), in_work, tasks),
-                },
-                Err(undecodable) => self.keep(delivery.entry, undecodable, in_work, tasks),
+            if in_work.begin(&delivery.entry) {
+                readable.extend(self.sort_out(delivery, in_work, tasks));
             }
         }
-        for flush in flushes(readable, self.limits) {
-            let entries: Vec<EntryRef> = flush.entries.iter().map(|readable| readable.entry.clone()).collect();
-            let Some(memory) = self.memory_for(flush.raw_bytes, stop).await else {
-                // Not begun: another processor takes it at once when our name leaves the group.
-                in_work.end(&entries);
+        readable
+    }
+
+    fn sort_out(&self, delivery: Delivery, in_work: &InWork, tasks: &TaskTracker) -> Option<Readable> {
+        let Delivery { entry, deliveries, content } = delivery;
+        match content {
+            Ok(content) => match self.registry.tenant(&content.tenant) {
+                Some(tenant) => return Some(Readable { entry, deliveries, tenant, content }),
+                None if deliveries < UNKNOWN_TENANT_DELIVERIES => {
+                    tracing::warn!(tenant.name = %content.tenant, "no tenant {}: its entry waits", content.tenant);
+                    in_work.end(&[entry]);
+                }
+                None => self.keep(entry, unknown_tenant(content), in_work, tasks),
+            },
+            Err(undecodable) => self.keep(entry, undecodable, in_work, tasks),
+        }
+        None
+    }
+
+    /// Reads again what was set aside and has room now.
+    async fn take_up(&mut self, in_work: &InWork) -> Vec<Readable> {
+        let mut readable = Vec::new();
+        for (tenant, bytes) in self.set_aside.tenants() {
+            let room = self.spool.left(&tenant);
+            if !self.memory.is_idle(&tenant) || (room < bytes && !self.spool.takes_any(&tenant)) {
                 continue;
-            };
-            let (flusher, in_work) = (Arc::clone(&self.flusher), in_work.clone());
-            tasks.spawn(async move {
-                flusher.run(flush).await;
-                in_work.end(&entries);
-                drop(memory);
-            });
+            }
+            let taken = self.set_aside.take(&tenant, room);
+            let entries: Vec<EntryRef> = taken.iter().map(|(entry, _)| entry.clone()).collect();
+            match self.lanes.read_again(taken).await {
+                Ok((found, gone)) => {
+                    in_work.end(&gone);
+                    for Delivery { entry, deliveries, content } in found {
+                        let tenant = self.registry.tenant(&tenant);
+                        match (content, tenant) {
+                            (Ok(content), Some(tenant)) => {
+                                readable.push(Readable { entry, deliveries, tenant, content });
+                            }
+                            // Its tenant is gone: it is claimed again, and dealt with then.
+                            _ => in_work.end(&[entry]),
+                        }
+                    }
+                }
+                Err(error) => {
+                    // They are claimed again later.
+                    tracing::warn!(error = chain(&error), "can't read {} entries again", entries.len());
+                    in_work.end(&entries);
+                }
+            }
+        }
+        readable
+    }
+
+    /// Hands flushes out, in turns, as there is room. What its tenant has no room for is set aside; `again`
+    /// if it was before.
+    async fn hand_out(
+        &mut self,
+        mut waiting: Rotation<Flush>,
+        again: bool,
+        in_work: &InWork,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) {
+        let mut deadline = Instant::now() + PATIENCE;
+        let mut aside: Vec<(Readable, bool)> = Vec::new();
+        // Tenants in a row that hold their share.
+        let mut over_share = 0;
+        while let Some((tenant, flush)) = waiting.next() {
+            if stop.is_cancelled() {
+                // Not begun: another processor takes it at once when our name leaves the group.
+                in_work.end(&entries(&flush));
+                continue;
+            }
+            if !again && self.set_aside.holds(&tenant) {
+                aside.extend(places(flush));
+                continue;
+            }
+            match self.memory.take(&tenant, flush.raw_bytes) {
+                Ok(hold) => {
+                    // It goes on: whoever waits, waits for something that ends.
+                    (over_share, deadline) = (0, Instant::now() + PATIENCE);
+                    let mut flush = flush;
+                    let admitted = self.spool.admit(&tenant, &flush.spool_sizes());
+                    let suspect = flush.suspect;
+                    aside.extend(flush.split_off(admitted).into_iter().map(|readable| (readable, suspect)));
+                    if !flush.entries.is_empty() {
+                        self.begin(flush, hold, in_work, tasks);
+                    }
+                }
+                Err(fit) => {
+                    over_share = if fit == Fit::OverShare { over_share + 1 } else { 0 };
+                    if over_share > 0 && Instant::now() >= deadline {
+                        aside.extend(places(flush));
+                        continue;
+                    }
+                    // Before the tenant's other flushes; and the others have their turn first.
+                    waiting.push_front(&tenant, flush);
+                    if fit == Fit::Later || over_share >= waiting.tenants() {
+                        tokio::select! {
+                            () = self.memory.released() => {}
+                            () = tokio::time::sleep_until(deadline.into()), if over_share > 0 => {}
+                            () = stop.cancelled() => {}
+                        }
+                        over_share = 0;
+                    }
+                }
+            }
+        }
+        self.set_aside(aside, again, in_work).await;
+    }
+
+    fn begin(&self, flush: Flush, hold: Hold, in_work: &InWork, tasks: &TaskTracker) {
+        let entries = entries(&flush);
+        let (flusher, in_work) = (Arc::clone(&self.flusher), in_work.clone());
+        tasks.spawn(async move {
+            flusher.run(flush).await;
+            in_work.end(&entries);
+            drop(hold);
+        });
+    }
+
+    /// Keeps the places of these entries and forgets their bytes.
+    async fn set_aside(&mut self, entries: Vec<(Readable, bool)>, again: bool, in_work: &InWork) {
+        let mut forgiven = Vec::new();
+        let mut set = Vec::new();
+        for (Readable { entry, deliveries, tenant, .. }, suspect) in entries {
+            // A suspect stays one, however long it waits.
+            let deliveries = if suspect { deliveries } else { 1 };
+            if !suspect && !again {
+                forgiven.push(entry.clone());
+            }
+            set.push((tenant, (entry, deliveries)));
+        }
+        if again {
+            set.reverse();
+        }
+        let mut too_many = Vec::new();
+        for (tenant, aside) in set {
+            too_many.extend(self.set_aside.push(tenant.name(), aside, again).err());
+        }
+        in_work.end(&too_many);
+        if let Err(error) = self.lanes.forgive(&self.settings.consumer, &forgiven).await {
+            tracing::debug!(error = chain(&error), "set {} entries aside", forgiven.len());
         }
     }
 
@@ -126,17 +264,16 @@ impl Reader {
             in_work.end(&[entry]);
         });
     }
+}
 
-    /// Waits for room; `None` if it is to stop meanwhile.
-    async fn memory_for(&self, raw_bytes: usize, stop: &CancellationToken) -> Option<OwnedSemaphorePermit> {
-        let units = u32::try_from(raw_bytes.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX);
-        // One entry is smaller than the whole, so a flush of one always fits; more are cut before.
-        let units = units.min(u32::try_from(super::MEMORY_BYTES / MEMORY_UNIT).unwrap_or(u32::MAX));
-        tokio::select! {
-            permit = Arc::clone(&self.memory).acquire_many_owned(units) => permit.ok(),
-            () = stop.cancelled() => None,
-        }
-    }
+/// The entries of a flush that is not begun, and whether they are suspects.
+fn places(flush: Flush) -> impl Iterator<Item = (Readable, bool)> {
+    let suspect = flush.suspect;
+    flush.entries.into_iter().map(move |readable| (readable, suspect))
+}
+
+fn entries(flush: &Flush) -> Vec<EntryRef> {
+    flush.entries.iter().map(|readable| readable.entry.clone()).collect()
 }
 
 impl InWork {

@@ -1,17 +1,25 @@
-//! Bytes that a process may hold for requests not yet answered.
+//! Bytes that a process may hold for requests not yet answered, and each tenant's share of them.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use crds::TenantName;
 
 /// The process's budget. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Budget {
-    free: Arc<Semaphore>,
+    held: Arc<Mutex<Held>>,
     total: usize,
 }
 
-/// The budget is used up.
+/// Who holds how much.
+#[derive(Debug, Default)]
+struct Held {
+    all: usize,
+    tenants: HashMap<TenantName, usize>,
+}
+
+/// The budget, or the tenant's share of it, is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many bytes are in flight")]
 pub struct Overloaded;
@@ -20,38 +28,84 @@ pub struct Overloaded;
 #[derive(Debug)]
 pub struct Claim {
     budget: Budget,
-    held: Option<OwnedSemaphorePermit>,
+    tenant: Option<TenantName>,
+    held: usize,
 }
 
 impl Budget {
     /// A budget of `total` bytes.
     pub fn new(total: usize) -> Self {
-        let total = total.min(Semaphore::MAX_PERMITS);
-        Self { free: Arc::new(Semaphore::new(total)), total }
+        Self { held: Arc::default(), total }
     }
 
     /// Bytes claimed right now.
     pub fn in_flight(&self) -> usize {
-        self.total - self.free.available_permits()
+        self.lock().all
     }
 
-    /// A claim of nothing yet.
+    /// A claim of nothing yet, of no tenant's: for tools.
     pub fn claim(&self) -> Claim {
-        Claim { budget: self.clone(), held: None }
+        Claim { budget: self.clone(), tenant: None, held: 0 }
     }
+
+    /// A claim of nothing yet, on the tenant's share.
+    pub fn claim_for(&self, tenant: &TenantName) -> Claim {
+        Claim { budget: self.clone(), tenant: Some(tenant.clone()), held: 0 }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a tenant that holds `own` may take `bytes` more. It may hold at most half of what the
+/// others leave, so that one with huge or slow bodies always leaves room, and a second and a third
+/// such tenant too.
+fn fits(total: usize, all: usize, own: usize, bytes: usize) -> bool {
+    let free = total.saturating_sub(all);
+    bytes <= free && own + bytes <= (free + own) / 2
 }
 
 impl Claim {
     /// Takes `bytes` more, or nothing if there are not that many. Never waits: whoever can't be
     /// served now is told so while it still holds its data.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Overloaded> {
-        let bytes = u32::try_from(bytes).map_err(|_| Overloaded)?;
-        let more = Arc::clone(&self.budget.free).try_acquire_many_owned(bytes).map_err(|_| Overloaded)?;
-        match &mut self.held {
-            Some(held) => held.merge(more),
-            None => self.held = Some(more),
+        let mut held = self.budget.lock();
+        let fits = match &self.tenant {
+            Some(tenant) => {
+                fits(self.budget.total, held.all, held.tenants.get(tenant).copied().unwrap_or_default(), bytes)
+            }
+            None => bytes <= self.budget.total.saturating_sub(held.all),
+        };
+        if !fits {
+            return Err(Overloaded);
         }
+        held.all += bytes;
+        if let Some(tenant) = &self.tenant {
+            match held.tenants.get_mut(tenant) {
+                Some(own) => *own += bytes,
+                None => {
+                    held.tenants.insert(tenant.clone(), bytes);
+                }
+            }
+        }
+        drop(held);
+        self.held += bytes;
         Ok(())
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut held = self.budget.lock();
+        held.all = held.all.saturating_sub(self.held);
+        let Some(tenant) = &self.tenant else { return };
+        let left = held.tenants.get(tenant).copied().unwrap_or_default().saturating_sub(self.held);
+        if left == 0 {
+            held.tenants.remove(tenant);
+        } else if let Some(own) = held.tenants.get_mut(tenant) {
+            *own = left;
+        }
     }
 }
 
@@ -71,5 +125,40 @@ mod tests {
         assert_eq!(budget.in_flight(), 100);
         drop(first);
         assert_eq!(budget.in_flight(), 20);
+    }
+
+    #[test]
+    fn a_tenant_holds_at_most_half_of_what_the_others_leave() {
+        for (all, own, bytes, expected) in [
+            (0, 0, 50, true),
+            (0, 0, 51, false),
+            (40, 40, 10, true),
+            (40, 40, 11, false),
+            // Another one holds 50: 50 are left, half of them is 25.
+            (50, 0, 25, true),
+            (50, 0, 26, false),
+            (75, 25, 1, false),
+            (100, 0, 0, true),
+            (100, 0, 1, false),
+        ] {
+            assert_eq!(fits(100, all, own, bytes), expected, "{all} {own} {bytes}");
+        }
+    }
+
+    #[test]
+    fn a_greedy_tenant_leaves_room_for_the_next_and_forgets_what_it_gave_back() {
+        let budget = Budget::new(1000);
+        let [greedy, other]: [TenantName; 2] = ["greedy", "other"].map(|name| name.parse().unwrap());
+        let greedy: Vec<Claim> = (0..20)
+            .filter_map(|_| {
+                let mut claim = budget.claim_for(&greedy);
+                claim.grow(100).is_ok().then_some(claim)
+            })
+            .collect();
+        assert_eq!(greedy.len(), 5);
+        budget.claim_for(&other).grow(250).unwrap();
+        drop(greedy);
+        assert_eq!(budget.in_flight(), 0);
+        assert!(budget.lock().tenants.is_empty());
     }
 }

@@ -13,7 +13,7 @@ use redis::aio::ConnectionManager;
 use redis::{FromRedisValue, Pipeline, RedisResult, Value};
 use runtime::stores::Redis;
 
-use super::entry::{Entry, Fields, Undecodable, weight};
+use super::entry::{Entry, Fields, Undecodable, tenant_weight_of, weight};
 use super::{Error, Lanes, redis_error};
 
 /// Longest wait of one read for something new; a stop is noticed after at most this.
@@ -56,6 +56,19 @@ pub struct EntryRef {
     pub events: u64,
     /// Its payload bytes, as the lane counts them.
     pub bytes: u64,
+    /// The tenant whose share of the queue it counts in, as the entry says.
+    pub tenant: String,
+    /// What it counts there.
+    pub share: u64,
+}
+
+impl EntryRef {
+    /// The entry of these fields.
+    pub(super) fn of(lane: Arc<Lane>, id: String, fields: &Fields) -> Self {
+        let (events, bytes) = weight(fields);
+        let (tenant, share) = tenant_weight_of(fields);
+        Self { lane, id, events, bytes, tenant, share }
+    }
 }
 
 /// An entry handed out.
@@ -76,6 +89,8 @@ pub struct Consumer {
     lanes: Lanes,
     reading: Vec<LaneReader>,
     count: usize,
+    /// Whether a read waits for something new.
+    patient: bool,
     next_claim: Instant,
     next_housekeeping: Instant,
 }
@@ -99,6 +114,7 @@ impl Consumer {
             lanes: Lanes::new(redis)?,
             reading: Vec::new(),
             count: 8,
+            patient: true,
             next_claim: now,
             next_housekeeping: now,
         })
@@ -119,6 +135,14 @@ impl Consumer {
             tokio::time::sleep(NO_GROUP_PAUSE).await;
             return Ok(Vec::new());
         }
+        read
+    }
+
+    /// Like [`Self::read`], but empty at once if there is nothing.
+    pub async fn read_at_hand(&mut self) -> Result<Vec<Delivery>, Error> {
+        self.patient = false;
+        let read = self.read().await;
+        self.patient = true;
         read
     }
 
@@ -186,7 +210,7 @@ impl Consumer {
     async fn read_group(&mut self, catching_up: bool) -> Result<Vec<(Arc<Lane>, RawEntry)>, Error> {
         let mut command = redis::cmd("XREADGROUP");
         command.arg("GROUP").arg(CONSUMER_GROUP).arg(&self.settings.consumer).arg("COUNT").arg(self.count);
-        if !catching_up {
+        if !catching_up && self.patient {
             command.arg("BLOCK").arg(BLOCK.as_millis() as u64);
         }
         command.arg("STREAMS");
@@ -221,11 +245,10 @@ impl Consumer {
         for ((lane, (id, fields)), deliveries) in read.into_iter().zip(deliveries) {
             let Some(fields) = fields else {
                 // Deleted while it was pending: only the group still remembers it.
-                gone.push(EntryRef { lane, id, events: 0, bytes: 0 });
+                gone.push(EntryRef { lane, id, events: 0, bytes: 0, tenant: String::new(), share: 0 });
                 continue;
             };
-            let (events, bytes) = weight(&fields);
-            raw.push((EntryRef { lane, id, events, bytes }, deliveries, fields));
+            raw.push((EntryRef::of(lane, id, &fields), deliveries, fields));
         }
         self.lanes.acknowledge(&gone).await?;
         let bytes: u64 = raw.iter().map(|(entry, ..)| entry.bytes).sum();

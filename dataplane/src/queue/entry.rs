@@ -20,6 +20,9 @@ const MAX_HEADER_BYTES: usize = 1024 * 1024;
 /// zstd's fastest ordinary level: half a microsecond an event, 4.5 times smaller.
 const COMPRESSION_LEVEL: i32 = 1;
 
+/// What an entry takes in Redis besides its header and payload, about.
+const ENTRY_OVERHEAD: usize = 512;
+
 /// What the payload holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
@@ -190,6 +193,19 @@ pub(super) fn encode(compressor: &mut Compressor<'_>, header: &Header, raw: &[u8
 /// can't be read counts what it says.
 pub(super) fn weight(fields: &Fields) -> (u64, u64) {
     (number(fields, b"n").unwrap_or(0), field(fields, b"p").map_or(0, |payload| payload.len() as u64))
+}
+
+/// What an entry counts in its tenant's share of the queue, and whose: its bytes, and what Redis needs
+/// for any entry, so that very small ones count too.
+pub(super) fn tenant_weight(tenant: &str, header: usize, payload: usize) -> (String, u64) {
+    (tenant.to_owned(), (header + payload + ENTRY_OVERHEAD) as u64)
+}
+
+/// [`tenant_weight`] of an entry as it is in the stream.
+pub(super) fn tenant_weight_of(fields: &Fields) -> (String, u64) {
+    let length = |name| field(fields, name).map_or(0, <[u8]>::len);
+    let tenant = String::from_utf8_lossy(field(fields, b"t").unwrap_or_default());
+    tenant_weight(&tenant, length(b"h"), length(b"p"))
 }
 
 fn field<'a>(fields: &'a Fields, name: &[u8]) -> Option<&'a [u8]> {

@@ -41,11 +41,16 @@ pub struct Health {
     pub durability: Durability,
     /// Whether it is too full to accept more.
     pub full: bool,
+    /// Bytes that it may use; 0 is without limit.
+    pub max_memory: u64,
+    /// Replicas that are connected.
+    pub replicas: u32,
 }
 
 impl Health {
     /// Before the first look.
-    pub(super) const UNKNOWN: Self = Self { answering: false, durability: Durability::Memory, full: false };
+    pub(super) const UNKNOWN: Self =
+        Self { answering: false, durability: Durability::Memory, full: false, max_memory: 0, replicas: 0 };
 }
 
 /// Publishes Redis's health until `stop`.
@@ -77,16 +82,18 @@ pub(super) async fn watch(connection: ConnectionManager, publish: watch::Sender<
 async fn look(connection: &ConnectionManager) -> redis::RedisResult<Health> {
     let mut pipe = redis::pipe();
     pipe.cmd("INFO").arg("memory");
+    pipe.cmd("INFO").arg("replication");
     for (name, _) in DURABLE {
         pipe.cmd("CONFIG").arg("GET").arg(name);
     }
     let replies: Vec<redis::RedisResult<redis::Value>> =
         pipe.ignore_errors().query_async(&mut connection.clone()).await?;
     let mut replies = replies.into_iter();
-    let memory: String = match replies.next() {
-        Some(memory) => redis::from_redis_value(memory?)?,
-        None => String::new(),
+    let mut section = || match replies.next() {
+        Some(section) => Ok::<String, redis::RedisError>(redis::from_redis_value(section?)?),
+        None => Ok(String::new()),
     };
+    let (memory, replication) = (section()?, section()?);
     // A Redis that hides its settings promises nothing.
     let settings: Vec<String> = replies
         .map(|setting| setting.and_then(|pair| Ok(redis::from_redis_value::<Vec<(String, String)>>(pair)?)))
@@ -97,17 +104,21 @@ async fn look(connection: &ConnectionManager) -> redis::RedisResult<Health> {
         answering: true,
         durability: if durable { Durability::Disk } else { Durability::Memory },
         full: is_full(&memory),
+        max_memory: number(&memory, "maxmemory"),
+        replicas: u32::try_from(number(&replication, "connected_slaves")).unwrap_or(u32::MAX),
     })
 }
 
 /// Whether `INFO memory` says that the limit is near.
 fn is_full(memory: &str) -> bool {
-    let number = |name: &str| {
-        let line = memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.and_then(|value| value.trim().parse::<u64>().ok()).unwrap_or(0)
-    };
-    let (used, most) = (number("used_memory"), number("maxmemory"));
+    let (used, most) = (number(memory, "used_memory"), number(memory, "maxmemory"));
     most > 0 && used.saturating_mul(100) > most.saturating_mul(FULL_PERCENT)
+}
+
+/// A number of `INFO`; 0 if it is not there.
+fn number(info: &str, name: &str) -> u64 {
+    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use redis::aio::ConnectionManager;
 use runtime::stores::Redis;
 use serde::Serialize;
 
+use super::again::{ENTRIES_A_CALL, FORGIVE};
 use super::consumer::EntryRef;
 use super::entry::Undecodable;
 use super::{Error, redis_error};
@@ -26,39 +27,45 @@ const QUARANTINED_FIELDS: usize = 32;
 /// The scripts delete before they count: Redis at its memory limit refuses to count as the first
 /// write of a script, but not as a later one.
 const SETTLE: &str = r"
-local function settle(events, bytes)
+local function settle(events, bytes, shares)
     if redis.call('XLEN', KEYS[1]) == 0 then
         redis.call('SET', KEYS[2], 0)
         redis.call('SET', KEYS[3], 0)
+        redis.call('DEL', KEYS[4])
         return
     end
     if redis.call('DECRBY', KEYS[2], events) < 0 then redis.call('SET', KEYS[2], 0) end
     if redis.call('DECRBY', KEYS[3], bytes) < 0 then redis.call('SET', KEYS[3], 0) end
+    for tenant, share in pairs(shares) do
+        if redis.call('HINCRBY', KEYS[4], tenant, -share) <= 0 then redis.call('HDEL', KEYS[4], tenant) end
+    end
 end
 ";
 
-/// KEYS stream, events, bytes; ARGV group, then id, events, bytes of each entry.
+/// KEYS stream, events, bytes, tenants' bytes; ARGV group, then id, events, bytes, tenant, share of
+/// each entry.
 const ACKNOWLEDGE: &str = r"
-local deleted, events, bytes = 0, 0, 0
-for i = 2, #ARGV, 3 do
+local deleted, events, bytes, shares = 0, 0, 0, {}
+for i = 2, #ARGV, 5 do
     redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
     if redis.call('XDEL', KEYS[1], ARGV[i]) == 1 then
         deleted = deleted + 1
         events = events + tonumber(ARGV[i + 1])
         bytes = bytes + tonumber(ARGV[i + 2])
+        shares[ARGV[i + 3]] = (shares[ARGV[i + 3]] or 0) + tonumber(ARGV[i + 4])
     end
 end
-if deleted > 0 then settle(events, bytes) end
+if deleted > 0 then settle(events, bytes, shares) end
 return deleted
 ";
 
-/// KEYS stream, events, bytes, quarantine; ARGV group, id, events, bytes, most entries, then the
-/// fields to keep.
+/// KEYS stream, events, bytes, tenants' bytes, quarantine; ARGV group, id, events, bytes, tenant, share,
+/// most entries, then the fields to keep.
 const QUARANTINE: &str = r"
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
 if redis.call('XDEL', KEYS[1], ARGV[2]) == 0 then return 0 end
-settle(ARGV[3], ARGV[4])
-redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[5], '*', unpack(ARGV, 6))
+settle(ARGV[3], ARGV[4], { [ARGV[5]] = tonumber(ARGV[6]) })
+redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[7], '*', unpack(ARGV, 8))
 return 1
 ";
 
@@ -135,14 +142,15 @@ pub struct LaneStatus {
 /// The lanes' scripts on one connection. Cheap to clone: every worker has one.
 #[derive(Clone)]
 pub struct Lanes {
-    connection: ConnectionManager,
-    scripts: Arc<Scripts>,
+    pub(super) connection: ConnectionManager,
+    pub(super) scripts: Arc<Scripts>,
 }
 
-struct Scripts {
+pub(super) struct Scripts {
     acknowledge: Script,
     quarantine: Script,
     hold: Script,
+    pub(super) forgive: Script,
     leave: Script,
     status: Script,
 }
@@ -154,6 +162,7 @@ impl Lanes {
             acknowledge: Script::new(&[SETTLE, ACKNOWLEDGE].concat()),
             quarantine: Script::new(&[SETTLE, QUARANTINE].concat()),
             hold: Script::new(HOLD),
+            forgive: Script::new(FORGIVE),
             leave: Script::new(LEAVE),
             status: Script::new(STATUS),
         };
@@ -166,9 +175,10 @@ impl Lanes {
         let mut deleted = 0;
         for (lane, entries) in by_lane(entries) {
             let mut call = self.scripts.acknowledge.prepare_invoke();
-            call.key(lane.stream()).key(lane.events_counter()).key(lane.bytes_counter()).arg(CONSUMER_GROUP);
+            call.key(lane.stream()).key(lane.events_counter()).key(lane.bytes_counter()).key(lane.tenant_bytes());
+            call.arg(CONSUMER_GROUP);
             for entry in entries {
-                call.arg(&entry.id).arg(entry.events).arg(entry.bytes);
+                call.arg(&entry.id).arg(entry.events).arg(entry.bytes).arg(&entry.tenant).arg(entry.share);
             }
             let done: u64 =
                 call.invoke_async(&mut self.connection.clone()).await.map_err(redis_error("acknowledge entries"))?;
@@ -181,7 +191,7 @@ impl Lanes {
     /// how many are still its own.
     pub async fn hold(&self, consumer: &str, entries: &[EntryRef]) -> Result<u64, Error> {
         let mut held = 0;
-        for (lane, entries) in by_lane(entries) {
+        for (lane, entries) in portions(entries) {
             let mut call = self.scripts.hold.prepare_invoke();
             call.key(lane.stream()).arg(CONSUMER_GROUP).arg(consumer);
             for entry in entries {
@@ -199,8 +209,9 @@ impl Lanes {
     pub async fn quarantine(&self, entry: &EntryRef, content: &Undecodable) -> Result<bool, Error> {
         let lane = &entry.lane;
         let mut call = self.scripts.quarantine.prepare_invoke();
-        call.key(lane.stream()).key(lane.events_counter()).key(lane.bytes_counter()).key(lane.quarantine());
-        call.arg(CONSUMER_GROUP).arg(&entry.id).arg(entry.events).arg(entry.bytes).arg(QUARANTINED_ENTRIES);
+        call.key(lane.stream()).key(lane.events_counter()).key(lane.bytes_counter()).key(lane.tenant_bytes());
+        call.key(lane.quarantine()).arg(CONSUMER_GROUP).arg(&entry.id).arg(entry.events).arg(entry.bytes);
+        call.arg(&entry.tenant).arg(entry.share).arg(QUARANTINED_ENTRIES);
         call.arg("reason").arg(content.reason).arg("id").arg(&entry.id);
         for (name, value) in content.fields.iter().take(QUARANTINED_FIELDS) {
             call.arg(name.as_slice()).arg(value.as_slice());
@@ -257,6 +268,15 @@ impl Lanes {
 /// When an entry was added, in milliseconds since 1970, from its id.
 fn added_at(id: &str) -> Option<u64> {
     id.split_once('-')?.0.parse().ok()
+}
+
+/// The entries of each lane, in portions that one call of a script takes.
+pub(super) fn portions(entries: &[EntryRef]) -> Vec<(&Lane, Vec<&EntryRef>)> {
+    let mut portions = Vec::new();
+    for (lane, entries) in by_lane(entries) {
+        portions.extend(entries.chunks(ENTRIES_A_CALL).map(|some| (lane, some.to_vec())));
+    }
+    portions
 }
 
 fn by_lane(entries: &[EntryRef]) -> BTreeMap<&Lane, Vec<&EntryRef>> {

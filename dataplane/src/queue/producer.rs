@@ -1,8 +1,11 @@
 //! Group commit: what queued while Redis wrote the last round goes in the next. No timer, so a
 //! lone request waits for nothing, and a thousand share one write to disk.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use clap::Args;
 use crds::TenantName;
 use crds::names::Lane;
 use redis::aio::ConnectionManager;
@@ -17,6 +20,7 @@ use uuid::Uuid;
 use zstd::bulk::Compressor;
 
 use super::Error;
+use super::backlog::{Backlogs, share};
 use super::budget::Claim;
 use super::entry::{self, BatchHeader, Encoded, Header};
 use super::grouping::{MAX_FRAME, Weighed, group};
@@ -41,6 +45,31 @@ pub enum Commit {
     Alone,
 }
 
+/// Longest wait for replicas: below the client's own 5 s for an answer.
+const LONGEST_WAIT: Duration = Duration::from_secs(4);
+
+/// What an accepted batch is safe from, and how much may wait.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ProducerSettings {
+    /// Replicas of the queue's Redis that must have a batch before it is accepted. 0: Redis's own disk
+    /// alone.
+    #[arg(long = "queue-wait-replicas", env = "LOGGERHUB_QUEUE_WAIT_REPLICAS", default_value_t = 0)]
+    pub wait_replicas: u32,
+    /// Longest wait for them, in milliseconds; at most 4000.
+    #[arg(long = "queue-wait-timeout-ms", env = "LOGGERHUB_QUEUE_WAIT_TIMEOUT_MS", default_value_t = 1000)]
+    pub wait_timeout_ms: u64,
+    /// Part of Redis's `maxmemory`, in percent, that one tenant's waiting entries may take: four greedy
+    /// tenants still leave the others a fifth of what is accepted at all.
+    #[arg(long = "queue-tenant-percent", env = "LOGGERHUB_QUEUE_TENANT_PERCENT", default_value_t = 25)]
+    pub tenant_percent: u8,
+}
+
+impl Default for ProducerSettings {
+    fn default() -> Self {
+        Self { wait_replicas: 0, wait_timeout_ms: 1000, tenant_percent: 25 }
+    }
+}
+
 /// One request batch of one tenant.
 #[derive(Debug)]
 pub struct Batch {
@@ -54,7 +83,7 @@ pub struct Batch {
     pub claim: Claim,
 }
 
-/// Why a batch was not accepted. With [`Self::Unavailable`] it may have been written all the same:
+/// Why a batch was not accepted. With [`Self::Unavailable`] and [`Self::TooFewReplicas`] it may have been written all the same:
 /// the client sends it again, and with an `Idempotency-Key` that has one effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
@@ -64,6 +93,12 @@ pub enum SendError {
     /// Redis is near its memory limit.
     #[error("the queue is full")]
     Full,
+    /// The tenant has as much waiting as it may.
+    #[error("the tenant's share of the queue is full")]
+    TenantFull,
+    /// Fewer replicas have it, or are there, than were asked for.
+    #[error("the queue has too few replicas")]
+    TooFewReplicas,
     /// Redis does not answer, or not as it should.
     #[error("the queue does not answer")]
     Unavailable,
@@ -72,8 +107,10 @@ pub enum SendError {
 /// The way into the queue. Cheap to clone.
 #[derive(Clone)]
 pub struct Producer {
+    settings: ProducerSettings,
     waiting: mpsc::Sender<Waiting>,
     health: watch::Receiver<Health>,
+    backlogs: Backlogs,
 }
 
 /// A batch and who waits for it.
@@ -109,24 +146,41 @@ impl Waiting {
 }
 
 impl Producer {
-    /// Begins to commit. The task ends once every clone of the producer is dropped and what they
-    /// sent is answered; `stop` only ends the look at Redis's health.
+    /// Begins to commit, with what holds by default.
     pub fn start(redis: &Redis, stop: CancellationToken) -> Result<(Self, JoinHandle<()>), Error> {
-        Self::start_with(redis, Commit::Grouped, stop)
+        Self::start_with(redis, ProducerSettings::default(), Commit::Grouped, stop)
     }
 
-    /// Like [`Self::start`], grouping as told.
-    pub fn start_with(redis: &Redis, commit: Commit, stop: CancellationToken) -> Result<(Self, JoinHandle<()>), Error> {
+    /// Begins to commit. The task ends once every clone of the producer is dropped and what they
+    /// sent is answered; `stop` only ends the look at Redis's health.
+    pub fn start_with(
+        redis: &Redis,
+        settings: ProducerSettings,
+        commit: Commit,
+        stop: CancellationToken,
+    ) -> Result<(Self, JoinHandle<()>), Error> {
         let (waiting, queued) = mpsc::channel(WAITING);
         let (publish, health) = watch::channel(Health::UNKNOWN);
+        let backlogs = Backlogs::default();
+        tokio::spawn(look_at_backlogs(backlogs.clone(), redis.connection()?, health.clone(), settings));
         tokio::spawn(health::watch(redis.connection()?, publish, stop));
-        let committer =
-            Committer { connection: redis.connection()?, compressor: Arc::new(Mutex::new(entry::compressor()?)) };
+        let committer = Committer {
+            settings,
+            connection: redis.connection()?,
+            compressor: Arc::new(Mutex::new(entry::compressor()?)),
+            health: health.clone(),
+            backlogs: backlogs.clone(),
+        };
         let committing = match commit {
             Commit::Grouped => tokio::spawn(committer.run(queued)),
             Commit::Alone => tokio::spawn(committer.run_alone(queued)),
         };
-        Ok((Self { waiting, health }, committing))
+        Ok((Self { settings, waiting, health, backlogs }, committing))
+    }
+
+    /// Replicas that must have a batch before it is accepted.
+    pub fn wait_replicas(&self) -> u32 {
+        self.settings.wait_replicas
     }
 
     /// Redis as last seen.
@@ -139,10 +193,16 @@ impl Producer {
         match self.health() {
             Health { answering: false, .. } => return Err(SendError::Unavailable),
             Health { full: true, .. } => return Err(SendError::Full),
+            // Nothing is written that is known to be refused afterwards.
+            Health { replicas, .. } if replicas < self.settings.wait_replicas => return Err(SendError::TooFewReplicas),
             _ => {}
         }
+        let lane = batch.tenant.lane();
+        if self.backlogs.is_full(batch.tenant.name(), &lane) {
+            return Err(SendError::TenantFull);
+        }
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { lane: batch.tenant.lane(), batch, answer };
+        let waiting = Waiting { lane, batch, answer };
         self.waiting.try_send(waiting).map_err(|_| SendError::Overloaded)?;
         answered.await.unwrap_or(Err(SendError::Unavailable))
     }
@@ -151,9 +211,28 @@ impl Producer {
 /// The one task that writes.
 #[derive(Clone)]
 struct Committer {
+    settings: ProducerSettings,
     connection: ConnectionManager,
     /// Kept from round to round, since making one costs more than a small entry's compression.
     compressor: Arc<Mutex<Compressor<'static>>>,
+    health: watch::Receiver<Health>,
+    backlogs: Backlogs,
+}
+
+/// Looks once a second, as often as Redis's health is, at the tenants that are refused. Ends with the
+/// look at its health.
+async fn look_at_backlogs(
+    backlogs: Backlogs,
+    connection: ConnectionManager,
+    mut health: watch::Receiver<Health>,
+    settings: ProducerSettings,
+) {
+    while health.changed().await.is_ok() {
+        let max_memory = health.borrow_and_update().max_memory;
+        if let Err(error) = backlogs.look(&connection, share(max_memory, settings.tenant_percent)).await {
+            tracing::debug!(error = chain(&error), "look at the tenants' backlogs");
+        }
+    }
 }
 
 /// An entry, and whom its fate concerns.
@@ -165,6 +244,10 @@ struct Prepared {
 impl Prepared {
     fn lane(&self) -> &Lane {
         &self.waiting[0].lane
+    }
+
+    fn tenant(&self) -> &TenantName {
+        self.waiting[0].tenant()
     }
 }
 
@@ -222,8 +305,14 @@ impl Committer {
         let mut replies_of_lanes = Vec::new();
         for lane in entries.chunk_by(|a, b| a.lane() == b.lane()) {
             let before = pipe.len();
-            add_transaction(&mut pipe, lane);
-            replies_of_lanes.push((lane.len(), pipe.len() - before));
+            let tenants = add_transaction(&mut pipe, lane);
+            replies_of_lanes.push((lane.len(), pipe.len() - before, tenants));
+        }
+        if self.settings.wait_replicas > 0 {
+            // The connection is the committer's alone: nobody else waits behind it.
+            let wait =
+                Duration::from_millis(self.settings.wait_timeout_ms).clamp(Duration::from_millis(1), LONGEST_WAIT);
+            pipe.cmd("WAIT").arg(self.settings.wait_replicas).arg(wait.as_millis() as u64);
         }
         let replies: RedisResult<Vec<RedisResult<Value>>> =
             pipe.ignore_errors().query_async(&mut self.connection).await;
@@ -231,13 +320,39 @@ impl Committer {
             tracing::warn!(error = chain(&error), "add entries to the queue");
             Vec::new()
         });
+        let replicated = self.settings.wait_replicas == 0 || self.is_replicated(replies.pop());
+        let share = share(self.health.borrow().max_memory, self.settings.tenant_percent);
         let mut entries = entries.into_iter();
-        for (entry_count, reply_count) in replies_of_lanes {
-            let outcome = outcome(replies.drain(..reply_count.min(replies.len())).collect());
+        for (entry_count, reply_count, tenants) in replies_of_lanes {
+            let replies: Vec<_> = replies.drain(..reply_count.min(replies.len())).collect();
+            let outcome = match outcome(&replies) {
+                Ok(waiting) => {
+                    for ((lane, tenant), bytes) in tenants.iter().zip(waiting) {
+                        self.backlogs.seen(tenant, lane, bytes, share);
+                    }
+                    if replicated { Ok(()) } else { Err(SendError::TooFewReplicas) }
+                }
+                Err(error) => Err(error),
+            };
             for waiting in entries.by_ref().take(entry_count).flat_map(|entry| entry.waiting) {
                 waiting.answer(outcome);
             }
         }
+    }
+}
+
+impl Committer {
+    /// Whether as many replicas have all of this as are asked for.
+    fn is_replicated(&self, reply: Option<RedisResult<Value>>) -> bool {
+        let replicas = match reply {
+            Some(Ok(Value::Int(replicas))) => u32::try_from(replicas).unwrap_or(0),
+            _ => 0,
+        };
+        let enough = replicas >= self.settings.wait_replicas;
+        if !enough {
+            tracing::warn!(replicas, wanted = self.settings.wait_replicas, "too few replicas have what was queued");
+        }
+        enough
     }
 }
 
@@ -265,7 +380,9 @@ fn encode(compressor: &mut Compressor<'_>, mut waiting: Vec<Waiting>, entries: &
     }
 }
 
-fn add_transaction(pipe: &mut Pipeline, entries: &[Prepared]) {
+/// Adds a lane's entries and counts them. Gives back whose shares are counted, in the order of the
+/// transaction's last replies.
+fn add_transaction(pipe: &mut Pipeline, entries: &[Prepared]) -> Vec<(Lane, TenantName)> {
     let lane = entries[0].lane();
     let stream = lane.stream();
     pipe.cmd("MULTI");
@@ -279,17 +396,35 @@ fn add_transaction(pipe: &mut Pipeline, entries: &[Prepared]) {
     let bytes: usize = entries.iter().map(|entry| entry.encoded.frame.len()).sum();
     pipe.cmd("INCRBY").arg(lane.events_counter()).arg(events);
     pipe.cmd("INCRBY").arg(lane.bytes_counter()).arg(bytes);
+    let mut shares: BTreeMap<&TenantName, u64> = BTreeMap::new();
+    for entry in entries {
+        let Encoded { header, frame, .. } = &entry.encoded;
+        let (_, weight) = entry::tenant_weight(entry.tenant().as_str(), header.len(), frame.len());
+        *shares.entry(entry.tenant()).or_default() += weight;
+    }
+    for (tenant, bytes) in &shares {
+        pipe.cmd("HINCRBY").arg(lane.tenant_bytes()).arg(tenant.as_str()).arg(*bytes);
+    }
     pipe.cmd("EXEC");
+    shares.into_keys().map(|tenant| (lane.clone(), tenant.clone())).collect()
 }
 
-/// What a lane's transaction came to: Redis runs all of it or nothing, and says which last.
-fn outcome(replies: Vec<RedisResult<Value>>) -> Result<(), SendError> {
+/// What a lane's transaction came to: Redis runs all of it or nothing, and says which last. Gives back
+/// what the tenants' shares are now, in order.
+fn outcome(replies: &[RedisResult<Value>]) -> Result<Vec<u64>, SendError> {
     let mut errors = replies.iter().filter_map(|reply| reply.as_ref().err());
     if errors.any(|error| error.code() == Some("OOM")) {
         return Err(SendError::Full);
     }
     match replies.last() {
-        Some(Ok(Value::Array(done))) if !done.iter().any(|reply| matches!(reply, Value::ServerError(_))) => Ok(()),
+        Some(Ok(Value::Array(done))) if !done.iter().any(|reply| matches!(reply, Value::ServerError(_))) => {
+            // An XADD is answered with an id, and the two counters come first.
+            let counts = done.iter().filter_map(|reply| match reply {
+                Value::Int(count) => Some(u64::try_from(*count).unwrap_or(0)),
+                _ => None,
+            });
+            Ok(counts.skip(2).collect())
+        }
         Some(Err(error)) => {
             tracing::warn!(error = chain(error), "add entries to the queue");
             Err(SendError::Unavailable)

@@ -1,6 +1,7 @@
 //! Reads from the index, always through the tenant's own alias.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use opensearch::{OpenSearch, SearchParts};
 use serde::Deserialize;
@@ -11,6 +12,7 @@ use super::compile::{event_body, search_body};
 use super::cursor::Cursor;
 use super::params::Page;
 use super::show::Document;
+use crate::stores::index::IndexHealth;
 use crate::tenancy::Tenant;
 
 /// Longest wait for the index before the catalog answers instead.
@@ -20,6 +22,8 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug)]
 pub struct Index {
     client: OpenSearch,
+    /// A reader has no patience: whoever asks after a failure is answered from the catalog at once.
+    health: Arc<IndexHealth>,
 }
 
 /// What went wrong.
@@ -36,9 +40,23 @@ pub enum IndexError {
         /// The kind of error, as OpenSearch names it.
         reason: String,
     },
+    /// OpenSearch did not answer a moment ago, and is not asked.
+    #[error("the index did not answer a moment ago")]
+    Away,
     /// An answer that we can't read.
     #[error("read the index's answer")]
     Malformed(#[from] serde_json::Error),
+}
+
+impl IndexError {
+    /// Whether another request would fail in the same way. A refusal is about one query.
+    fn is_outage(&self) -> bool {
+        match self {
+            Self::Request(_) | Self::Away => true,
+            Self::Refused { status, .. } => *status >= 500,
+            Self::Malformed(_) => false,
+        }
+    }
 }
 
 /// What a search found.
@@ -83,7 +101,7 @@ struct Found {
 impl Index {
     /// Over a client of OpenSearch.
     pub fn new(client: OpenSearch) -> Self {
-        Self { client }
+        Self { client, health: Arc::new(IndexHealth::new(Duration::ZERO)) }
     }
 
     /// The events of one page, and one more if there is one.
@@ -102,7 +120,31 @@ impl Index {
         Ok(answer.hits.hits.pop().map(|found| found.document))
     }
 
+    /// Asks unless the index failed a moment ago.
     async fn ask<H: serde::de::DeserializeOwned>(&self, tenant: &Tenant, body: Value) -> Result<Answer<H>, IndexError> {
+        let sent = Instant::now();
+        if !self.health.should_try(sent) {
+            return Err(IndexError::Away);
+        }
+        let answer = self.ask_now(tenant, body).await;
+        match &answer {
+            Err(error) if error.is_outage() => {
+                self.health.failed(sent, Instant::now());
+            }
+            _ => {
+                if self.health.answered() {
+                    tracing::info!("the index answers again");
+                }
+            }
+        }
+        answer
+    }
+
+    async fn ask_now<H: serde::de::DeserializeOwned>(
+        &self,
+        tenant: &Tenant,
+        body: Value,
+    ) -> Result<Answer<H>, IndexError> {
         let alias = tenant.name().index_alias();
         let aliases = [alias.as_str()];
         let search = self.client.search(SearchParts::Index(&aliases)).request_timeout(TIMEOUT).body(body);

@@ -10,10 +10,12 @@ mod copy;
 mod keys;
 mod letters;
 mod refused;
+mod spool;
 mod store;
 
 pub use batches::{Unindexed, Whereabouts};
 pub use letters::{Redriven, ToRedrive};
+pub use spool::SpoolSize;
 
 use std::collections::HashMap;
 use std::time::Duration;

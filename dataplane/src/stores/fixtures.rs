@@ -19,6 +19,7 @@ pub(crate) fn tenant(name: &str) -> Arc<Tenant> {
         index_series: "lh-hot7-p1".into(),
         hot_days: 7,
         total_days: 30,
+        quotas: Default::default(),
         keys: Vec::new(),
         tenant: tenant.clone(),
     };

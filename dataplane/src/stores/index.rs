@@ -5,9 +5,11 @@
 
 mod bulk;
 mod document;
+mod health;
 mod series;
 
 pub use document::Document;
+pub use health::IndexHealth;
 pub use series::{IndexState, SeriesIndex};
 
 use std::time::Duration;

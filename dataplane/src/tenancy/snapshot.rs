@@ -98,6 +98,7 @@ pub(super) mod tests {
             index_series: crds::names::pool_series(7, 0),
             hot_days: 7,
             total_days: 30,
+            quotas: Default::default(),
             keys: keys
                 .iter()
                 .map(|(key, scopes)| RegistryKey {

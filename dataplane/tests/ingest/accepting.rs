@@ -170,7 +170,9 @@ async fn a_role_says_how_it_is() {
     let metrics = door.get("/metrics").await.text().await.unwrap();
     assert!(metrics.contains(r#"loggerhub_ingest_requests_total{code="accepted"} 1"#), "{metrics}");
     assert!(metrics.contains("loggerhub_ingest_events_total 2"), "{metrics}");
-    assert!(!metrics.contains(sender.name()), "a tenant in a label");
+    let counted =
+        format!(r#"loggerhub_ingest_tenant_requests_total{{tenant="{}",outcome="accepted"}} 1"#, sender.name());
+    assert!(metrics.contains(&counted), "{metrics}");
 
     let lax = RedisServer::with(&["--appendonly yes", "--appendfsync everysec"]).await;
     sender.project(&lax).await;

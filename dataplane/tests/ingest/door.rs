@@ -10,6 +10,7 @@ use crds::registry::{REGISTRY_VERSION, RegistryKey, RegistryTenant, TenantState}
 use crds::tenant::Scope;
 use dataplane::cache::OptionalCacheSettings;
 use dataplane::ingest::{self, Settings};
+use dataplane::queue::ProducerSettings;
 use dataplane::tenancy::{Peppers, Registry, RegistrySettings};
 use reqwest::{RequestBuilder, Response};
 use runtime::settings::TlsSettings;
@@ -47,6 +48,7 @@ impl Sender {
             index_series: crds::names::pool_series(7, 0),
             hot_days: 7,
             total_days: 30,
+            quotas: Default::default(),
             keys: vec![RegistryKey {
                 id: key.id().to_owned(),
                 name: "main".into(),
@@ -120,14 +122,15 @@ impl Door {
     }
 
     pub(crate) async fn open_with_cache(redis: &RedisServer, cache: Option<&RedisServer>) -> Self {
-        let door = Self::open_with(redis, cache, 256 * 1024 * 1024, 0).await;
+        let url = cache.map(|cache| cache.settings().queue_url);
+        let door = Self::open_with(redis, |settings| settings.cache.cache_url = url).await;
         door.ready().await;
         door
     }
 
     /// One that writes each request by itself.
     pub(crate) async fn open_ungrouped(redis: &RedisServer) -> Self {
-        let door = Self::open_with(redis, None, 256 * 1024 * 1024, 1).await;
+        let door = Self::open_with(redis, |settings| settings.batch = 1).await;
         door.ready().await;
         door
     }
@@ -137,32 +140,29 @@ impl Door {
     }
 
     pub(crate) async fn open_unready(redis: &RedisServer, max_in_flight_bytes: usize) -> Self {
-        Self::open_with(redis, None, max_in_flight_bytes, 0).await
+        Self::open_with(redis, |settings| settings.max_in_flight_bytes = max_in_flight_bytes).await
     }
 
-    async fn open_with(
-        redis: &RedisServer,
-        cache: Option<&RedisServer>,
-        max_in_flight_bytes: usize,
-        batch: u8,
-    ) -> Self {
+    /// Opens with other settings, and waits for nothing.
+    pub(crate) async fn open_with(redis: &RedisServer, change: impl FnOnce(&mut Settings)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = listener.local_addr().unwrap();
         let peppers = std::env::temp_dir().join(format!("loggerhub-door-{}-{}", std::process::id(), listen.port()));
         std::fs::create_dir_all(&peppers).unwrap();
         std::fs::write(peppers.join(pepper().id), pepper().bytes).unwrap();
-        let settings = Settings {
+        let mut settings = Settings {
             listen,
-            max_in_flight_bytes,
+            max_in_flight_bytes: 256 * 1024 * 1024,
+            body_timeout_seconds: 30,
+            max_connections: 4096,
+            producer: ProducerSettings::default(),
             queue: redis.settings(),
-            batch,
-            cache: OptionalCacheSettings {
-                cache_url: cache.map(|cache| cache.settings().queue_url),
-                cache_credentials: None,
-            },
+            batch: 0,
+            cache: OptionalCacheSettings { cache_url: None, cache_credentials: None },
             registry: RegistrySettings { peppers: peppers.clone() },
             tls: TlsSettings::default(),
         };
+        change(&mut settings);
         let stop = CancellationToken::new();
         let running = tokio::spawn(ingest::run_on(listener, settings, stop.clone()));
         Self { url: format!("http://{listen}"), stop, running: Some(running), peppers }

@@ -32,6 +32,10 @@ impl RedisServer {
         server
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(crate) fn settings(&self) -> QueueSettings {
         QueueSettings { queue_url: format!("redis://127.0.0.1:{}", self.port), queue_credentials: None }
     }

@@ -93,7 +93,7 @@ impl House {
         self.search_with(&OpenSearchSettings { url, opensearch_credentials: None }).await
     }
 
-    async fn search_with(&self, opensearch: &OpenSearchSettings) -> anyhow::Result<Served> {
+    pub(crate) async fn search_with(&self, opensearch: &OpenSearchSettings) -> anyhow::Result<Served> {
         let reader = Reader {
             catalog: search::Catalog::new(self.pool.clone()),
             index: search::Index::new(runtime::stores::opensearch(opensearch, &self.stores.tls)?),

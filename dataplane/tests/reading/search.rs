@@ -1,5 +1,6 @@
 //! The role search: who sees what, page by page, and with a store away.
 
+mod away;
 mod isolation;
 mod language;
 mod paging;

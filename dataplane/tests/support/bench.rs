@@ -85,8 +85,18 @@ impl Bench {
 
     /// Queues the lines under this header.
     pub(crate) async fn send_as(&self, header: &BatchHeader, lines: &[String]) -> anyhow::Result<()> {
+        self.send_to(&self.tenant, header, lines).await
+    }
+
+    /// Queues the lines for this tenant.
+    pub(crate) async fn send_to(
+        &self,
+        tenant: &Arc<Tenant>,
+        header: &BatchHeader,
+        lines: &[String],
+    ) -> anyhow::Result<()> {
         let batch = queue::Batch {
-            tenant: Arc::clone(&self.tenant),
+            tenant: Arc::clone(tenant),
             header: header.clone(),
             raw: lines.concat().into_bytes(),
             claim: Budget::new(1).claim(),
@@ -128,6 +138,7 @@ impl Bench {
             max_retries: 3,
             workers: 2,
             claim_idle_seconds: 1,
+            spool: process::SpoolSettings::default(),
         })
     }
 

@@ -13,6 +13,7 @@ use crate::provision::error::PostgresContext;
 
 mod bootstrap;
 mod schema;
+mod series;
 mod tenants;
 mod keys;
 
@@ -20,9 +21,9 @@ pub use bootstrap::RolePasswords;
 pub use keys::IssuedKeyRow;
 pub use tenants::{RowState, TenantRow};
 
-/// Connections to each database: ten reconciliations at once, each using one at a time, need no
-/// more, and PostgreSQL's default limit is 100 for everybody.
-const CONNECTIONS: u32 = 6;
+/// Connections to each database. Ten reconciliations at once use one at a time, and hold another while
+/// they ask OpenSearch; PostgreSQL's default limit is 100 for everybody.
+const CONNECTIONS: u32 = 16;
 /// Longest wait for a connection. A store that is down is a condition to report soon.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -15,6 +15,7 @@ pub(crate) fn acme() -> DesiredTenant {
         adopt: false,
         display_name: None,
         plan: "standard".into(),
+        quotas: Default::default(),
         state: TenantState::Active,
         pipeline: PipelineName::default_pipeline(),
         isolation: Isolation::Shared,

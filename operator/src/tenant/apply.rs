@@ -70,8 +70,13 @@ async fn why_down(ctx: &Context) -> Option<provision::Error> {
 async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: TenantRow, registered: Outcome) -> Applied {
     let (stores, desired) = (&ctx.stores, &valid.desired);
     let search = async {
-        let number = stores.postgres.ensure_series(&row.index_series, series_hot_days(desired)).await?;
-        stores.search.ensure(desired, &row.index_series, Some(number)).await
+        // maintain rolls a series over under the same lock: its next index is made before our look at the
+        // series, and gets the alias from us, or after, and copies it from the one before.
+        stores.postgres.ensure_series(&row.index_series, series_hot_days(desired)).await?;
+        let held = stores.postgres.hold_series(&row.index_series).await?;
+        let ensured = stores.search.ensure(desired, &row.index_series, Some(held.write_number)).await;
+        held.release().await;
+        ensured
     };
     let (schema, search, object_store, keys) = tokio::join!(
         stores.postgres.ensure_schema(desired, SystemTime::now()),

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crds::condition::{Finding, Reason, Status, set, types};
-use crds::tenant::{ApiKeyStatus, Backends};
+use crds::tenant::{ApiKeyStatus, Backends, EffectiveQuotas};
 use crds::{RECONCILE_REQUESTED_AT_ANNOTATION, Tenant, TenantStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -144,6 +144,10 @@ pub fn status(
             prefix: applied.archive.prefix.clone(),
             index_alias: valid.desired.name().index_alias(),
         });
+        // What ingest was told: only then does it hold.
+        if applied.credentials.is_ok() {
+            status.effective_quotas = EffectiveQuotas::of(&valid.desired.quotas);
+        }
         if let Some(keys) = &applied.keys {
             let key = |row: &crate::provision::IssuedKeyRow| ApiKeyStatus {
                 name: row.key.name.clone(),
@@ -202,7 +206,7 @@ mod tests {
     use crate::tenant::validate::validate;
 
     fn valid() -> ValidTenant {
-        validate(&acme(), &settings(), true).unwrap()
+        validate(&acme(), &settings(), &settings().plans, true).unwrap()
     }
 
     fn applied() -> Applied {
@@ -273,6 +277,20 @@ mod tests {
         assert_eq!(status(&tenant, findings(&valid, &applied), Some((&valid, &applied)), later), first);
         assert_eq!(first.backends.unwrap().index_alias, "lh-t-acme");
         assert!(first.conditions.iter().all(|condition| condition.observed_generation == Some(1)));
+    }
+
+    #[test]
+    fn effective_quotas_are_those_that_ingest_was_told() {
+        let mut valid = valid();
+        let events = crds::registry::Rate { per_second: 100, burst: 1000 };
+        valid.desired.quotas.events = Some(events);
+        let now = crate::kubernetes::now();
+        let shown = |applied: &Applied| {
+            let status = status(&acme(), findings(&valid, applied), Some((&valid, applied)), now.clone());
+            status.effective_quotas.map(|quotas| (quotas.ingest_events_per_second, quotas.ingest_bytes_per_second))
+        };
+        assert_eq!(shown(&applied()), Some((Some(100), None)));
+        assert_eq!(shown(&Applied { credentials: down(), ..applied() }), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crds::tenant::ApiKeySpec;
 use crds::{ADOPT_ANNOTATION, PipelineName, Tenant, TenantName};
 use kube::ResourceExt;
 
+use crate::plans::{NoQuotas, Plans};
 use crate::provision::{DesiredTenant, Owner};
 use crate::settings::Settings;
 
@@ -34,14 +35,19 @@ pub struct Problem {
 /// Validates a Tenant. The API server has checked the schema; a rule that was tightened later is
 /// checked here again, because what was stored before it stays. `pipeline_exists` answers for the
 /// pipeline that the Tenant names.
-pub fn validate(tenant: &Tenant, settings: &Settings, pipeline_exists: bool) -> Result<ValidTenant, Problem> {
+pub fn validate(
+    tenant: &Tenant,
+    settings: &Settings,
+    plans: &Plans,
+    pipeline_exists: bool,
+) -> Result<ValidTenant, Problem> {
     let invalid = |message: String| Problem { reason: Reason::InvalidSpec, message };
     let name: TenantName = tenant.name_any().parse().map_err(|error| invalid(format!("metadata.name: {error}")))?;
     let spec = &tenant.spec;
-    if !settings.plans.contains(&spec.plan) {
-        let message = format!("spec.plan `{}` is not a plan: use one of {}", spec.plan, settings.plans.join(", "));
-        return Err(Problem { reason: Reason::UnknownPlan, message });
-    }
+    let quotas = plans.quotas(&spec.plan, spec.quotas.as_ref()).map_err(|error| match error {
+        NoQuotas::UnknownPlan { .. } => Problem { reason: Reason::UnknownPlan, message: error.to_string() },
+        NoQuotas::Invalid(_) => invalid(error.to_string()),
+    })?;
     if spec.retention.hot_days > spec.retention.total_days {
         return Err(invalid("spec.retention.hotDays must not exceed totalDays".to_owned()));
     }
@@ -69,6 +75,7 @@ pub fn validate(tenant: &Tenant, settings: &Settings, pipeline_exists: bool) -> 
         adopt: tenant.annotations().get(ADOPT_ANNOTATION).is_some_and(|value| value == "true"),
         display_name: spec.display_name.clone(),
         plan: spec.plan.clone(),
+        quotas,
         state: if spec.suspend { TenantState::Suspended } else { TenantState::Active },
         pipeline,
         isolation: spec.isolation,
@@ -86,25 +93,43 @@ mod tests {
     use crate::tenant::testing::acme;
 
     fn reason(tenant: &Tenant) -> Reason {
-        validate(tenant, &settings(), true).unwrap_err().reason
+        validate(tenant, &settings(), &settings().plans, true).unwrap_err().reason
     }
 
     #[test]
     fn a_tenant_asks_for_what_its_spec_says() {
-        let valid = validate(&acme(), &settings(), true).unwrap();
+        let valid = validate(&acme(), &settings(), &settings().plans, true).unwrap();
         assert_eq!(valid.desired.owner.installation, "prod");
         assert_eq!(valid.desired.archive.bucket, "lh-acme");
         assert_eq!((valid.keys.len(), valid.missing_pipeline), (1, None));
         let mut suspended = acme();
         suspended.spec.suspend = true;
-        assert_eq!(validate(&suspended, &settings(), true).unwrap().desired.state, TenantState::Suspended);
+        assert_eq!(
+            validate(&suspended, &settings(), &settings().plans, true).unwrap().desired.state,
+            TenantState::Suspended
+        );
+    }
+
+    #[test]
+    fn quotas_come_from_the_plan_and_the_tenants_own_replace_them() {
+        let mut tenant = acme();
+        assert!(validate(&tenant, &settings(), &settings().plans, true).unwrap().desired.quotas.is_unlimited());
+        tenant.spec.plan = "small".into();
+        let events = |tenant: &Tenant| {
+            let valid = validate(tenant, &settings(), &settings().plans, true).unwrap();
+            valid.desired.quotas.events.map(|rate| rate.per_second)
+        };
+        assert_eq!(events(&tenant), Some(100));
+        let own = crds::quota::Quotas { ingest_events_per_second: "2k".parse().ok(), ..Default::default() };
+        tenant.spec.quotas = Some(own);
+        assert_eq!(events(&tenant), Some(2000));
     }
 
     #[test]
     fn a_missing_pipeline_is_named_and_the_default_one_is_used() {
         let mut tenant = acme();
         tenant.spec.pipeline_ref.name = "fast".into();
-        let valid = validate(&tenant, &settings(), false).unwrap();
+        let valid = validate(&tenant, &settings(), &settings().plans, false).unwrap();
         assert_eq!(valid.missing_pipeline.as_deref(), Some("fast"));
         assert_eq!(valid.desired.pipeline, PipelineName::default_pipeline());
     }
@@ -114,7 +139,11 @@ mod tests {
         let mut tenant = acme();
         tenant.spec.plan = "gold".into();
         assert_eq!(reason(&tenant), Reason::UnknownPlan);
-        let changes: [fn(&mut Tenant); 5] = [
+        let changes: [fn(&mut Tenant); 6] = [
+            |tenant| {
+                let lone = crds::quota::Quotas { ingest_burst_events: "1k".parse().ok(), ..Default::default() };
+                tenant.spec.quotas = Some(lone);
+            },
             |tenant| tenant.metadata.name = Some("a.b".into()),
             |tenant| tenant.spec.retention.hot_days = 31,
             |tenant| tenant.spec.api_keys[0].secret_ref.namespace = "elsewhere".into(),

@@ -25,6 +25,8 @@ pub(crate) struct Operator {
     pub(crate) stores: Stores,
     /// Selects the objects that are this operator's.
     pub(crate) class: String,
+    /// The installation's plans, to change.
+    pub(crate) plans: tokio::sync::watch::Sender<operator::plans::Plans>,
     shutdown: CancellationToken,
 }
 
@@ -38,7 +40,7 @@ impl Operator {
         install_crds(&cluster).await;
         keep_passwords(&cluster).await;
         let settings = Settings::parse(&format!(
-            "installation: {class}\nrelease: r\nnamespace: {class}\nplans: [standard]\n\
+            "installation: {class}\nrelease: r\nnamespace: {class}\nplans: {{standard: {{}}}}\n\
              archive: {{layout: PerTenant, bucketPrefix: lh-test-}}\n\
              secrets:\n  peppers: {{name: r-peppers, create: true}}\n  postgresData: r-postgres-data\n  \
              postgresMaintain: r-postgres-maintain\n\
@@ -49,9 +51,10 @@ impl Operator {
         let stores = stores(&class);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let shutdown = CancellationToken::new();
+        let (plans, current) = tokio::sync::watch::channel(settings.plans.clone());
         let (client, given, stop) = (cluster.client.clone(), stores.clone(), shutdown.clone());
-        tokio::spawn(async move { operator::run::operate(settings, given, client, listener, stop).await });
-        let operator = Self { cluster, stores, class, shutdown };
+        tokio::spawn(async move { operator::run::operate(settings, current, given, client, listener, stop).await });
+        let operator = Self { cluster, stores, class, plans, shutdown };
         operator.pipeline("default", json!({})).await;
         operator
     }

@@ -85,6 +85,47 @@ async fn what_a_tenant_lacks_stands_in_its_conditions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_changed_plan_reaches_its_tenants_without_touching_their_spec() {
+    let on = Operator::start().await;
+    let (follows, own) = (unique("api"), unique("api"));
+    on.tenant(&follows, json!({"deletionPolicy": "Delete"})).await;
+    on.tenant(&own, json!({"deletionPolicy": "Delete", "quotas": {"ingestEventsPerSecond": "2k"}})).await;
+    let shown = async |name: &str, expected: (Option<i64>, Option<i64>)| {
+        eventually("status and registry agree on the quotas", SOON, || async {
+            let tenant = on.cluster.tenants().get(name).await?;
+            let quotas = tenant.status.and_then(|status| status.effective_quotas).unwrap_or_default();
+            let seen = (quotas.ingest_bytes_per_second, quotas.ingest_events_per_second);
+            anyhow::ensure!(seen == expected, "status says {seen:?}");
+            let entry = on.stores.registry.get(&name.parse().unwrap()).await?;
+            let quotas = entry.map(|entry| entry.quotas).unwrap_or_default();
+            let rate = |rate: Option<crds::registry::Rate>| rate.map(|rate| rate.per_second as i64);
+            let told = (rate(quotas.bytes), rate(quotas.events));
+            anyhow::ensure!(told == expected, "the registry says {told:?}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    };
+    on.cluster.tenant_ready(&follows, SOON).await.unwrap();
+    on.cluster.tenant_ready(&own, SOON).await.unwrap();
+    shown(&follows, (None, None)).await;
+    shown(&own, (None, Some(2_000))).await;
+    let plans = "standard: {quotas: {ingestBytesPerSecond: 1M, ingestEventsPerSecond: 100}}";
+    on.plans.send(serde_saphyr::from_str(plans).unwrap()).unwrap();
+    shown(&follows, (Some(1_000_000), Some(100))).await;
+    shown(&own, (Some(1_000_000), Some(2_000))).await;
+    on.plans.send(serde_saphyr::from_str("other: {}").unwrap()).unwrap();
+    eventually("the plan that is gone is named", SOON, || async {
+        let stalled = on.cluster.tenant_condition(&follows, "Stalled", "True", SOON).await?;
+        anyhow::ensure!(stalled.reason == "UnknownPlan" && stalled.message.contains("use one of other"), "{stalled:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    on.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_retained_tenant_comes_back_and_what_is_queued_is_drained_first() {
     let on = Operator::start().await;
     let name = unique("api");

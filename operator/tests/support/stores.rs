@@ -55,6 +55,7 @@ pub(crate) fn tenant() -> DesiredTenant {
         adopt: false,
         display_name: Some("A test".into()),
         plan: "standard".into(),
+        quotas: Default::default(),
         state: TenantState::Active,
         pipeline: PipelineName::default_pipeline(),
         isolation: Isolation::Shared,

@@ -1,0 +1,51 @@
+//! How much waits in the spools of all tenants.
+
+use sqlx::AssertSqlSafe;
+
+use super::{Catalog, Error, failed};
+
+/// The room that one tenant's spool takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpoolSize {
+    /// Its schema.
+    pub schema: String,
+    /// Bytes of its tables, whether rows are in them or were.
+    pub bytes: u64,
+}
+
+impl Catalog {
+    /// The room that each tenant's spool takes: sizes of files, whatever is in them.
+    pub async fn spool_sizes(&self) -> Result<Vec<SpoolSize>, Error> {
+        let rows: Vec<(String, i64)> = sqlx::query_as(
+            "SELECT n.nspname::text, coalesce(pg_relation_size(c.oid), 0) + coalesce(pg_relation_size(c.reltoastrelid), 0)
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relname = 'spool' AND c.relkind = 'r' AND starts_with(n.nspname::text, 'tenant_')",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed("measure the spools"))?;
+        let size = |(schema, bytes)| SpoolSize { schema, bytes: u64::try_from(bytes).unwrap_or(0) };
+        Ok(rows.into_iter().map(size).collect())
+    }
+
+    /// Bytes of the rows in one spool. Reads every row but none of its bytes. As the tenant's role, which
+    /// alone may look inside its schema.
+    pub async fn spool_bytes(&self, schema: &str) -> Result<u64, Error> {
+        let doing = "look into a spool";
+        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+        let mut transaction = self.pool.begin().await.map_err(failed(doing))?;
+        sqlx::query("SELECT set_config('statement_timeout', '30s', true), set_config('role', 'lh_' || $1, true)")
+            .bind(schema)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed(doing))?;
+        let statement = format!(
+            "SELECT coalesce(sum(octet_length(frame) + octet_length(header)), 0)::bigint FROM {}.spool",
+            quoted(schema)
+        );
+        let bytes: i64 =
+            sqlx::query_scalar(AssertSqlSafe(statement)).fetch_one(&mut *transaction).await.map_err(failed(doing))?;
+        transaction.rollback().await.map_err(failed(doing))?;
+        Ok(u64::try_from(bytes).unwrap_or(0))
+    }
+}
