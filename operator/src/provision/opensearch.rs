@@ -14,6 +14,7 @@ use crds::names::{INDEX_TEMPLATE, index_name};
 
 use crate::provision::{DesiredTenant, Error, Outcome, Owner, Retired};
 
+mod auto_create;
 mod template;
 
 /// Documents that one delete-by-query takes: some seconds of work, well below the client's timeout.
@@ -49,7 +50,7 @@ impl Search {
         series: &str,
         write_number: Option<i64>,
     ) -> Result<Outcome, Error> {
-        let mut outcome = self.ensure_template(desired.adopt).await?;
+        let mut outcome = self.ensure_template(desired.adopt).await?.and(self.forbid_auto_create().await?);
         let mut indices = self.indices(series).await?;
         if let Some(index) = write_number.map(|number| index_name(series, number))
             && !indices.contains(&index)
@@ -111,6 +112,29 @@ impl Search {
         Ok(outcome)
     }
 
+    /// Sees to it that only we make indices of ours. A login that may not change the cluster's
+    /// settings is told, and goes on: somebody else has to set it then.
+    async fn forbid_auto_create(&self) -> Result<Outcome, Error> {
+        const SETTING: &str = "action.auto_create_index";
+        let doing = "forbid indices that a write makes";
+        let query = [("include_defaults", "true"), ("filter_path", "*.action.auto_create_index")];
+        let found = self.call(Method::Get, "/_cluster/settings", &query, None, doing, &[403]).await?;
+        let current = |level: &str| found.body.pointer(&format!("/{level}/action/auto_create_index"))?.as_str();
+        // A transient setting wins over a persistent one.
+        let level = if current("transient").is_some() { "transient" } else { "persistent" };
+        let current = current(level).or(current("persistent")).or(current("defaults"));
+        let Some(wanted) = auto_create::wanted(current).filter(|_| found.status == 200) else {
+            return Ok(Outcome::Unchanged);
+        };
+        let body = json!({level: {SETTING: wanted}});
+        let answer = self.call(Method::Put, "/_cluster/settings", &[], Some(body), doing, &[403]).await?;
+        if answer.status == 403 {
+            tracing::warn!("OpenSearch does not let us change its settings: set {SETTING} to {wanted}");
+            return Ok(Outcome::Unchanged);
+        }
+        Ok(Outcome::Updated)
+    }
+
     /// The concrete indices of a series, in the order of their numbers.
     async fn indices(&self, series: &str) -> Result<Vec<String>, Error> {
         let path = format!("/{series}-*/_settings/index.uuid");
@@ -128,7 +152,7 @@ impl Search {
         let path = format!("/{index}");
         let query = [("timeout", "10s")];
         let answer = self.call(Method::Put, &path, &query, None, "create an index", &[400]).await?;
-        // Another tenant of the pool, or a processor's first write, may have been faster.
+        // Another tenant of the pool may have been faster.
         let exists = answer.body.pointer("/error/type") == Some(&json!("resource_already_exists_exception"));
         match answer.status {
             400 if exists => Ok(Outcome::Unchanged),

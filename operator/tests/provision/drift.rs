@@ -111,3 +111,19 @@ async fn a_lost_registry_entry_is_written_again_and_the_epoch_grows() {
     assert_eq!(on.provision(&desired, &[]).await.registry, Outcome::Created);
     assert!(epoch(&mut redis).await > before);
 }
+
+#[tokio::test]
+async fn a_write_makes_no_index_of_ours() {
+    let on = stores().await;
+    on.provision(&tenant(), &[]).await;
+    let index = index_name(&tenant().name().dedicated_series(), 7);
+    let document = || Some(serde_json::json!({"message": "a"}));
+    let (status, answer) = on.search(Method::Post, &format!("/{index}/_doc"), document()).await;
+    assert_eq!(answer["error"]["type"], "index_not_found_exception", "{answer}");
+    assert_eq!(status, 404);
+    // Others' indices are made as before.
+    let other = format!("other-{}", tenant().name());
+    let (status, answer) = on.search(Method::Post, &format!("/{other}/_doc"), document()).await;
+    assert_eq!(status, 201, "{answer}");
+    on.search(Method::Delete, &format!("/{other}"), None).await;
+}
