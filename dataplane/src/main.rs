@@ -1,6 +1,9 @@
 //! `loggerhub`: one program, a role per subcommand.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
+use dataplane::maintain::tool::{self, Tool};
 use runtime::logging::{self, LogSettings};
 use runtime::shutdown;
 
@@ -34,12 +37,21 @@ enum Role {
     Search(dataplane::search::Settings),
     /// The front door: live tail, and everything else forwarded to its role.
     Gateway(dataplane::gateway::Settings),
+    /// Compare a tenant's stores line by line: ends with 1 if they differ, and with 2 if that could
+    /// not be found out.
+    Verify(tool::VerifySettings),
+    /// Restore a tenant's catalog and index from its archive.
+    Rebuild(tool::RebuildSettings),
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
-    logging::init(&cli.log)?;
+    if matches!(cli.role, Role::Verify(_) | Role::Rebuild(_)) {
+        logging::init_on_stderr(&cli.log)?;
+    } else {
+        logging::init(&cli.log)?;
+    }
     #[cfg(feature = "failpoints")]
     if let Some(order) = cli.fail_point {
         dataplane::fail_points::arm(order);
@@ -51,5 +63,8 @@ async fn main() -> anyhow::Result<()> {
         Role::Maintain(settings) => dataplane::maintain::run(settings, stop).await,
         Role::Search(settings) => dataplane::search::run(settings, stop).await,
         Role::Gateway(settings) => dataplane::gateway::run(settings, stop).await,
-    }
+        Role::Verify(settings) => return Ok(tool::run(Tool::Verify(settings), stop).await),
+        Role::Rebuild(settings) => return Ok(tool::run(Tool::Rebuild(settings), stop).await),
+    }?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,28 +1,35 @@
 //! The role `maintain`: what is done behind the processors' backs, for every tenant, again and again.
 //!
 //! ```text
-//!  each pass, each tenant: dead letters again · late index · spool ─► archive
+//!  each pass, each tenant: dead letters again · spool ─► archive
+//!  beside it, in turns:    late index
 //!  now and then:           usage roll-up · partitions ahead · what is expired · indices of each series
 //! ```
 //! Every step may die anywhere and is then done again: it loses and doubles nothing.
 
 mod archive;
+mod catch_up;
 mod expire;
 mod late_index;
 mod lock;
 mod pass;
+mod rebuild;
 mod redrive;
 mod series;
 mod usage;
+pub mod tool;
+mod verify;
 
 pub use archive::{Archived, archive};
 #[cfg(test)]
 pub(crate) use archive::{SpoolRow, choose};
 pub use expire::{Expired, expire, partitions};
-pub use late_index::late_index;
+pub use late_index::{LateIndexer, Turn, late_index};
+pub use rebuild::{Rebuilt, rebuild};
 pub use redrive::redrive;
 pub use series::{Limits as SeriesLimits, maintain_all_series, maintain_series};
 pub use usage::roll_up;
+pub use verify::{Difference, Kind, Options as VerifyOptions, Repaired, Report, repair, verify};
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -103,6 +110,15 @@ pub enum Error {
     /// The archive.
     #[error("the archive")]
     Archive(#[from] crate::stores::archive::Error),
+    /// Somebody else is at the tenant.
+    #[error("`maintain`, a repair or a rebuild is at this tenant: try again in a minute")]
+    Busy,
+    /// The catalog is not empty.
+    #[error("the catalog holds something of this tenant: add --into-existing to restore what it lacks")]
+    NotEmpty,
+    /// Lines could not be mapped.
+    #[error("map raw lines: {0}")]
+    Mapping(String),
     /// A spool row is not what a processor wrote.
     #[error("spool row {spool_id} can't be read: {reason}")]
     Spool {
@@ -128,6 +144,12 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     let router = status::routes(Status::new(registry.clone(), lanes), metrics);
     let server = tokio::spawn(serve(listener, router, runtime::http::Limits::default(), stop.clone()));
 
+    let catch_up = catch_up::CatchUp {
+        // Connections of its own, so that neither waits for the other's.
+        indexer: LateIndexer::new(Rooms::new(&settings)?),
+        registry: registry.clone(),
+        measures: measures.clone(),
+    };
     let passes = pass::Passes {
         rooms: Rooms::new(&settings)?,
         registry,
@@ -135,7 +157,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         archive_max_age: Duration::from_secs(settings.archive_max_age_seconds),
         series: SeriesLimits { bytes: settings.index_max_bytes, documents: settings.index_max_documents },
     };
-    passes.run(stop).await;
+    tokio::join!(passes.run(stop.clone()), catch_up.run(stop));
     server.await.context("serve status")?;
     Ok(())
 }
@@ -143,12 +165,22 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
 impl Rooms {
     /// The rooms that these settings lead to.
     pub fn new(settings: &Settings) -> Result<Self, stores::Error> {
-        let pool = |database| stores::postgres(&settings.postgres, &settings.tls, database, APPLICATION);
+        let Settings { postgres, s3, opensearch, tls, .. } = settings;
+        Self::of(postgres, s3, opensearch, tls)
+    }
+
+    fn of(
+        postgres: &PostgresSettings,
+        s3: &S3Settings,
+        opensearch: &OpenSearchSettings,
+        tls: &TlsSettings,
+    ) -> Result<Self, stores::Error> {
+        let pool = |database| stores::postgres(postgres, tls, database, APPLICATION);
         Ok(Self {
             catalog: Catalog::new(pool(PROCESSOR_DATABASE)?),
             core: pool(CORE_DATABASE)?,
-            index: Index::new(stores::opensearch(&settings.opensearch, &settings.tls)?),
-            archive: Archive::new(stores::s3(&settings.s3, &settings.tls)?),
+            index: Index::new(stores::opensearch(opensearch, tls)?),
+            archive: Archive::new(stores::s3(s3, tls)?),
         })
     }
 }

@@ -17,3 +17,9 @@ mod expiry;
 mod series;
 #[path = "maintain/tls.rs"]
 mod tls;
+#[path = "maintain/verify.rs"]
+mod verify;
+#[path = "maintain/rebuild.rs"]
+mod rebuild;
+#[path = "maintain/months.rs"]
+mod months;

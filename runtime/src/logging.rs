@@ -1,7 +1,8 @@
-//! Structured logs on standard output: JSON for machines, or text for people.
+//! Structured logs on standard output, or on standard error for a program that prints: JSON for machines, or text for people.
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 /// How and how much to log.
 #[derive(Args, Clone, Debug)]
@@ -25,8 +26,17 @@ pub enum LogFormat {
 
 /// Begins to log; fails if the filter can't be read or a logger is already set.
 pub fn init(settings: &LogSettings) -> anyhow::Result<()> {
+    init_on(settings, BoxMakeWriter::new(std::io::stdout))
+}
+
+/// Like [`init`], for a program whose standard output is its answer.
+pub fn init_on_stderr(settings: &LogSettings) -> anyhow::Result<()> {
+    init_on(settings, BoxMakeWriter::new(std::io::stderr))
+}
+
+fn init_on(settings: &LogSettings, writer: BoxMakeWriter) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.log)?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match settings.log_format {
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
         LogFormat::Text => subscriber.try_init(),

@@ -52,6 +52,7 @@ pub struct Tenant {
     pub registered: RegistryTenant,
     /// Its key, in the clear.
     pub key: String,
+    scopes: Vec<Scope>,
     stores: provision::Stores,
 }
 
@@ -66,6 +67,14 @@ impl Tenant {
             retention: Retention::default(),
             scopes: vec![Scope::Ingest, Scope::Query],
         }
+    }
+
+    /// Provisions it again, as the operator does when something of it is gone. Its key goes on.
+    pub async fn provision_again(&self) -> anyhow::Result<()> {
+        let key = ApiKey::parse(&self.key).context("read its key")?;
+        let issued = IssuedKey::of(&key, &pepper(), "main", &self.scopes);
+        provision::provision_tenant(&self.stores, &self.desired, &[issued]).await?;
+        Ok(())
     }
 
     /// Removes it from every store, with its data.
@@ -137,7 +146,7 @@ impl TenantBuilder {
         let issued = IssuedKey::of(&key, &pepper(), "main", &self.scopes);
         provision::provision_tenant(&platform, &desired, &[issued]).await?;
         let registered = platform.registry.get(desired.name()).await?.context("the registry has the tenant")?;
-        Ok(Tenant { desired, registered, key: key.to_string(), stores: platform })
+        Ok(Tenant { desired, registered, key: key.to_string(), scopes: self.scopes, stores: platform })
     }
 }
 

@@ -157,11 +157,6 @@ impl Spooled {
             (batch, bytes)
         })
     }
-
-    /// The header, and the raw lines that it tells apart.
-    pub(super) fn parts(&self) -> (&Header, &[u8]) {
-        (&self.header, &self.raw)
-    }
 }
 
 /// Reads a spool row, as the tenant's role.

@@ -20,7 +20,7 @@ const STEPS: usize = 20;
 /// Objects deleted by one call.
 const OBJECTS_AT_ONCE: i64 = 100;
 /// How long a client's key is remembered: the documented window.
-const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(72 * 3600);
+pub(super) const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(72 * 3600);
 
 /// What was removed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,7 @@
-//! One `maintain` per tenant at a time. Every step is right without it; two at once would only do
+//! One `maintain` per tenant and kind of work at a time. Every step is right without it; two at once would only do
 //! the same work twice.
+
+use std::time::{Duration, Instant};
 
 use runtime::logging::chain;
 use sqlx::pool::PoolConnection;
@@ -7,6 +9,20 @@ use sqlx::{PgPool, Postgres};
 
 use crate::stores::catalog::{Error, failed};
 use crate::tenancy::Tenant;
+
+/// Longest wait for a tenant that `maintain` is at: a large backlog to be archived takes minutes.
+const LONGEST_WAIT: Duration = Duration::from_secs(120);
+/// Pause between two tries.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// What a tenant is locked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Work {
+    /// Archiving, expiry, usage; repair and rebuild keep all of these out.
+    Passes,
+    /// Late indexing, which may go on beside the others.
+    LateIndex,
+}
 
 /// A tenant's advisory lock, held by a session.
 pub(super) struct TenantLock {
@@ -17,15 +33,32 @@ pub(super) struct TenantLock {
 
 impl TenantLock {
     /// The lock; `None` if somebody else holds it.
-    pub(super) async fn try_take(pool: &PgPool, tenant: &Tenant) -> Result<Option<Self>, Error> {
+    pub(super) async fn try_take(pool: &PgPool, tenant: &Tenant, work: Work) -> Result<Option<Self>, Error> {
         let mut session = pool.acquire().await.map_err(failed("connect to the catalog"))?;
-        let key = format!("maintain:{}", tenant.name());
+        let key = match work {
+            Work::Passes => format!("maintain:{}", tenant.name()),
+            Work::LateIndex => format!("late-index:{}", tenant.name()),
+        };
         let taken: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended($1, 0))")
             .bind(&key)
             .fetch_one(&mut *session)
             .await
             .map_err(failed("lock a tenant"))?;
         Ok(taken.then_some(Self { session: Some(session), key }))
+    }
+
+    /// The lock, after waiting for whoever holds it: a pass over one tenant ends within seconds.
+    pub(super) async fn wait(pool: &PgPool, tenant: &Tenant, work: Work) -> Result<Self, super::Error> {
+        let begun = Instant::now();
+        loop {
+            if let Some(lock) = Self::try_take(pool, tenant, work).await? {
+                return Ok(lock);
+            }
+            if begun.elapsed() >= LONGEST_WAIT {
+                return Err(super::Error::Busy);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// Gives the lock back.

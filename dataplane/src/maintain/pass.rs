@@ -9,15 +9,13 @@ use runtime::metrics::Metrics;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::lock::TenantLock;
+use super::lock::{TenantLock, Work};
 use super::redrive::{SETTLED, redrive};
-use super::{
-    Archived, Error, Rooms, SeriesLimits, archive, expire, late_index, maintain_all_series, partitions, roll_up,
-};
+use super::{Archived, Error, Rooms, SeriesLimits, Turn, archive, expire, maintain_all_series, partitions, roll_up};
 use crate::event::{Micros, micros};
 use crate::tenancy::{Registry, Tenant};
 
-/// Time from one pass to the next: what the archive's and the late index's ages are counted in.
+/// Time from one pass to the next: what the archive's age is counted in.
 const PASS_EVERY: Duration = Duration::from_secs(5);
 /// Tenants worked on at once: each takes two connections and one object's memory.
 const TENANTS_AT_ONCE: usize = 3;
@@ -44,6 +42,7 @@ pub(super) struct Measures {
     archived: Counter,
     late_indexed: Counter,
     redriven: Counter,
+    late_events: Counter,
 }
 
 impl Measures {
@@ -54,6 +53,7 @@ impl Measures {
             archived: Counter::default(),
             late_indexed: Counter::default(),
             redriven: Counter::default(),
+            late_events: Counter::default(),
         };
         let mut registry = metrics.registry();
         for (name, help, counter) in [
@@ -62,11 +62,28 @@ impl Measures {
             ("archived_objects", "Objects put into the archive", &measures.archived),
             ("redriven_events", "Dead letters that became events when they were tried again", &measures.redriven),
             ("late_indexed_batches", "Batches indexed after they were acknowledged", &measures.late_indexed),
+            ("late_indexed_events", "Events of these batches", &measures.late_events),
         ] {
             registry.register(format!("loggerhub_maintain_{name}"), help, counter.clone());
         }
         drop(registry);
         measures
+    }
+
+    /// Counts a turn of late indexing.
+    pub(super) fn count(&self, turn: &Turn) {
+        self.late_indexed.inc_by(turn.batches);
+        self.late_events.inc_by(turn.events);
+    }
+
+    /// Logs a step that failed; the next pass takes it again.
+    pub(super) fn note<T>(&self, step: &str, outcome: Result<T, Error>) -> Option<T> {
+        outcome
+            .inspect_err(|error| {
+                self.failures.inc();
+                tracing::warn!(error = chain(error), "can't {step}");
+            })
+            .ok()
     }
 }
 
@@ -97,7 +114,7 @@ impl Passes {
 
     /// One tenant's share of a pass, unless another `maintain` is at it.
     async fn tenant(&self, tenant: &Tenant, pass: u64, stop: &CancellationToken) {
-        let lock = match TenantLock::try_take(self.rooms.catalog.pool(), tenant).await {
+        let lock = match TenantLock::try_take(self.rooms.catalog.pool(), tenant, Work::Passes).await {
             Ok(Some(lock)) => lock,
             Ok(None) => return,
             Err(error) => {
@@ -110,9 +127,6 @@ impl Passes {
         }
         if let Some((events, _)) = self.note("redrive", redrive(&self.rooms, tenant, SETTLED, now()).await) {
             self.measures.redriven.inc_by(events);
-        }
-        if let Some(batches) = self.note("index late", late_index(&self.rooms, tenant, now()).await) {
-            self.measures.late_indexed.inc_by(batches);
         }
         while !stop.is_cancelled()
             && let Some(Archived::Object { .. }) =
@@ -129,17 +143,11 @@ impl Passes {
         lock.release().await;
     }
 
-    /// Logs a step that failed; the next pass takes it again.
     fn note<T>(&self, step: &str, outcome: Result<T, Error>) -> Option<T> {
-        outcome
-            .inspect_err(|error| {
-                self.measures.failures.inc();
-                tracing::warn!(error = chain(error), "can't {step}");
-            })
-            .ok()
+        self.measures.note(step, outcome)
     }
 }
 
-fn now() -> Micros {
+pub(super) fn now() -> Micros {
     micros(OffsetDateTime::now_utc())
 }

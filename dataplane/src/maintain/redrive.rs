@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use runtime::logging::chain;
 
-use super::late_index::{MICROS_PER_DAY, PROCESSORS_TIME, from_object, from_spool};
+use super::late_index::{Lines, MICROS_PER_DAY, PROCESSORS_TIME, unpacked};
 use super::{Error, Rooms};
 use crate::event::Micros;
 use crate::stores::batch::Batch;
-use crate::stores::catalog::{Redriven, ToRedrive, Unindexed, Whereabouts};
+use crate::stores::catalog::{LetterBatch, Redriven, ToRedrive};
 use crate::tenancy::Tenant;
 
 /// Batches of one step; the next pass takes more. Each is read as a whole, up to 20 MiB.
@@ -73,18 +73,18 @@ async fn redrive_batch(rooms: &Rooms, tenant: &Tenant, waiting: &ToRedrive, now:
 }
 
 /// What the lines of a batch are now.
-async fn mapped(rooms: &Rooms, tenant: &Tenant, batch: &Unindexed) -> Result<Option<Batch>, Error> {
-    let wanted = std::slice::from_ref(batch);
-    let batches = match batch.whereabouts {
-        Whereabouts::Spool(spool_id) => from_spool(rooms, tenant, spool_id, wanted).await?,
-        Whereabouts::Object(object_id) => from_object(rooms, tenant, object_id, wanted).await?,
-    };
-    Ok(batches.into_iter().find(|mapped| mapped.batch_id == batch.batch_id))
+async fn mapped(rooms: &Rooms, tenant: &Tenant, batch: &LetterBatch) -> Result<Option<Batch>, Error> {
+    let parts = Lines::new(rooms, tenant).read(&[(batch.batch_id, batch.whereabouts)]).await?;
+    let wanted = batch.batch_id;
+    // Megabytes of zstd and JSON stay off the threads that serve everything else.
+    let mapped = tokio::task::spawn_blocking(move || unpacked(parts, |id| *id == wanted));
+    let mapped = mapped.await.map_err(|error| Error::Mapping(error.to_string()))?;
+    Ok(mapped.into_iter().next())
 }
 
 /// Indexes what became events. The batch counts as not indexed since it has them, so where this
 /// fails, or we die, late indexing does it.
-async fn index(rooms: &Rooms, tenant: &Tenant, waiting: &ToRedrive, batch: &Unindexed, events: &Batch, now: Micros) {
+async fn index(rooms: &Rooms, tenant: &Tenant, waiting: &ToRedrive, batch: &LetterBatch, events: &Batch, now: Micros) {
     let hot_after = now - i64::from(tenant.registered().hot_days) * MICROS_PER_DAY;
     if events.events.is_empty() || !waiting.indexed || batch.accepted_at < hot_after {
         return;

@@ -53,14 +53,15 @@ pub async fn maintain_series(rooms: &Rooms, name: &str, limits: Limits, now: Mic
             .map_err(failed("look up a series"))?;
     let indices = rooms.index.of_series(&series.series).await?;
     let current = indices.iter().find(|index| index.state.number == series.write_number);
-    if let Some(current) = current
-        && is_full(current.state, series.hot_days, limits, now)
-    {
-        roll_over(rooms, &series, current).await?;
+    if let Some(current) = current {
+        let oldest = rooms.index.acceptances(&current.name).await?.map(|(oldest, _)| oldest);
+        if is_full(current.state, oldest, series.hot_days, limits, now) {
+            roll_over(rooms, &series, current).await?;
+        }
     }
     // An index that a processor may still be writing to is younger than a hot day.
     for index in indices.iter().filter(|index| index.state.number < series.write_number) {
-        let newest = rooms.index.newest_acceptance(&index.name).await?.unwrap_or(index.state.created_at);
+        let newest = rooms.index.acceptances(&index.name).await?.map_or(index.state.created_at, |(_, newest)| newest);
         if is_cold(newest, series.hot_days, now) {
             rooms.index.drop_index(&index.name).await?;
             tracing::info!(index = index.name, "dropped index {}", index.name);
@@ -99,9 +100,9 @@ async fn roll_over(rooms: &Rooms, series: &Series, current: &SeriesIndex) -> Res
 /// Whether the series should go on with the next index. An index that never fills must end too,
 /// or its first events would stay for as long as events come: it ends after an eighth of its
 /// events' time, so that none stays much longer than it should, and a series has some ten indices.
-fn is_full(index: IndexState, hot_days: i32, limits: Limits, now: Micros) -> bool {
+fn is_full(index: IndexState, oldest: Option<Micros>, hot_days: i32, limits: Limits, now: Micros) -> bool {
     let longest = i64::from((hot_days / 8).max(1)) * MICROS_PER_DAY;
-    let old = index.documents > 0 && now.saturating_sub(index.created_at) >= longest;
+    let old = oldest.is_some_and(|oldest| now.saturating_sub(oldest) >= longest);
     old || index.bytes >= limits.bytes || index.documents >= limits.documents
 }
 
@@ -120,17 +121,19 @@ mod tests {
     fn an_index_is_full_by_size_by_number_or_by_age() {
         let limits = Limits { bytes: 1000, documents: 100 };
         let days_ago = |days: i64| NOW - days * MICROS_PER_DAY;
-        for (documents, bytes, age_days, hot_days, expected) in [
-            (10, 10, 0, 7, false),
-            (10, 1000, 0, 7, true),
-            (100, 10, 0, 7, true),
-            (10, 10, 1, 7, true),
-            (0, 10, 30, 7, false),
-            (10, 10, 10, 90, false),
-            (10, 10, 11, 90, true),
+        for (documents, bytes, oldest, hot_days, expected) in [
+            (10, 10, Some(0), 7, false),
+            (10, 1000, Some(0), 7, true),
+            (100, 10, Some(0), 7, true),
+            (10, 10, Some(1), 7, true),
+            (0, 10, None, 7, false),
+            (10, 10, Some(10), 90, false),
+            (10, 10, Some(11), 90, true),
         ] {
-            let index = IndexState { number: 1, documents, bytes, created_at: days_ago(age_days) };
-            assert_eq!(is_full(index, hot_days, limits, NOW), expected, "{documents} {bytes} {age_days} {hot_days}");
+            // When it was made says nothing: it may have waited long for its first event.
+            let index = IndexState { number: 1, documents, bytes, created_at: days_ago(300) };
+            let full = is_full(index, oldest.map(days_ago), hot_days, limits, NOW);
+            assert_eq!(full, expected, "{documents} {bytes} {oldest:?} {hot_days}");
         }
     }
 

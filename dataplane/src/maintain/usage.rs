@@ -39,14 +39,45 @@ pub async fn roll_up(rooms: &Rooms, tenant: &Tenant) -> Result<i64, Error> {
     .execute(&mut *core)
     .await
     .map_err(failed("add usage"))?;
+    set_watermark(&mut core, tenant, last_id).await?;
+    core.commit().await.map_err(failed("commit the roll-up"))?;
+    Ok(hours.iter().map(|hour| hour.events).sum())
+}
+
+/// Brings the roll-up of a tenant whose ledger was restored level with it, without counting anything
+/// twice: each hour has at least what the ledger has of it, and what was counted before stays. What
+/// the ledger has now counts as rolled up. May be repeated.
+pub(super) async fn settle(rooms: &Rooms, tenant: &Tenant) -> Result<(), Error> {
+    let mut core = rooms.core.begin().await.map_err(failed("begin in the core database"))?;
+    watermark(&mut core, tenant).await?;
+    let hours = hours_after(rooms, tenant, i64::MIN).await?;
+    let last_id = hours.iter().map(|hour| hour.last_id).max().unwrap_or(0).max(0);
+    sqlx::query(
+        "INSERT INTO public.usage_hourly AS usage (tenant, hour, events, bytes)
+         SELECT $1, hour, events, bytes FROM unnest($2::timestamptz[], $3::bigint[], $4::bigint[]) AS new (hour, events, bytes)
+         ON CONFLICT (tenant, hour) DO UPDATE SET events = greatest(usage.events, excluded.events),
+                                                  bytes = greatest(usage.bytes, excluded.bytes)",
+    )
+    .bind(tenant.name().as_str())
+    .bind(hours.iter().map(|hour| hour.hour).collect::<Vec<_>>())
+    .bind(hours.iter().map(|hour| hour.events).collect::<Vec<_>>())
+    .bind(hours.iter().map(|hour| hour.bytes).collect::<Vec<_>>())
+    .execute(&mut *core)
+    .await
+    .map_err(failed("settle usage"))?;
+    set_watermark(&mut core, tenant, last_id).await?;
+    core.commit().await.map_err(failed("commit the settled usage"))?;
+    Ok(())
+}
+
+async fn set_watermark(core: &mut PgConnection, tenant: &Tenant, last_id: i64) -> Result<(), Error> {
     sqlx::query("UPDATE public.usage_watermarks SET ledger_id = $2 WHERE tenant = $1")
         .bind(tenant.name().as_str())
         .bind(last_id)
-        .execute(&mut *core)
+        .execute(core)
         .await
         .map_err(failed("move the watermark"))?;
-    core.commit().await.map_err(failed("commit the roll-up"))?;
-    Ok(hours.iter().map(|hour| hour.events).sum())
+    Ok(())
 }
 
 /// How far the tenant is rolled up. The row stays locked: two at once add one after the other.

@@ -20,16 +20,19 @@ use crate::queue::entry::{Entry, Undecodable};
 use crate::queue::{EntryRef, Lanes};
 use crate::stores::batch::{Batch, Frame, Treatment, map};
 use crate::stores::catalog::{Catalog, Error, Kind, Provenance, Stored};
-use crate::stores::index::{Index, IndexHealth};
+use crate::stores::index::{Ask, Index, IndexHealth};
 use crate::tenancy::Tenant;
 
-/// How long an outage of the index holds up acknowledging. Longer, and a Redis full of events
-/// would be the price; what is stored without being indexed costs disk only.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an outage of the index holds up acknowledging. What comes in meanwhile stays in Redis:
+/// 100,000 events a second for this long are some 33 MiB there. What is stored without being indexed
+/// costs disk only.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// First pause after a failure; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Longest pause: a store that is back is noticed within it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Longest wait for the answer to a probe, which costs an idle server a millisecond.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Attempts at something that is wrong with one tenant only, before its entries go back for later
 /// so that they hold up nobody else: about six seconds.
 const ATTEMPTS_FOR_ONE: u32 = 5;
@@ -219,8 +222,14 @@ impl Flusher {
         let begun = Instant::now();
         for attempt in 0.. {
             let sent = Instant::now();
-            if !self.index_health.should_try(sent) {
-                return false;
+            match self.index_health.ask(sent) {
+                Ask::Now => {}
+                Ask::Probe if self.index_answers().await => {}
+                Ask::Probe => {
+                    self.index_health.failed(sent, Instant::now());
+                    return false;
+                }
+                Ask::Leave => return false,
             }
             let created = {
                 let _place = self.workers.place(tenant.name()).await;
@@ -238,6 +247,11 @@ impl Flusher {
                 Err(error) => error,
             };
             self.measures.retries.inc();
+            if error.concerns_one_index() {
+                // Nobody else's index: no reason for the others to wait, and none to try again.
+                tracing::warn!(error = chain(&error), "leave events of {} to maintain", tenant.name());
+                return false;
+            }
             let patient = self.index_health.failed(sent, Instant::now()) && begun.elapsed() < PATIENCE;
             if attempt == 0 {
                 tracing::warn!(error = chain(&error), "can't index events of {}", tenant.name());
@@ -250,6 +264,12 @@ impl Flusher {
             }
         }
         false
+    }
+
+    /// Whether the index answers at all. It is asked without a worker's place, so that a server that
+    /// accepts and never answers holds up no other flush.
+    async fn index_answers(&self) -> bool {
+        matches!(tokio::time::timeout(PROBE_TIMEOUT, self.index.ping()).await, Ok(Ok(())))
     }
 
     async fn acknowledge(&self, entries: &[EntryRef]) -> Result<(), PutBack> {

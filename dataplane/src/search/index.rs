@@ -12,7 +12,7 @@ use super::compile::{event_body, search_body};
 use super::cursor::Cursor;
 use super::params::Page;
 use super::show::Document;
-use crate::stores::index::IndexHealth;
+use crate::stores::index::{Ask, IndexHealth};
 use crate::tenancy::Tenant;
 
 /// Longest wait for the index before the catalog answers instead.
@@ -123,7 +123,7 @@ impl Index {
     /// Asks unless the index failed a moment ago.
     async fn ask<H: serde::de::DeserializeOwned>(&self, tenant: &Tenant, body: Value) -> Result<Answer<H>, IndexError> {
         let sent = Instant::now();
-        if !self.health.should_try(sent) {
+        if self.health.ask(sent) == Ask::Leave {
             return Err(IndexError::Away);
         }
         let answer = self.ask_now(tenant, body).await;

@@ -1,8 +1,9 @@
 //! The archive: each tenant's raw lines in few large objects of the object store.
 //!
-//! The form of an object is in `object`. A key and its bytes follow from what is archived, so an
+//! The form of an object is in `object`, and whether one is still whole in `check`. A key and its bytes follow from what is archived, so an
 //! object that was put twice is there once.
 
+mod check;
 mod object;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing {
@@ -19,9 +20,11 @@ pub(crate) mod fuzzing {
     }
 }
 
+pub use check::Checked;
 pub use object::{Builder, Built, Footer, FooterBatch, unpack};
 
 use aws_sdk_s3::Client;
+use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::primitives::ByteStream;
 
 use crate::tenancy::Tenant;
@@ -38,6 +41,12 @@ pub enum Error {
         key: String,
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// There is no such object.
+    #[error("there is no object `{key}`")]
+    Missing {
+        /// The object.
+        key: String,
     },
     /// The bytes are not what was archived.
     #[error("`{key}` is damaged: {reason}")]
@@ -115,9 +124,28 @@ impl Archive {
         object::read_footer(&footer).ok_or_else(|| damaged("its footer can't be read"))
     }
 
+    /// Every object of the tenant's logs, with its size, in the order of its first batch.
+    pub async fn objects(&self, tenant: &Tenant) -> Result<Vec<(String, u64)>, Error> {
+        let location = &tenant.registered().archive;
+        let prefix = format!("{}logs/{}/", location.prefix, tenant.name());
+        let mut pages = self.client.list_objects_v2().bucket(&location.bucket).prefix(&prefix).into_paginator().send();
+        let mut objects = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| store_error("list objects below", &prefix, error))?;
+            for object in page.contents() {
+                let Some(key) = object.key() else { continue };
+                objects.push((key.to_owned(), object.size().unwrap_or(0).unsigned_abs()));
+            }
+        }
+        Ok(objects)
+    }
+
     async fn get(&self, tenant: &Tenant, key: &str, range: String) -> Result<Vec<u8>, Error> {
         let get = self.client.get_object().bucket(bucket(tenant)).key(key).range(range);
-        let object = get.send().await.map_err(|error| store_error("get object", key, error))?;
+        let object = get.send().await.map_err(|error| match error.as_service_error() {
+            Some(GetObjectError::NoSuchKey(_)) => Error::Missing { key: key.to_owned() },
+            _ => store_error("get object", key, error),
+        })?;
         let bytes = object.body.collect().await.map_err(|error| store_error("read object", key, error))?;
         Ok(bytes.into_bytes().into())
     }

@@ -6,10 +6,12 @@
 mod bulk;
 mod document;
 mod health;
+mod listing;
 mod series;
 
 pub use document::Document;
-pub use health::IndexHealth;
+pub use health::{Ask, IndexHealth};
+pub use listing::Listed;
 pub use series::{IndexState, SeriesIndex};
 
 use std::time::Duration;
@@ -17,6 +19,7 @@ use std::time::Duration;
 use opensearch::OpenSearch;
 use opensearch::http::Method;
 use opensearch::http::headers::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use serde_json::Value;
 
 use crate::event::rfc3339;
 use crate::stores::batch::{Batch, BatchEvent};
@@ -28,6 +31,8 @@ use bulk::Verdict;
 const BULK_BYTES: usize = 5 * 1024 * 1024;
 /// Longest wait for one `_bulk`: 5 MB take well under a second on an idle server.
 const BULK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for one `_bulk` where nobody waits behind it.
+const PATIENT_BULK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why the index did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -52,10 +57,18 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether one index is at fault, gone or not one of ours, rather than OpenSearch.
+    pub fn concerns_one_index(&self) -> bool {
+        matches!(self, Self::Refused { status: 400 | 404, .. })
+    }
+}
+
 /// The index of all tenants. Cheap to clone.
 #[derive(Clone)]
 pub struct Index {
     client: OpenSearch,
+    bulk_timeout: Duration,
 }
 
 /// What an index request did.
@@ -72,7 +85,12 @@ pub struct Indexed {
 impl Index {
     /// The index behind this client.
     pub fn new(client: OpenSearch) -> Self {
-        Self { client }
+        Self { client, bulk_timeout: BULK_TIMEOUT }
+    }
+
+    /// The same for whoever can wait: a server with much to do is slow, and not away.
+    pub fn patient(self) -> Self {
+        Self { bulk_timeout: PATIENT_BULK_TIMEOUT, ..self }
     }
 
     /// The client, for questions of other rooms.
@@ -162,7 +180,25 @@ impl Index {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
         let response = self
             .client
-            .send(Method::Post, path, headers, Option::<&()>::None, Some(body), Some(BULK_TIMEOUT))
+            .send(Method::Post, path, headers, Option::<&()>::None, Some(body), Some(self.bulk_timeout))
+            .await
+            .map_err(unreachable(doing))?;
+        answer(doing, response).await
+    }
+
+    async fn call(
+        &self,
+        doing: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Vec<u8>, Error> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let body = body.map(|body| body.to_string());
+        let response = self
+            .client
+            .send(method, path, headers, Option::<&()>::None, body, None)
             .await
             .map_err(unreachable(doing))?;
         answer(doing, response).await

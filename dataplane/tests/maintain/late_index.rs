@@ -1,21 +1,31 @@
 //! Batches that were acknowledged without being indexed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::bench::{Bench, Processor, lines, now};
 use anyhow::ensure;
-use dataplane::maintain::{archive, late_index};
+use crds::names::index_name;
+use dataplane::maintain::{LateIndexer, archive, late_index};
+
+/// Makes every batch old enough for processors to have given it up.
+const AGED: &str = "UPDATE {}.batches SET stored_at = stored_at - interval '1 minute'";
+
+/// A processor that finds no index.
+async fn without_index(bench: &Bench) -> anyhow::Result<Processor> {
+    let mut settings = bench.settings("p-0").await?;
+    settings.opensearch.url = "http://127.0.0.1:9".parse()?;
+    Processor::start(settings).await
+}
 
 #[tokio::test]
 async fn what_was_left_behind_is_indexed_from_the_spool_and_from_the_archive() -> anyhow::Result<()> {
     let bench = Bench::new("late").await?;
     let rooms = bench.rooms().await?;
-    let mut settings = bench.settings("p-0").await?;
-    settings.opensearch.url = "http://127.0.0.1:9".parse()?;
-    let processor = Processor::start(settings).await?;
+    let processor = without_index(&bench).await?;
     let mut with_poison = lines(30);
     with_poison[7] = "poison".into();
     bench.send(&with_poison).await?;
+    bench.send(&lines(10)).await?;
     bench.drained().await?;
     archive(&rooms, &bench.tenant, Duration::ZERO, now()).await?;
     bench.send(&lines(40)).await?;
@@ -24,12 +34,11 @@ async fn what_was_left_behind_is_indexed_from_the_spool_and_from_the_archive() -
     ensure!(bench.documents().await? == 0);
 
     ensure!(late_index(&rooms, &bench.tenant, now()).await? == 0, "a processor may still be at it");
-    bench.execute("UPDATE {}.batches SET stored_at = stored_at - interval '1 minute'").await?;
-    ensure!(late_index(&rooms, &bench.tenant, now()).await? == 2);
-    bench.holds(69).await?;
+    bench.indexed(&rooms).await?;
+    bench.holds(79).await?;
     bench.execute("UPDATE {}.batches SET indexed_at = NULL").await?;
-    ensure!(late_index(&rooms, &bench.tenant, now()).await? == 2, "again");
-    bench.holds(69).await?;
+    bench.indexed(&rooms).await?;
+    bench.holds(79).await?;
     bench.retire().await
 }
 
@@ -37,15 +46,107 @@ async fn what_was_left_behind_is_indexed_from_the_spool_and_from_the_archive() -
 async fn what_is_no_longer_hot_is_not_indexed() -> anyhow::Result<()> {
     let bench = Bench::new("cold").await?;
     let rooms = bench.rooms().await?;
-    let mut settings = bench.settings("p-0").await?;
-    settings.opensearch.url = "http://127.0.0.1:9".parse()?;
-    let processor = Processor::start(settings).await?;
+    let processor = without_index(&bench).await?;
     bench.send(&lines(5)).await?;
     bench.drained().await?;
     processor.stop().await?;
-    bench.execute("UPDATE {}.batches SET stored_at = stored_at - interval '1 minute'").await?;
+    bench.execute(AGED).await?;
     let later = now() + (i64::from(bench.tenant.registered().hot_days) * 24 + 1) * 3_600_000_000;
     ensure!(late_index(&rooms, &bench.tenant, later).await? == 1);
     ensure!(bench.documents().await? == 0);
     bench.retire().await
+}
+
+#[tokio::test]
+async fn a_spool_row_that_cannot_be_read_keeps_no_other_waiting() -> anyhow::Result<()> {
+    let bench = Bench::new("latebad").await?;
+    let rooms = bench.rooms().await?;
+    let processor = without_index(&bench).await?;
+    for count in [5, 7] {
+        bench.send(&lines(count)).await?;
+        bench.drained().await?;
+    }
+    processor.stop().await?;
+    bench.execute(AGED).await?;
+    bench.execute("UPDATE {}.spool SET frame = 'x' WHERE spool_id = (SELECT min(spool_id) FROM {}.spool)").await?;
+    ensure!(late_index(&rooms, &bench.tenant, now()).await? == 1);
+    ensure!(bench.documents().await? == 7);
+    bench.retire().await
+}
+
+#[tokio::test]
+async fn batches_whose_index_is_gone_go_to_the_one_that_is_written_to() -> anyhow::Result<()> {
+    let bench = Bench::new("lategone").await?;
+    let rooms = bench.rooms().await?;
+    let processor = without_index(&bench).await?;
+    bench.send(&lines(5)).await?;
+    bench.drained().await?;
+    processor.stop().await?;
+    let gone = index_name(&bench.tenant.registered().index_series, 77);
+    bench.execute(&format!("UPDATE {{}}.batches SET index_name = '{gone}'")).await?;
+    bench.execute(AGED).await?;
+    ensure!(late_index(&rooms, &bench.tenant, now()).await? == 1);
+    ensure!(!rooms.index.exists(&gone).await?, "a write made the index again");
+    bench.holds(5).await?;
+    bench.retire().await
+}
+
+#[tokio::test]
+async fn a_turn_ends_in_time_and_says_that_there_is_more() -> anyhow::Result<()> {
+    let bench = Bench::new("turns").await?;
+    let rooms = bench.rooms().await?;
+    let processor = without_index(&bench).await?;
+    for _ in 0..3 {
+        bench.send(&lines(10)).await?;
+    }
+    bench.drained().await?;
+    processor.stop().await?;
+    bench.execute(AGED).await?;
+    let indexer = LateIndexer::new(rooms);
+    let over = indexer.turn(&bench.tenant, now(), Some(Instant::now())).await?;
+    ensure!(over.batches == 0 && !over.more, "{over:?}");
+    let turn = indexer.turn(&bench.tenant, now(), None).await?;
+    ensure!(turn.batches == 3 && turn.events == 30 && !turn.more, "{turn:?}");
+    bench.retire().await
+}
+
+/// A backlog as an outage leaves it: all of it is indexed, once. What it takes is printed with
+/// `--nocapture`; LOGGERHUB_LATE_EVENTS says how large it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_is_indexed_as_a_whole() -> anyhow::Result<()> {
+    let events: usize =
+        testkit::environment::optional_variable("LOGGERHUB_LATE_EVENTS").map_or(Ok(20_000), |text| text.parse())?;
+    let bench = Bench::new("backlog").await?;
+    let rooms = bench.rooms().await?;
+    let processor = without_index(&bench).await?;
+    let batch = lines(500);
+    let begun = Instant::now();
+    let mut most_queued = 0;
+    for sent in 0..events / 500 {
+        bench.send(&batch).await?;
+        if sent % 20 == 0 {
+            most_queued = most_queued.max(bench.backlog().await?);
+        }
+    }
+    bench.drained().await?;
+    let stored = begun.elapsed();
+    processor.stop().await?;
+    bench.execute(AGED).await?;
+    let begun = (Instant::now(), cpu_time()?);
+    bench.indexed(&rooms).await?;
+    let (indexed, cpu) = (begun.0.elapsed(), cpu_time()? - begun.1);
+    let rate = |elapsed: Duration| events as f64 / elapsed.as_secs_f64();
+    println!("{events} events: stored without index at {:.0}/s, at most {most_queued} queued; ", rate(stored));
+    let per_event = cpu.as_secs_f64() * 1e6 / events as f64;
+    println!("indexed late at {:.0}/s in {indexed:?}, {per_event:.1} µs of our CPU an event", rate(indexed));
+    bench.holds(events as i64).await?;
+    bench.retire().await
+}
+
+/// CPU time of this process so far: 100 ticks a second, the 14th and 15th field.
+fn cpu_time() -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    let ticks: u64 = fields.map(|ticks| ticks.parse::<u64>().unwrap_or(0)).sum();
+    Ok(Duration::from_millis(ticks * 10))
 }

@@ -49,8 +49,12 @@ impl Bench {
 
     /// A new tenant on these stores.
     pub(crate) async fn on(stores: Stores, prefix: &str) -> anyhow::Result<Self> {
+        Self::of(stores, testkit::Tenant::named(prefix)).await
+    }
+
+    async fn of(stores: Stores, tenant: testkit::tenant::TenantBuilder) -> anyhow::Result<Self> {
         let pipeline: PipelineName = testkit::unique("lane").parse()?;
-        let fixture = testkit::Tenant::named(prefix).dedicated().on_pipeline(&pipeline).provision(&stores).await?;
+        let fixture = tenant.dedicated().on_pipeline(&pipeline).provision(&stores).await?;
         let registry = Registry::fixed([fixture.registered.clone()], Peppers::none());
         let tenant = registry.tenant(fixture.desired.name()).expect("it was given");
         let queue = stores.queue()?;
@@ -69,6 +73,18 @@ impl Bench {
             fixture,
             stores,
         })
+    }
+
+    /// A new tenant whose events are kept so many days in the index, and so many elsewhere.
+    #[allow(dead_code, reason = "the tests of the processor keep everything")]
+    pub(crate) async fn kept(prefix: &str, hot_days: i32, total_days: i32) -> anyhow::Result<Self> {
+        Self::of(Stores::from_environment()?, testkit::Tenant::named(prefix).kept(hot_days, total_days)).await
+    }
+
+    /// Provisions the tenant again, as the operator does when something of it is gone.
+    #[allow(dead_code, reason = "the tests of the processor lose nothing")]
+    pub(crate) async fn reprovision(&self) -> anyhow::Result<()> {
+        self.fixture.provision_again().await
     }
 
     /// Removes the tenant.
@@ -176,6 +192,36 @@ impl Bench {
     pub(crate) async fn backlog(&self) -> anyhow::Result<u64> {
         let lanes = self.lanes.status(std::slice::from_ref(&self.pipeline), 0).await?;
         Ok(lanes.iter().map(|lane| lane.events + lane.entries).sum())
+    }
+
+    /// Events and bytes that are billed, by the hour's roll-up.
+    #[allow(dead_code, reason = "the tests of the processor bill nothing")]
+    pub(crate) async fn used(&self) -> anyhow::Result<(i64, i64)> {
+        let core = self.stores.postgres(crds::names::CORE_DATABASE)?;
+        let statement = "SELECT coalesce(sum(events), 0)::bigint, coalesce(sum(bytes), 0)::bigint
+                         FROM public.usage_hourly WHERE tenant = $1";
+        Ok(sqlx::query_as(statement).bind(self.tenant.name().as_str()).fetch_one(&core).await?)
+    }
+
+    /// Makes PostgreSQL forget which index is written to.
+    #[allow(dead_code, reason = "the tests of the processor lose nothing")]
+    pub(crate) async fn forget_series(&self) -> anyhow::Result<()> {
+        let series = &self.tenant.registered().index_series;
+        sqlx::query("DELETE FROM public.index_series WHERE series = $1").bind(series).execute(&self.admin).await?;
+        Ok(())
+    }
+
+    /// Waits until the index has everything: what a processor gave up on a busy machine, too.
+    #[allow(dead_code, reason = "the tests of the processor index by themselves")]
+    pub(crate) async fn indexed(&self, rooms: &Rooms) -> anyhow::Result<()> {
+        eventually("the index has every batch", 4 * SOON, async || {
+            self.execute("UPDATE {}.batches SET stored_at = stored_at - interval '1 minute' WHERE indexed_at IS NULL")
+                .await?;
+            maintain::late_index(rooms, &self.tenant, now()).await?;
+            ensure!(self.count("SELECT count(*) FROM {}.batches WHERE indexed_at IS NULL").await? == 0);
+            Ok(())
+        })
+        .await
     }
 
     /// Waits until nothing waits in the lanes.

@@ -61,6 +61,26 @@ pub struct FooterBatch {
     pub events: Vec<EventHeader>,
 }
 
+impl Footer {
+    /// Where the object's frames begin.
+    pub fn places(&self) -> Frames {
+        frames(self)
+    }
+}
+
+impl FooterBatch {
+    /// Raw bytes of its lines.
+    pub fn raw_bytes(&self) -> u64 {
+        self.events.iter().map(|event| u64::from(event.length)).sum()
+    }
+
+    /// The batch as it came through the queue.
+    pub fn into_queued(self) -> BatchHeader {
+        let Self { batch_id, accepted_at, key_id, body_hash, raw_start: _, events } = self;
+        BatchHeader { batch_id, accepted_at, key_id, body_hash, events }
+    }
+}
+
 /// An object in the making. Only compressed frames are held, and the lines of one.
 pub struct Builder {
     out: Vec<u8>,

@@ -6,7 +6,8 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Catalog, Error, Provenance, failed};
+use super::store::write_index;
+use super::{Catalog, Error, Provenance, enter, failed};
 use crate::event::{Micros, event_id, micros};
 use crate::queue::entry::Undecodable;
 use crate::tenancy::Tenant;
@@ -18,10 +19,14 @@ pub struct Unindexed {
     pub batch_id: Uuid,
     /// When ingest accepted it.
     pub accepted_at: Micros,
+    /// When a processor stored it.
+    pub stored_at: OffsetDateTime,
     /// The index that takes its events.
     pub index_name: String,
     /// Where its raw lines are.
     pub whereabouts: Whereabouts,
+    /// Raw bytes to be unpacked for it: its own, or those of the whole spool row.
+    pub unpacked_bytes: u64,
 }
 
 /// Where a batch's raw lines are.
@@ -47,25 +52,62 @@ impl Catalog {
         Ok(marked)
     }
 
-    /// Batches stored at least `age` ago that the index does not have, oldest first.
-    pub async fn unindexed(&self, tenant: &Tenant, age: Duration, limit: i64) -> Result<Vec<Unindexed>, Error> {
-        type Row = (Uuid, OffsetDateTime, String, Option<i64>, Option<i64>);
+    /// Batches stored at least `age` ago that the index does not have, oldest first: those that come
+    /// after `last`, if one is given.
+    pub async fn unindexed(
+        &self,
+        tenant: &Tenant,
+        age: Duration,
+        last: Option<&Unindexed>,
+        limit: i64,
+    ) -> Result<Vec<Unindexed>, Error> {
+        type Row = (Uuid, OffsetDateTime, OffsetDateTime, String, Option<i64>, Option<i64>, i64);
+        let (stored_at, batch_id) =
+            last.map_or((OffsetDateTime::UNIX_EPOCH, Uuid::nil()), |last| (last.stored_at, last.batch_id));
         let mut transaction = self.begin(tenant).await?;
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT batch_id, accepted_at, index_name, spool_id, object_id FROM batches
-             WHERE indexed_at IS NULL AND stored_at <= now() - make_interval(secs => $1) ORDER BY stored_at LIMIT $2",
+            "SELECT batch_id, accepted_at, stored_at, index_name, b.spool_id, object_id, coalesce(s.raw_bytes, b.raw_bytes)
+             FROM batches b LEFT JOIN spool s USING (spool_id)
+             WHERE indexed_at IS NULL AND stored_at <= now() - make_interval(secs => $1)
+               AND (stored_at, batch_id) > ($2, $3)
+             ORDER BY stored_at, batch_id LIMIT $4",
         )
         .bind(age.as_secs_f64())
+        .bind(stored_at)
+        .bind(batch_id)
         .bind(limit)
         .fetch_all(&mut *transaction)
         .await
         .map_err(failed("find what is not indexed"))?;
         transaction.rollback().await.map_err(failed("find what is not indexed"))?;
-        let unindexed = rows.into_iter().filter_map(|(batch_id, accepted_at, index_name, spool_id, object_id)| {
+        let unindexed = rows.into_iter().filter_map(|row| {
+            let (batch_id, accepted_at, stored_at, index_name, spool_id, object_id, bytes) = row;
             let whereabouts = spool_id.map(Whereabouts::Spool).or(object_id.map(Whereabouts::Object))?;
-            Some(Unindexed { batch_id, accepted_at: micros(accepted_at), index_name, whereabouts })
+            let (accepted_at, unpacked_bytes) = (micros(accepted_at), bytes.unsigned_abs());
+            Some(Unindexed { batch_id, accepted_at, stored_at, index_name, whereabouts, unpacked_bytes })
         });
         Ok(unindexed.collect())
+    }
+
+    /// Sends batches that the index does not have to the index that their series is written to now,
+    /// because the one that they name is gone, with all that it had. Gives back how many.
+    pub async fn name_write_index(&self, tenant: &Tenant, batches: &[Uuid], gone: &str) -> Result<u64, Error> {
+        let doing = "name another index for batches";
+        let mut transaction = self.pool.begin().await.map_err(failed(doing))?;
+        let index_name = write_index(&mut transaction, tenant).await?;
+        enter(&mut transaction, tenant).await?;
+        let done = sqlx::query(
+            "UPDATE batches SET index_name = $2, indexed_at = NULL
+             WHERE batch_id = ANY($1) AND index_name = $3 AND index_name <> $2",
+        )
+        .bind(batches)
+        .bind(index_name)
+        .bind(gone)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed(doing))?;
+        transaction.commit().await.map_err(failed(doing))?;
+        Ok(done.rows_affected())
     }
 
     /// Events of these batches that are dead letters: the index must not have them.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::copy::{self, Row};
 use super::store::{COPYING, copy_rows};
-use super::{Catalog, Error, Kind, Unindexed, Whereabouts, failed};
+use super::{Catalog, Error, Kind, Whereabouts, failed};
 use crate::event::micros;
 use crate::stores::batch::Batch;
 use crate::tenancy::Tenant;
@@ -25,11 +25,24 @@ pub struct ToRedrive {
     /// The letters.
     pub letters: Vec<Uuid>,
     /// The batch; `None` if it, or the partition for its events, is no longer there.
-    pub batch: Option<Unindexed>,
+    pub batch: Option<LetterBatch>,
     /// Whether the index has the batch's events.
     pub indexed: bool,
     /// How often this was begun and not ended.
     pub starts: i32,
+}
+
+/// The batch that letters came in.
+#[derive(Debug, Clone)]
+pub struct LetterBatch {
+    /// Its id.
+    pub batch_id: Uuid,
+    /// When ingest accepted it.
+    pub accepted_at: Micros,
+    /// The index that takes its events.
+    pub index_name: String,
+    /// Where its raw lines are.
+    pub whereabouts: Whereabouts,
 }
 
 /// What became of the letters of one batch.
@@ -190,7 +203,7 @@ impl From<Found> for ToRedrive {
             found;
         let batch = || {
             let whereabouts = spool_id.map(Whereabouts::Spool).or(object_id.map(Whereabouts::Object))?;
-            Some(Unindexed { batch_id, accepted_at: micros(accepted_at?), index_name: index_name?, whereabouts })
+            Some(LetterBatch { batch_id, accepted_at: micros(accepted_at?), index_name: index_name?, whereabouts })
         };
         Self { batch_id, letters, batch: batch().filter(|_| has_partition), indexed, starts }
     }

@@ -23,7 +23,7 @@ use crate::tenancy::Tenant;
 pub(super) const COPYING: &str = "copy the event rows";
 
 /// A batch to be stored and where its frame is among the frames.
-type Candidate<'a> = (&'a Batch, usize);
+pub(super) type Candidate<'a> = (&'a Batch, usize);
 
 /// What an attempt came to.
 enum Attempt {
@@ -108,7 +108,7 @@ impl Catalog {
 }
 
 /// The index that the tenant's series is written to now.
-async fn write_index(connection: &mut PgConnection, tenant: &Tenant) -> Result<String, Error> {
+pub(super) async fn write_index(connection: &mut PgConnection, tenant: &Tenant) -> Result<String, Error> {
     let series = &tenant.registered().index_series;
     let number: i64 = sqlx::query_scalar("SELECT write_number FROM public.index_series WHERE series = $1")
         .bind(series)
@@ -283,7 +283,7 @@ async fn insert_ledger(connection: &mut PgConnection, candidates: &BTreeMap<Uuid
     Ok(())
 }
 
-async fn insert_dead_letters(
+pub(super) async fn insert_dead_letters(
     connection: &mut PgConnection,
     candidates: &BTreeMap<Uuid, Candidate<'_>>,
     from: &Provenance,

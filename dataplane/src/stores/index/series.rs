@@ -4,11 +4,10 @@
 //! takes its aliases from the one before it, in the request that makes it.
 
 use opensearch::http::Method;
-use opensearch::http::headers::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Error, Index, answer, unreachable};
+use super::{Error, Index};
 use crate::event::Micros;
 
 /// One index of a series, as OpenSearch knows it.
@@ -56,13 +55,17 @@ impl Index {
         Ok(indices)
     }
 
-    /// When the newest event of an index was accepted; `None` if it has none.
-    pub async fn newest_acceptance(&self, index: &str) -> Result<Option<Micros>, Error> {
-        let doing = "find the newest event of an index";
-        let query = json!({"size": 0, "aggs": {"newest": {"max": {"field": "accepted_at"}}}});
+    /// When the first and the last of an index's events were accepted; `None` if it has none.
+    pub async fn acceptances(&self, index: &str) -> Result<Option<(Micros, Micros)>, Error> {
+        let doing = "find the oldest and the newest event of an index";
+        let query = json!({"size": 0, "aggs": {
+            "oldest": {"min": {"field": "accepted_at"}},
+            "newest": {"max": {"field": "accepted_at"}},
+        }});
         let body = self.call(doing, Method::Post, &format!("/{index}/_search"), Some(query)).await?;
         let answer: Value = read(doing, &body)?;
-        Ok(answer["aggregations"]["newest"]["value"].as_f64().map(|millis| millis as Micros * 1000))
+        let micros = |name: &str| answer["aggregations"][name]["value"].as_f64().map(|millis| millis as Micros * 1000);
+        Ok(micros("oldest").zip(micros("newest")))
     }
 
     /// Makes an index with the aliases of `previous`. One that is there already is left as it is.
@@ -86,31 +89,22 @@ impl Index {
         }
     }
 
+    /// Whether there is such an index.
+    pub async fn exists(&self, index: &str) -> Result<bool, Error> {
+        let doing = "look for an index";
+        match self.call(doing, Method::Get, &format!("/{index}/_settings/index.uuid"), None).await {
+            Err(Error::Refused { status: 404, .. }) => Ok(false),
+            found => found.map(|_| true),
+        }
+    }
+
     /// Whether OpenSearch answers.
     pub async fn ping(&self) -> Result<(), Error> {
         self.call("ping the index", Method::Get, "/", None).await.map(|_| ())
     }
-
-    async fn call(
-        &self,
-        doing: &'static str,
-        method: Method,
-        path: &str,
-        body: Option<Value>,
-    ) -> Result<Vec<u8>, Error> {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let body = body.map(|body| body.to_string());
-        let response = self
-            .client
-            .send(method, path, headers, Option::<&()>::None, body, None)
-            .await
-            .map_err(unreachable(doing))?;
-        answer(doing, response).await
-    }
 }
 
-fn read<'a, T: Deserialize<'a>>(doing: &'static str, body: &'a [u8]) -> Result<T, Error> {
+pub(super) fn read<'a, T: Deserialize<'a>>(doing: &'static str, body: &'a [u8]) -> Result<T, Error> {
     serde_json::from_slice(body).map_err(|error| Error::Refused { doing, status: 200, reason: error.to_string() })
 }
 
