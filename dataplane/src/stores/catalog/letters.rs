@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::copy::{self, Row};
 use super::store::{COPYING, copy_rows};
 use super::{Catalog, Error, Kind, Whereabouts, failed};
-use crate::event::micros;
+use crate::event::{Micros, micros};
 use crate::stores::batch::Batch;
 use crate::tenancy::Tenant;
 
