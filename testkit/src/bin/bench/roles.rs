@@ -51,6 +51,8 @@ impl Roles {
     pub(crate) async fn ingest(&self, mode: Mode) -> anyhow::Result<Role> {
         let mut settings = self.queue();
         settings.push(("LOGGERHUB_PEPPERS", path(&self.stores.peppers()?)?));
+        // One tenant is all there is in most scenarios.
+        settings.push(("LOGGERHUB_QUEUE_TENANT_PERCENT", "80".into()));
         if mode == Mode::PerEvent {
             settings.push(("LOGGERHUB_INGEST_BATCH", "1".into()));
         }
