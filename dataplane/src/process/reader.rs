@@ -19,6 +19,9 @@ use crate::queue::entry::{Entry, Undecodable, VERSION};
 use crate::queue::{Consumer, ConsumerSettings, Delivery, EntryRef, Lanes};
 use crate::tenancy::Registry;
 
+/// Longest wait for workers that have more than enough to do: what the dead left behind is looked for
+/// all the same.
+const CATCH_UP: Duration = Duration::from_secs(1);
 /// Pause after a read that failed.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long others wait for a tenant that holds its share of memory, before what it has more is set
@@ -73,6 +76,7 @@ impl Reader {
             let again = self.take_up(&in_work).await;
             let busy = !again.is_empty();
             self.hand_out(flushes(again, self.limits), true, &in_work, &tasks, &stop).await;
+            tokio::time::timeout(CATCH_UP, self.flusher.workers.caught_up()).await.ok();
             // A read is never dropped half way: it ends by itself within about a second.
             let read = if busy { self.consumer.read_at_hand().await } else { self.consumer.read().await };
             match read {

@@ -47,6 +47,11 @@ impl<T> Rotation<T> {
         self.turns.len()
     }
 
+    /// How much waits.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.values().map(VecDeque::len).sum()
+    }
+
     fn queue(&mut self, tenant: &TenantName) -> &mut VecDeque<T> {
         if !self.waiting.contains_key(tenant) {
             self.turns.push_back(tenant.clone());

@@ -3,14 +3,16 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crds::TenantName;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::rotation::Rotation;
 
 /// The places of one process. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Workers {
+    places: usize,
     state: Arc<Mutex<State>>,
+    given_on: Arc<Notify>,
 }
 
 struct State {
@@ -27,7 +29,9 @@ pub(super) struct Place {
 impl Workers {
     /// So many places, at least one.
     pub(super) fn new(places: usize) -> Self {
-        Self { state: Arc::new(Mutex::new(State { free: places.max(1), waiting: Rotation::default() })) }
+        let places = places.max(1);
+        let state = State { free: places, waiting: Rotation::default() };
+        Self { places, state: Arc::new(Mutex::new(state)), given_on: Arc::default() }
     }
 
     /// Waits for a place: behind what the tenant waits for already, and in turn with other tenants.
@@ -49,7 +53,24 @@ impl Workers {
         }
     }
 
+    /// Waits until no more steps wait than there are places. What is read only then comes in larger
+    /// flushes, and an event costs the stores the less the larger its flush is.
+    pub(super) async fn caught_up(&self) {
+        loop {
+            let given_on = self.given_on.notified();
+            if self.lock().waiting.len() <= self.places {
+                return;
+            }
+            given_on.await;
+        }
+    }
+
     fn give_on(&self) {
+        self.give_to_next();
+        self.given_on.notify_waiters();
+    }
+
+    fn give_to_next(&self) {
         let mut state = self.lock();
         while let Some((_, waiting)) = state.waiting.next() {
             match waiting.send(Place { workers: Some(self.clone()) }) {
@@ -105,5 +126,28 @@ mod tests {
         }
         assert_eq!(*order.lock().unwrap(), ["a", "b", "a"]);
         assert_eq!(workers.lock().free, 1);
+    }
+
+    #[tokio::test]
+    async fn it_has_caught_up_when_no_more_wait_than_there_are_places() {
+        let workers = Workers::new(1);
+        let first = workers.place(&name("a")).await;
+        workers.caught_up().await;
+        let waiting: Vec<_> = (0..2)
+            .map(|_| {
+                let workers = workers.clone();
+                tokio::spawn(async move { workers.place(&name("a")).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let reader = workers.clone();
+        let caught_up = tokio::spawn(async move { reader.caught_up().await });
+        tokio::task::yield_now().await;
+        assert!(!caught_up.is_finished(), "two wait for one place");
+        drop(first);
+        caught_up.await.unwrap();
+        for place in waiting {
+            drop(place.await.unwrap());
+        }
     }
 }
