@@ -187,6 +187,13 @@ impl Cluster {
         Ok(status.ready_replicas.unwrap_or(0))
     }
 
+    /// Gives a Deployment in the release namespace so many replicas.
+    pub async fn scale(&self, deployment: &str, replicas: i32) -> anyhow::Result<()> {
+        let patch = Patch::Merge(serde_json::json!({"spec": {"replicas": replicas}}));
+        self.ours::<Deployment>().patch_scale(deployment, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
     /// Replicas that a Deployment in the release namespace is to have.
     pub async fn wanted_replicas(&self, deployment: &str) -> anyhow::Result<i32> {
         let spec = self.ours::<Deployment>().get(deployment).await?.spec.unwrap_or_default();

@@ -130,7 +130,7 @@ impl Account {
     /// The outcome, if it is known without Redis.
     fn try_take(&self, cost: Cost) -> Option<Result<(), Exceeded>> {
         match self.lock().take(cost, Instant::now()) {
-            Taken::Taken => Some(Ok(())),
+            Taken::Enough => Some(Ok(())),
             Taken::Refused(exceeded) => Some(Err(exceeded)),
             Taken::LeaseNeeded => None,
         }

@@ -38,7 +38,8 @@ pub(crate) struct Bench {
 pub(crate) struct Processor {
     stop: CancellationToken,
     task: JoinHandle<anyhow::Result<()>>,
-    runtime: Runtime,
+    /// `None` once it is shut down.
+    runtime: Option<Runtime>,
 }
 
 impl Bench {
@@ -255,21 +256,28 @@ impl Processor {
             let listener = TcpListener::bind(settings.listen).await?;
             process::run_on(listener, settings, stopped).await
         });
-        Ok(Self { stop, task, runtime })
+        Ok(Self { stop, task, runtime: Some(runtime) })
     }
 
     /// Stops it as a signal would, and waits for its end.
-    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         self.stop.cancel();
-        let ended = self.task.await;
-        self.runtime.shutdown_background();
-        ended?
+        (&mut self.task).await?
     }
 
     /// Ends everything that it does in the middle, as a crash would.
     #[allow(dead_code, reason = "the tests of `maintain` kill none")]
     pub(crate) fn kill(self) {
-        self.runtime.shutdown_background();
+        drop(self);
+    }
+}
+
+impl Drop for Processor {
+    /// Not waited for: a test that fails is to say why, and not that a runtime can't be dropped in it.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

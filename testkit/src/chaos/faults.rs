@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use dataplane::fail_points::Point;
 
-use super::house::House;
+use super::house::{House, Lives};
 use super::load::Load;
 use super::requests::Shape;
 use crate::eventually;
@@ -215,7 +215,7 @@ impl Fault {
     }
 
     /// What is added to the environment of a child's first lives.
-    pub fn lives(self) -> Vec<(&'static str, Vec<Vec<(String, String)>>)> {
+    pub fn lives(self) -> Lives {
         match self {
             Self::KilledAt(point) => vec![(crash::victim(point), crash::lives(point, "kill", 2))],
             Self::KilledOftenAt(point) => vec![(crash::victim(point), crash::lives(point, "kill", 6))],

@@ -21,6 +21,11 @@ use crate::ledger::{Holdings, Journal};
 use crate::stores::Stores;
 use crate::{Tenant, eventually};
 
+/// Variables of a child's environment.
+pub type Variables = Vec<(String, String)>;
+/// What is added to the environment of each of a child's first lives, by the child's name.
+pub type Lives = Vec<(&'static str, Vec<Variables>)>;
+
 /// Longest wait for the roles to be ready: milliseconds each, on an idle machine.
 const READY: Duration = Duration::from_secs(60);
 /// Longest wait for everything to be stored, indexed and archived once the fault is over: an
@@ -38,7 +43,7 @@ pub struct Plan {
     /// Where all chance comes from.
     pub seed: u64,
     /// What is added to the environment of a child's first lives, by its name.
-    pub lives: Vec<(&'static str, Vec<Vec<(String, String)>>)>,
+    pub lives: Lives,
     /// Events of one flush of `process`: small, so that there are many.
     pub flush_events: u32,
 }

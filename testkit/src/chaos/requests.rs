@@ -14,7 +14,7 @@ impl Dice {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -24,7 +24,7 @@ impl Dice {
 
     /// A number below `bound`, which is not 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.roll() % bound
     }
 
     /// True this many times of a hundred.
@@ -140,7 +140,7 @@ fn event(dice: &mut Dice, number: u64, position: u64, tenant: &str, padding: usi
     );
     while line.len() < padding {
         // Writing to a string can't fail.
-        write!(line, "{:016x}", dice.next()).ok();
+        write!(line, "{:016x}", dice.roll()).ok();
     }
     line.push_str("\"}}");
     line.into_bytes()

@@ -72,7 +72,7 @@ impl Exceeded {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Taken {
     /// It was.
-    Taken,
+    Enough,
     /// Redis can't have enough either.
     Refused(Exceeded),
     /// Redis may have enough.
@@ -228,7 +228,7 @@ impl Share {
     pub(super) fn take(&mut self, cost: Cost, now: Instant) -> Taken {
         if self.buckets(cost).all(|(bucket, cost)| bucket.lacks(cost) <= 0.0) {
             self.spend(cost);
-            return Taken::Taken;
+            return Taken::Enough;
         }
         match self.foresee(cost, now) {
             Ok(()) => Taken::LeaseNeeded,
@@ -301,7 +301,7 @@ impl Share {
 
     fn settle(&mut self, cost: Cost, now: Instant) -> Result<(), Exceeded> {
         match self.take(cost, now) {
-            Taken::Taken => Ok(()),
+            Taken::Enough => Ok(()),
             Taken::Refused(exceeded) => Err(exceeded),
             // Redis said no, and its clock or its roundings are a little behind ours.
             Taken::LeaseNeeded => Err(self.soon(cost)),
@@ -356,10 +356,10 @@ mod tests {
         assert_eq!((ask.bytes, ask.events.need, ask.events.want), (Wanted::default(), 10.0, 50.0));
         let answer = Answer { bytes: leased(0.0, 0.0), events: leased(50.0, 950.0) };
         assert_eq!(share.answered(cost(5_000, 10), answer, now), Ok(()));
-        assert_eq!(share.take(cost(1, 40), now), Taken::Taken);
+        assert_eq!(share.take(cost(1, 40), now), Taken::Enough);
         assert_eq!(share.take(cost(1, 1), now), Taken::LeaseNeeded);
         share.give_back(cost(1, 5));
-        assert_eq!(share.take(cost(1, 5), now), Taken::Taken);
+        assert_eq!(share.take(cost(1, 5), now), Taken::Enough);
     }
 
     #[test]

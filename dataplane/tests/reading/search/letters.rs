@@ -25,7 +25,7 @@ async fn execute(house: &House, seat: &Seat, statement: &str) -> anyhow::Result<
 
 /// Ids of a list's items.
 fn ids(answer: &Value) -> Vec<&str> {
-    answer["items"].as_array().unwrap().iter().filter_map(|item| item["id"].as_str()).collect()
+    answer["items"].as_array().into_iter().flatten().filter_map(|item| item["id"].as_str()).collect()
 }
 
 #[tokio::test]

@@ -32,6 +32,9 @@ const SINGLE: [usize; 3] = [64, 256, 512];
 /// Connections of the open loop: more than ever wait at once, or they would hide the queueing.
 const OPEN: usize = 512;
 
+/// What is reported of a measurement.
+type Reading = fn(&Case) -> f64;
+
 /// One measurement.
 struct Case {
     events_per_request: usize,
@@ -105,8 +108,7 @@ async fn latency(
         let target = bed.logs(ingest.address, &tenant.key, events, OPEN);
         cases.push(measure(bed, watched, events, &target, keep_rate(&target, ceiling / 2.0)).await?);
     }
-    let figures: [(&str, fn(&Case) -> f64); 2] =
-        [("accept_p50_ms", |case| case.p50_ms), ("accept_p99_ms", |case| case.p99_ms)];
+    let figures: [(&str, Reading); 2] = [("accept_p50_ms", |case| case.p50_ms), ("accept_p99_ms", |case| case.p99_ms)];
     for (name, of) in figures {
         let Some(worst) = cases.iter().max_by(|a, b| of(a).total_cmp(&of(b))) else { continue };
         let detail: Vec<&Value> = cases.iter().map(|case| &case.detail).collect();

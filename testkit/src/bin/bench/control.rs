@@ -77,7 +77,8 @@ pub(crate) fn indexed(answer: &wire::Answer<'_>) -> bool {
 
 /// Indexes until the JVM has compiled what it will compile.
 pub(crate) async fn warm(bed: &Bed) -> anyhow::Result<()> {
-    bed.warmed.get_or_try_init(|| index_until_warm(bed)).await.map(|()| ())
+    bed.warmed.get_or_try_init(|| index_until_warm(bed)).await?;
+    Ok(())
 }
 
 async fn index_until_warm(bed: &Bed) -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::ensure;
 
 use super::{STRIKE, Struck};
-use crate::chaos::house::House;
+use crate::chaos::house::{House, Lives};
 use crate::eventually;
 
 /// What makes a program see another time; from Debian's package `faketime`.
@@ -20,7 +20,7 @@ fn library() -> Option<&'static str> {
 }
 
 /// An hour ahead, then an hour behind, then right; each role begins elsewhere.
-pub(super) fn lives() -> Vec<(&'static str, Vec<Vec<(String, String)>>)> {
+pub(super) fn lives() -> Lives {
     let at = |offset: &str| -> Vec<(String, String)> {
         let Some(library) = library() else { return Vec::new() };
         // Only the time of day is false: timers go on as they do when a clock is set.
