@@ -52,12 +52,9 @@ use crate::stores::catalog::Catalog;
 use crate::stores::index::Index;
 use crate::tenancy::{Peppers, Registry};
 
-/// Settings of the role.
+/// Where the stores are.
 #[derive(Args, Clone, Debug)]
-pub struct Settings {
-    /// Address to listen on for health, status and metrics.
-    #[arg(long, env = "LOGGERHUB_LISTEN", default_value = "0.0.0.0:8080")]
-    pub listen: SocketAddr,
+pub struct StoreSettings {
     /// Where PostgreSQL is.
     #[command(flatten)]
     pub postgres: PostgresSettings,
@@ -73,6 +70,17 @@ pub struct Settings {
     /// The certificates that stores are trusted by.
     #[command(flatten)]
     pub tls: TlsSettings,
+}
+
+/// Settings of the role.
+#[derive(Args, Clone, Debug)]
+pub struct Settings {
+    /// Address to listen on for health, status and metrics.
+    #[arg(long, env = "LOGGERHUB_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Where the stores are.
+    #[command(flatten)]
+    pub stores: StoreSettings,
     /// Seconds after which raw lines are archived even if they fill no object.
     #[arg(long, env = "LOGGERHUB_ARCHIVE_MAX_AGE_SECONDS", default_value_t = 300)]
     pub archive_max_age_seconds: u64,
@@ -136,7 +144,7 @@ const APPLICATION: &str = "loggerhub-maintain";
 pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
     let listener =
         TcpListener::bind(settings.listen).await.with_context(|| format!("listen on {}", settings.listen))?;
-    let redis = Redis::queue(&settings.queue, &settings.tls)?;
+    let redis = Redis::queue(&settings.stores.queue, &settings.stores.tls)?;
     let registry = Registry::follow(&redis, Peppers::none(), stop.clone())?;
     let metrics = Metrics::default();
     let measures = pass::Measures::register(&metrics);
@@ -146,12 +154,12 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
 
     let catch_up = catch_up::CatchUp {
         // Connections of its own, so that neither waits for the other's.
-        indexer: LateIndexer::new(Rooms::new(&settings)?),
+        indexer: LateIndexer::new(Rooms::new(&settings.stores)?),
         registry: registry.clone(),
         measures: measures.clone(),
     };
     let passes = pass::Passes {
-        rooms: Rooms::new(&settings)?,
+        rooms: Rooms::new(&settings.stores)?,
         registry,
         measures,
         archive_max_age: Duration::from_secs(settings.archive_max_age_seconds),
@@ -164,17 +172,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
 
 impl Rooms {
     /// The rooms that these settings lead to.
-    pub fn new(settings: &Settings) -> Result<Self, stores::Error> {
-        let Settings { postgres, s3, opensearch, tls, .. } = settings;
-        Self::of(postgres, s3, opensearch, tls)
-    }
-
-    fn of(
-        postgres: &PostgresSettings,
-        s3: &S3Settings,
-        opensearch: &OpenSearchSettings,
-        tls: &TlsSettings,
-    ) -> Result<Self, stores::Error> {
+    pub fn new(settings: &StoreSettings) -> Result<Self, stores::Error> {
+        let StoreSettings { postgres, s3, opensearch, tls, .. } = settings;
         let pool = |database| stores::postgres(postgres, tls, database, APPLICATION);
         Ok(Self {
             catalog: Catalog::new(pool(PROCESSOR_DATABASE)?),

@@ -12,7 +12,6 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use crds::TenantName;
-use runtime::settings::{OpenSearchSettings, PostgresSettings, QueueSettings, S3Settings, TlsSettings};
 use runtime::stores::Redis;
 use serde::Serialize;
 use time::format_description::well_known::Rfc3339;
@@ -21,7 +20,7 @@ use time::{Date, OffsetDateTime, Time};
 use tokio_util::sync::CancellationToken;
 
 use super::pass::now;
-use super::{Rooms, VerifyOptions, rebuild, repair, verify};
+use super::{Rooms, StoreSettings, VerifyOptions, rebuild, repair, verify};
 use crate::event::{Micros, micros};
 use crate::tenancy::{Peppers, Registry, Tenant};
 
@@ -31,26 +30,6 @@ const DIFFERENT: u8 = 1;
 const FAILED: u8 = 2;
 /// Longest wait for the registry: Redis answers at once or is away.
 const REGISTRY_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Where the tenant's stores are.
-#[derive(Args, Clone, Debug)]
-pub struct StoreSettings {
-    /// Where PostgreSQL is.
-    #[command(flatten)]
-    pub postgres: PostgresSettings,
-    /// Where the registry is.
-    #[command(flatten)]
-    pub queue: QueueSettings,
-    /// Where the archive is.
-    #[command(flatten)]
-    pub s3: S3Settings,
-    /// Where OpenSearch is.
-    #[command(flatten)]
-    pub opensearch: OpenSearchSettings,
-    /// The certificates that stores are trusted by.
-    #[command(flatten)]
-    pub tls: TlsSettings,
-}
 
 /// Form of what is printed.
 #[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -184,7 +163,7 @@ impl StoreSettings {
         let loaded = tokio::time::timeout(REGISTRY_TIMEOUT, registry.loaded()).await;
         loaded.context("the tenant registry in Redis does not answer, or the operator has not filled it")?;
         let tenant = registry.tenant(name).with_context(|| format!("no tenant {name} in the registry"))?;
-        Ok((Rooms::of(&self.postgres, &self.s3, &self.opensearch, &self.tls)?, tenant))
+        Ok((Rooms::new(self)?, tenant))
     }
 }
 

@@ -12,6 +12,16 @@ use super::{Error, Rooms};
 use crate::stores::catalog::failed;
 use crate::tenancy::Tenant;
 
+/// Adds hours to what is counted already.
+const ADD: &str = "INSERT INTO public.usage_hourly AS usage (tenant, hour, events, bytes)
+     SELECT $1, hour, events, bytes FROM unnest($2::timestamptz[], $3::bigint[], $4::bigint[]) AS new (hour, events, bytes)
+     ON CONFLICT (tenant, hour) DO UPDATE SET events = usage.events + excluded.events, bytes = usage.bytes + excluded.bytes";
+/// Raises hours to at least these.
+const RAISE: &str = "INSERT INTO public.usage_hourly AS usage (tenant, hour, events, bytes)
+     SELECT $1, hour, events, bytes FROM unnest($2::timestamptz[], $3::bigint[], $4::bigint[]) AS new (hour, events, bytes)
+     ON CONFLICT (tenant, hour) DO UPDATE SET events = greatest(usage.events, excluded.events),
+                                              bytes = greatest(usage.bytes, excluded.bytes)";
+
 /// Usage of one hour.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 struct Hour {
@@ -27,18 +37,7 @@ pub async fn roll_up(rooms: &Rooms, tenant: &Tenant) -> Result<i64, Error> {
     let watermark = watermark(&mut core, tenant).await?;
     let hours = hours_after(rooms, tenant, watermark).await?;
     let Some(last_id) = hours.iter().map(|hour| hour.last_id).max() else { return Ok(0) };
-    sqlx::query(
-        "INSERT INTO public.usage_hourly AS usage (tenant, hour, events, bytes)
-         SELECT $1, hour, events, bytes FROM unnest($2::timestamptz[], $3::bigint[], $4::bigint[]) AS new (hour, events, bytes)
-         ON CONFLICT (tenant, hour) DO UPDATE SET events = usage.events + excluded.events, bytes = usage.bytes + excluded.bytes",
-    )
-    .bind(tenant.name().as_str())
-    .bind(hours.iter().map(|hour| hour.hour).collect::<Vec<_>>())
-    .bind(hours.iter().map(|hour| hour.events).collect::<Vec<_>>())
-    .bind(hours.iter().map(|hour| hour.bytes).collect::<Vec<_>>())
-    .execute(&mut *core)
-    .await
-    .map_err(failed("add usage"))?;
+    write(&mut core, tenant, &hours, ("add usage", ADD)).await?;
     set_watermark(&mut core, tenant, last_id).await?;
     core.commit().await.map_err(failed("commit the roll-up"))?;
     Ok(hours.iter().map(|hour| hour.events).sum())
@@ -52,21 +51,27 @@ pub(super) async fn settle(rooms: &Rooms, tenant: &Tenant) -> Result<(), Error> 
     watermark(&mut core, tenant).await?;
     let hours = hours_after(rooms, tenant, i64::MIN).await?;
     let last_id = hours.iter().map(|hour| hour.last_id).max().unwrap_or(0).max(0);
-    sqlx::query(
-        "INSERT INTO public.usage_hourly AS usage (tenant, hour, events, bytes)
-         SELECT $1, hour, events, bytes FROM unnest($2::timestamptz[], $3::bigint[], $4::bigint[]) AS new (hour, events, bytes)
-         ON CONFLICT (tenant, hour) DO UPDATE SET events = greatest(usage.events, excluded.events),
-                                                  bytes = greatest(usage.bytes, excluded.bytes)",
-    )
-    .bind(tenant.name().as_str())
-    .bind(hours.iter().map(|hour| hour.hour).collect::<Vec<_>>())
-    .bind(hours.iter().map(|hour| hour.events).collect::<Vec<_>>())
-    .bind(hours.iter().map(|hour| hour.bytes).collect::<Vec<_>>())
-    .execute(&mut *core)
-    .await
-    .map_err(failed("settle usage"))?;
+    write(&mut core, tenant, &hours, ("settle usage", RAISE)).await?;
     set_watermark(&mut core, tenant, last_id).await?;
     core.commit().await.map_err(failed("commit the settled usage"))?;
+    Ok(())
+}
+
+/// Writes these hours by [`ADD`] or [`RAISE`]; `doing` names it where it fails.
+async fn write(
+    core: &mut PgConnection,
+    tenant: &Tenant,
+    hours: &[Hour],
+    (doing, statement): (&'static str, &'static str),
+) -> Result<(), Error> {
+    sqlx::query(statement)
+        .bind(tenant.name().as_str())
+        .bind(hours.iter().map(|hour| hour.hour).collect::<Vec<_>>())
+        .bind(hours.iter().map(|hour| hour.events).collect::<Vec<_>>())
+        .bind(hours.iter().map(|hour| hour.bytes).collect::<Vec<_>>())
+        .execute(core)
+        .await
+        .map_err(failed(doing))?;
     Ok(())
 }
 

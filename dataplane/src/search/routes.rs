@@ -91,7 +91,7 @@ async fn event(
 ) -> Result<Response, Error> {
     let caller = caller(&search, &headers)?;
     params::none(&pairs(&uri)?)?;
-    let id: Uuid = id.parse().map_err(|_| Error::NotFound)?;
+    let id = named(&id)?;
     answer(search.reader.event(&caller.tenant, id).await?.ok_or(Error::NotFound)?)
 }
 
@@ -103,7 +103,7 @@ async fn batch(
 ) -> Result<Response, Error> {
     let caller = caller(&search, &headers)?;
     let receipt = params::batch(&pairs(&uri)?)?;
-    let id: Uuid = id.parse().map_err(|_| Error::NotFound)?;
+    let id = named(&id)?;
     let receipt = match receipt {
         Some(text) => {
             let receipt = search.registry.peppers().read_receipt(&text);
@@ -117,6 +117,11 @@ async fn batch(
 
 fn caller(search: &Search, headers: &HeaderMap) -> Result<Caller, Error> {
     Ok(search.registry.admit(headers, Scope::Query)?)
+}
+
+/// The id in a path; what is none names nothing.
+fn named(id: &str) -> Result<Uuid, Error> {
+    id.parse().map_err(|_| Error::NotFound)
 }
 
 fn pairs(uri: &Uri) -> Result<Pairs, InvalidParams> {

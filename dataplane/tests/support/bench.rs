@@ -284,16 +284,12 @@ impl Drop for Processor {
 impl Bench {
     /// What `maintain` works with, as its own role.
     pub(crate) async fn rooms(&self) -> anyhow::Result<Rooms> {
-        Ok(Rooms::new(&maintain::Settings {
-            listen: ([127, 0, 0, 1], 0).into(),
+        Ok(Rooms::new(&maintain::StoreSettings {
             postgres: self.stores.as_maintain_role().await?,
             queue: self.stores.queue.clone(),
             s3: self.stores.s3.clone(),
             opensearch: self.stores.opensearch.clone(),
             tls: self.stores.tls.clone(),
-            archive_max_age_seconds: 0,
-            index_max_bytes: u64::MAX,
-            index_max_documents: u64::MAX,
         })?)
     }
 }

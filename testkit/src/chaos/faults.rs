@@ -17,6 +17,7 @@ use dataplane::fail_points::Point;
 
 use super::house::{House, Lives};
 use super::load::Load;
+use super::proxy::{Mode, Proxy};
 use super::requests::Shape;
 use crate::eventually;
 use crate::ledger::audit::Promise;
@@ -260,8 +261,16 @@ impl Fault {
     }
 }
 
+/// Has a proxy break so many requests or answers in this way; `what` names them.
+async fn break_by(proxy: &Proxy, mode: Mode, at_least: u64, what: &str) -> anyhow::Result<Struck> {
+    proxy.set(mode);
+    let broken = broken(proxy, at_least).await;
+    proxy.set(Mode::Pass);
+    Ok(Struck { seen: vec![format!("{} {what}", broken?)], ..Struck::default() })
+}
+
 /// Waits until a proxy has broken so many requests or answers.
-async fn broken(proxy: &super::proxy::Proxy, at_least: u64) -> anyhow::Result<u64> {
+async fn broken(proxy: &Proxy, at_least: u64) -> anyhow::Result<u64> {
     eventually(&format!("the proxy has broken {at_least} requests or answers"), STRIKE, || async {
         let broken = proxy.broken();
         ensure!(broken >= at_least, "{broken} so far");

@@ -9,11 +9,10 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use crds::tenant::Scope;
-use uuid::Uuid;
 
 use super::super::params::{self, letters};
 use super::super::{Error, Search};
-use super::{answer, caller, pairs};
+use super::{answer, caller, named, pairs};
 use crate::tenancy::Caller;
 
 /// Longest body: a thousand ids.
@@ -86,10 +85,6 @@ pub(super) async fn purge_one(
 
 fn admin(search: &Search, headers: &HeaderMap) -> Result<Caller, Error> {
     Ok(search.registry.admit(headers, Scope::Admin)?)
-}
-
-fn named(id: &str) -> Result<Uuid, Error> {
-    id.parse().map_err(|_| Error::NotFound)
 }
 
 async fn read(body: Body) -> Result<Vec<u8>, Error> {

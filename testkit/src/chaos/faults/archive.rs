@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Struck, broken};
+use super::{Struck, break_by};
 use crate::chaos::house::House;
 use crate::chaos::load::Load;
 use crate::chaos::proxy::Mode;
@@ -26,15 +26,10 @@ pub(super) async fn stopped(load: &Load) -> anyhow::Result<Struck> {
 }
 
 pub(super) async fn answers(house: &House, status: u16) -> anyhow::Result<Struck> {
-    house.proxies.minio.set(Mode::Answer(status, if status == 507 { FULL } else { SLOW_DOWN }));
-    let refused = broken(&house.proxies.minio, 6).await;
-    house.proxies.minio.set(Mode::Pass);
-    Ok(Struck { seen: vec![format!("{} requests answered {status}", refused?)], ..Struck::default() })
+    let mode = Mode::Answer(status, if status == 507 { FULL } else { SLOW_DOWN });
+    break_by(&house.proxies.minio, mode, 6, &format!("requests answered {status}")).await
 }
 
 pub(super) async fn loses_answers(house: &House) -> anyhow::Result<Struck> {
-    house.proxies.minio.set(Mode::LoseAnswer);
-    let lost = broken(&house.proxies.minio, 4).await;
-    house.proxies.minio.set(Mode::Pass);
-    Ok(Struck { seen: vec![format!("{} answers lost", lost?)], ..Struck::default() })
+    break_by(&house.proxies.minio, Mode::LoseAnswer, 4, "answers lost").await
 }

@@ -6,13 +6,13 @@ use anyhow::ensure;
 use opensearch::indices::IndicesPutSettingsParts;
 use serde_json::json;
 
-use super::{Struck, broken};
+use super::{Struck, break_by, broken};
 use crate::chaos::house::House;
 use crate::chaos::load::Load;
 use crate::chaos::proxy::Mode;
 use crate::stores::control::{Outage, Store};
 
-/// Longer than the 10 s for which processors wait for the index before they acknowledge without it.
+/// Longer than the 5 s for which processors wait for the index before they acknowledge without it.
 const AWAY: Duration = Duration::from_secs(14);
 
 const REJECTED: &str = r#"{"error":{"type":"rejected_execution_exception","reason":"too many requests"},"status":429}"#;
@@ -44,17 +44,11 @@ pub(super) async fn answers(house: &House, status: u16) -> anyhow::Result<Struck
 }
 
 pub(super) async fn truncates(house: &House) -> anyhow::Result<Struck> {
-    house.proxies.opensearch.set(Mode::Truncate(150));
-    let cut = broken(&house.proxies.opensearch, 8).await;
-    house.proxies.opensearch.set(Mode::Pass);
-    Ok(Struck { seen: vec![format!("{} answers truncated", cut?)], ..Struck::default() })
+    break_by(&house.proxies.opensearch, Mode::Truncate(150), 8, "answers truncated").await
 }
 
 pub(super) async fn loses_answers(house: &House) -> anyhow::Result<Struck> {
-    house.proxies.opensearch.set(Mode::LoseAnswer);
-    let lost = broken(&house.proxies.opensearch, 8).await;
-    house.proxies.opensearch.set(Mode::Pass);
-    Ok(Struck { seen: vec![format!("{} answers lost", lost?)], ..Struck::default() })
+    break_by(&house.proxies.opensearch, Mode::LoseAnswer, 8, "answers lost").await
 }
 
 /// The block that OpenSearch sets itself when its disk is nearly full, on one tenant's own indices.
