@@ -14,6 +14,7 @@ pub mod process;
 pub mod maintain;
 pub mod search;
 pub mod gateway;
+pub mod smoke;
 pub mod fail_points;
 #[cfg(test)]
 mod simulation;

@@ -42,12 +42,15 @@ enum Role {
     Verify(tool::VerifySettings),
     /// Restore a tenant's catalog and index from its archive.
     Rebuild(tool::RebuildSettings),
+    /// Send one event and find it again: ends with 1 if it is not found in time, and with 2 if it is
+    /// not accepted.
+    Smoke(dataplane::smoke::Settings),
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
-    if matches!(cli.role, Role::Verify(_) | Role::Rebuild(_)) {
+    if matches!(cli.role, Role::Verify(_) | Role::Rebuild(_) | Role::Smoke(_)) {
         logging::init_on_stderr(&cli.log)?;
     } else {
         logging::init(&cli.log)?;
@@ -65,6 +68,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Role::Gateway(settings) => dataplane::gateway::run(settings, stop).await,
         Role::Verify(settings) => return Ok(tool::run(Tool::Verify(settings), stop).await),
         Role::Rebuild(settings) => return Ok(tool::run(Tool::Rebuild(settings), stop).await),
+        Role::Smoke(settings) => return Ok(dataplane::smoke::run(settings, stop).await),
     }?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,3 +3,4 @@
 mod house;
 mod search;
 mod gateway;
+mod smoke;
