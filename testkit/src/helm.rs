@@ -9,6 +9,11 @@ use tokio::process::Command;
 /// The release that everything committed is rendered as.
 const RELEASE: [&str; 4] = ["loggerhub", "charts/loggerhub", "--namespace", "loggerhub"];
 
+/// Values of an ordinary installation.
+pub const EXAMPLE: &str = "charts/loggerhub/ci/example-values.yaml";
+/// Values that switch on everything that can be.
+pub const EVERYTHING: &str = "charts/loggerhub/ci/everything-values.yaml";
+
 /// The checkout's root.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -17,9 +22,13 @@ pub fn root() -> PathBuf {
 /// `helm template` of the chart with the example's values and further `--set` pairs. An error holds
 /// what Helm says.
 pub async fn template(sets: &[&str]) -> anyhow::Result<String> {
+    template_with(EXAMPLE, sets).await
+}
+
+/// The same with the values of another file.
+pub async fn template_with(values: &str, sets: &[&str]) -> anyhow::Result<String> {
     let sets = sets.iter().flat_map(|set| ["--set", set]);
-    let values = ["--values", "charts/loggerhub/ci/example-values.yaml"];
-    said(helm(["template"].into_iter().chain(RELEASE).chain(values).chain(sets)).await?)
+    said(helm(["template"].into_iter().chain(RELEASE).chain(["--values", values]).chain(sets)).await?)
 }
 
 /// `helm template` of the chart without any values.
@@ -27,9 +36,21 @@ pub async fn template_without_values() -> anyhow::Result<String> {
     said(helm(["template"].into_iter().chain(RELEASE)).await?)
 }
 
-/// `helm lint --strict` with the example's values.
-pub async fn lint() -> anyhow::Result<String> {
-    said(helm(["lint", "--strict", "charts/loggerhub", "--values", "charts/loggerhub/ci/example-values.yaml"]).await?)
+/// `helm lint --strict` with the values of a file.
+pub async fn lint(values: &str) -> anyhow::Result<String> {
+    said(helm(["lint", "--strict", "charts/loggerhub", "--values", values]).await?)
+}
+
+/// `helm upgrade` of the installed release to this checkout's chart, with its own values and one more.
+pub async fn upgrade_reusing_values(namespace: &str, set: &str) -> anyhow::Result<String> {
+    let [release, chart, ..] = RELEASE;
+    said(helm(["upgrade", release, chart, "--namespace", namespace, "--reset-then-reuse-values", "--set", set]).await?)
+}
+
+/// `helm test` of the installed release, and what its pods said.
+pub async fn test(namespace: &str) -> anyhow::Result<String> {
+    let [release, ..] = RELEASE;
+    said(helm(["test", release, "--namespace", namespace, "--logs", "--timeout", "3m"]).await?)
 }
 
 async fn helm(arguments: impl IntoIterator<Item = &str>) -> anyhow::Result<Output> {

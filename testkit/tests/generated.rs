@@ -1,6 +1,7 @@
 //! Generated files that are committed are what would be generated now. `make generate` writes them.
 
 use std::fs;
+use std::process::Command;
 
 use kube::CustomResourceExt;
 use testkit::helm;
@@ -26,4 +27,18 @@ fn the_crds_and_the_charts_copies_are_those_of_the_types() {
 #[tokio::test]
 async fn the_rendered_chart_is_the_charts() {
     assert_fresh("manifests/loggerhub.yaml", &helm::template(&[]).await.unwrap());
+}
+
+#[test]
+fn the_table_in_the_charts_readme_is_of_its_values() {
+    let path = "charts/loggerhub/README.md";
+    let table = Command::new("awk")
+        .args(["-f", "dev/lib/values-table.awk", "charts/loggerhub/values.yaml"])
+        .current_dir(helm::root())
+        .output()
+        .unwrap();
+    assert!(table.status.success(), "{}", String::from_utf8_lossy(&table.stderr));
+    let readme = fs::read_to_string(helm::root().join(path)).unwrap();
+    let (text, _) = readme.split_once("\n## Values\n").expect("a heading Values");
+    assert_fresh(path, &format!("{text}\n## Values\n\n{}", String::from_utf8_lossy(&table.stdout)));
 }

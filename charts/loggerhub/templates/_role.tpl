@@ -13,7 +13,9 @@ metadata:
   labels:
     {{- include "loggerhub.labels" $component | nindent 4 }}
 spec:
+  {{- if not (dig "autoscaling" "enabled" false .values) }}
   replicas: {{ .values.replicas }}
+  {{- end }}
   # The new pod is ready before the old one ends.
   strategy: {type: RollingUpdate, rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}
   revisionHistoryLimit: 3

@@ -14,6 +14,17 @@
 - {name: LOGGERHUB_LOG_FORMAT, value: {{ .Values.logFormat | quote }}}
 {{- end -}}
 
+{{/* Ports of the stores, each once, as a YAML list. */}}
+{{- define "loggerhub.storePorts" -}}
+{{- $usual := dict "http" "80" "https" "443" "redis" "6379" "rediss" "6379" -}}
+{{- $ports := list (toString .Values.stores.postgres.port) -}}
+{{- range $url := list .Values.stores.redis.queue.url .Values.stores.redis.cache.url .Values.stores.s3.endpoint .Values.stores.opensearch.url -}}
+{{- $url = urlParse $url -}}
+{{- $ports = append $ports (regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (get $usual $url.scheme)) -}}
+{{- end -}}
+[{{ join ", " ($ports | uniq | sortAlpha) }}]
+{{- end -}}
+
 {{/* What the pods that the operator makes may hold. Quoted: Helm would write a large number as 1e+09. */}}
 {{- define "loggerhub.limitsEnv" -}}
 - {name: LOGGERHUB_QUEUE_TENANT_PERCENT, value: {{ .Values.queue.tenantPercent | quote }}}
