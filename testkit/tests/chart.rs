@@ -5,6 +5,8 @@
 
 #[path = "chart/monitoring.rs"]
 mod monitoring;
+#[path = "chart/evaluation.rs"]
+mod evaluation;
 
 use crds::pipeline::LogPipelineSpec;
 use k8s_openapi::api::core::v1::ServiceAccount;
