@@ -10,3 +10,4 @@ mod outage;
 mod scaling;
 mod deletion;
 mod drift;
+mod round_trip;
