@@ -140,6 +140,7 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
         keys: Keys::new(cache.clone()),
         cache,
         waits: Arc::new(Semaphore::new(WAITING_FOR_STORED)),
+        parsing: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
         budget: Budget::new(settings.max_in_flight_bytes),
         body_timeout: Duration::from_secs(settings.body_timeout_seconds.max(1)),
         metrics: IngestMetrics::default(),
@@ -172,6 +173,9 @@ struct Ingest {
     cache: Option<Cache>,
     /// Places for requests that wait until their batch is stored.
     waits: Arc<Semaphore>,
+    /// Places for large bodies that are parsed: one a core, since each further thread would only hold
+    /// memory of its own.
+    parsing: Arc<Semaphore>,
     quotas: Quotas,
     budget: Budget,
     body_timeout: Duration,
@@ -380,6 +384,8 @@ impl Ingest {
         if inline {
             return work();
         }
+        // Nobody closes it.
+        let _place = self.parsing.acquire().await.ok();
         match tokio::task::spawn_blocking(work).await {
             Ok(done) => done,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),

@@ -66,6 +66,7 @@ pub(super) fn body_hash(body: &[u8]) -> [u8; 32] {
 pub(super) fn parse(body: &[u8], form: ContentType, tenant: &str, now: Micros) -> Result<Parsed, Refusal> {
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     let mut reader = Reader { tenant, now, parsed: Parsed::default() };
+    reader.parsed.raw.reserve_exact(body.len());
     let start = skip_space(body, 0);
     match (form, body.get(start)) {
         (_, None) => return Err(Refusal::EmptyBatch),

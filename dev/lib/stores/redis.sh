@@ -2,12 +2,15 @@
 # forgets, and the cache, which forgets.
 # shellcheck shell=bash
 
+# A rewrite of the append-only file forks and writes all that waits once more: at full speed, once in
+# half a minute is enough, not each time that 64 MiB were added.
 redis_queue_start() {
     redis_start redis-queue 6379 $REDIS_QUEUE_TLS_PORT <<'CONF'
 appendonly yes
 appendfsync always
 maxmemory 1gb
 maxmemory-policy noeviction
+auto-aof-rewrite-min-size 512mb
 CONF
 }
 
