@@ -6,7 +6,8 @@ pki_make() {
     if openssl x509 -checkend 86400 -noout -in "$PKI/ca.crt" >/dev/null 2>&1 && [ "$(cat "$PKI/made-for" 2>/dev/null)" = "$NODE_IP" ]; then
         return
     fi
-    rm -f "$PKI"/*
+    # Not the stores' own, which are in a folder beside these.
+    find "$PKI" -maxdepth 1 -type f -delete
     pki_key ca
     openssl req -x509 -new -key "$PKI/ca.key" -days 365 -subj /CN=loggerhub-dev -out "$PKI/ca.crt"
     pki_key service-accounts
