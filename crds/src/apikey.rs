@@ -1,5 +1,6 @@
 //! The API key: `lh_<keyId>_<secret>`. The stores hold only an HMAC of the secret.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -12,6 +13,10 @@ use subtle::ConstantTimeEq;
 const ID_LENGTH: usize = 12;
 /// Length of a secret: 43 of 62 characters hold 256 bits.
 const SECRET_LENGTH: usize = 43;
+
+/// Fewest different pairs of neighbours in a secret that is random: 43 random digits have about 34,
+/// 43 random letters and digits 42. What repeats itself, or was typed by somebody, has few.
+const FEWEST_PAIRS: usize = 22;
 
 /// HMAC-SHA-256 of a key's secret under a pepper.
 pub type Digest = [u8; 32];
@@ -55,6 +60,12 @@ impl ApiKey {
     /// The public part, safe to show and to log.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Whether the secret is clearly not random. Only for keys that somebody else made.
+    pub fn is_weak(&self) -> bool {
+        let pairs: HashSet<&[u8]> = self.secret.as_bytes().windows(2).collect();
+        pairs.len() < FEWEST_PAIRS
     }
 
     /// What is stored of the secret.
@@ -109,6 +120,22 @@ mod tests {
         let key = ApiKey::generate();
         assert!(!ApiKey::generate().matches(&pepper(1), &key.digest(&pepper(1))));
         assert!(!key.matches(&pepper(2), &key.digest(&pepper(1))));
+    }
+
+    #[test]
+    fn a_secret_that_repeats_itself_is_weak_and_a_random_one_is_not() {
+        let key = |secret: &str| ApiKey::parse(&format!("lh_{}_{secret}", "a".repeat(12))).unwrap();
+        for weak in ["a".repeat(43), "abcdefghij".repeat(5)[..43].to_owned(), "changeme".repeat(6)[..43].to_owned()] {
+            assert!(key(&weak).is_weak(), "{weak}");
+        }
+        for random in [
+            "7310496582113509476628140359967120485537291",
+            "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0",
+            "kQ7fZp2Xw9LmT4vB8sJ1cR6yH3nD5gA0eU2iO7xWqEz",
+        ] {
+            assert!(!key(random).is_weak(), "{random}");
+        }
+        assert!(!ApiKey::generate().is_weak());
     }
 
     #[test]

@@ -39,6 +39,10 @@ pub enum Reason {
     OwnershipConflict,
     /// We may not write a Secret; the message names the binding to create.
     SecretAccessDenied,
+    /// A Secret that holds an existing key is not there.
+    SecretMissing,
+    /// An existing key is none that may be used; the message says why.
+    KeyRejected,
     /// A namespace that a Secret is to go to does not exist.
     NamespaceNotFound,
     /// `spec.plan` is not one of the installation's plans.
@@ -89,6 +93,8 @@ impl Reason {
             Self::BackendRejected => "BackendRejected",
             Self::OwnershipConflict => "OwnershipConflict",
             Self::SecretAccessDenied => "SecretAccessDenied",
+            Self::SecretMissing => "SecretMissing",
+            Self::KeyRejected => "KeyRejected",
             Self::NamespaceNotFound => "NamespaceNotFound",
             Self::UnknownPlan => "UnknownPlan",
             Self::PipelineNotFound => "PipelineNotFound",

@@ -26,6 +26,13 @@ pub const PAUSED_ANNOTATION: &str = "loggerhub.io/paused";
 pub const RECONCILE_REQUESTED_AT_ANNOTATION: &str = "loggerhub.io/reconcile-requested-at";
 /// Annotation: `"true"` lets a Tenant take over backends that another installation's marker owns.
 pub const ADOPT_ANNOTATION: &str = "loggerhub.io/adopt";
+/// Annotation: `<names>@<nonce>` asks for new keys; names are separated by commas, `*` is every
+/// generated key. A nonce is carried out once for each key; echoed in `status.lastHandledKeyRotation`.
+pub const ROTATE_KEYS_ANNOTATION: &str = "loggerhub.io/rotate-keys";
+/// Annotation: the Tenant's name confirms that deleting it is to remove its data (`deletionPolicy: Delete`).
+pub const CONFIRM_DELETE_ANNOTATION: &str = "loggerhub.io/confirm-delete";
+/// Annotation: `"true"` lets a Tenant under deletion go at once, whatever is left in the stores.
+pub const FORCE_FINALIZE_ANNOTATION: &str = "loggerhub.io/force-finalize";
 /// Label on every object that belongs to one Tenant; the value is the Tenant's name.
 pub const TENANT_LABEL: &str = "loggerhub.io/tenant";
 /// Label on every object that belongs to one LogPipeline; the value is the pipeline's name.

@@ -184,6 +184,11 @@ impl TenantName {
         format!("lh:quota:{{{}}}", self.0)
     }
 
+    /// Redis hash: id of each of the tenant's keys → hour of its last use.
+    pub fn key_uses(&self) -> String {
+        format!("lh:keys:used:{{{}}}", self.0)
+    }
+
     /// Redis stream (cache instance) of the tenant's live tail.
     pub fn tail_stream(&self) -> String {
         format!("lh:tail:{{{}}}:events", self.0)

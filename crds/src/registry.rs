@@ -4,6 +4,8 @@
 //! each change. A reader follows the stream and compares the epoch each second: a lost
 //! announcement costs a second, never a stale key.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use serde::{Deserialize, Serialize};
 
 use crate::apikey::Digest;
@@ -38,7 +40,7 @@ pub struct RegistryTenant {
     /// What it may send. Absent, as from an operator of before, is without limit.
     #[serde(default, skip_serializing_if = "IngestQuotas::is_unlimited")]
     pub quotas: IngestQuotas,
-    /// Its keys; at most 16.
+    /// Its keys; at most 16, and one before each.
     pub keys: Vec<RegistryKey>,
 }
 
@@ -97,6 +99,25 @@ pub struct RegistryKey {
     pub digest: Digest,
     /// Pepper that the digest was made under.
     pub pepper_id: String,
+    /// Second since 1970 from which it is refused, whoever is away by then. Absent: until it is revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
+}
+
+impl RegistryKey {
+    /// Whether the key's time is over.
+    pub fn is_expired(&self, now: SystemTime) -> bool {
+        self.expires_at.is_some_and(|at| UNIX_EPOCH + Duration::from_secs(at) <= now)
+    }
+}
+
+/// How long Redis remembers when a tenant's keys were last used; the operator reads it every few minutes.
+pub const KEY_USES_SECONDS: i64 = 7 * 24 * 3600;
+
+/// The hour of a moment, as the second since 1970 that it begins with: as precise as uses are noted.
+pub fn hour_of(moment: SystemTime) -> u64 {
+    let seconds = moment.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    seconds - seconds % 3600
 }
 
 mod hex {
@@ -132,11 +153,28 @@ mod tests {
             scopes: vec![Scope::Ingest],
             digest: [7; 32],
             pepper_id: "p1".into(),
+            expires_at: None,
         };
         let json = serde_json::to_string(&key).unwrap();
         assert!(json.contains(&"07".repeat(32)), "{json}");
         assert_eq!(serde_json::from_str::<RegistryKey>(&json).unwrap(), key);
         assert!(serde_json::from_str::<RegistryKey>(&json.replace("0707", "07zz")).is_err());
+    }
+
+    #[test]
+    fn a_key_ends_with_its_second_and_says_so_only_then() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let json =
+            r#"{"id":"a","name":"main","scopes":[],"digest":"00","pepperId":"p1"}"#.replace("00", &"00".repeat(32));
+        let mut key: RegistryKey = serde_json::from_str(&json).unwrap();
+        assert_eq!(serde_json::to_string(&key).unwrap(), json, "what a reader of before has seen");
+        for (expires_at, now, expired) in
+            [(None, 5000, false), (Some(5000), 4999, false), (Some(5000), 5000, true), (Some(5000), 9000, true)]
+        {
+            key.expires_at = expires_at;
+            assert_eq!(key.is_expired(at(now)), expired, "{expires_at:?} at {now}");
+        }
+        assert_eq!((hour_of(at(7199)), hour_of(at(7200))), (3600, 7200));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `Tenant`: one isolated customer of the platform, cluster-scoped.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::names::DEFAULT_PIPELINE;
 use crate::quota::Quotas;
 use crate::registry::IngestQuotas;
+
+mod keys;
+
+pub use keys::{ApiKeySpec, ApiKeyStatus, KeySource, PreviousKey, Rotation, Scope, SecretRef};
 
 /// What a tenant is to have.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -59,7 +63,7 @@ pub struct TenantSpec {
     /// How long events are kept; both counted from acceptance.
     #[serde(default)]
     pub retention: Retention,
-    /// Keys to issue. Each is written to a Secret; the platform keeps only a digest.
+    /// API keys. The text of each is in a Secret; the platform keeps only a digest.
     #[schemars(length(max = 16))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -67,7 +71,7 @@ pub struct TenantSpec {
     /// Pipeline that processes this tenant's events.
     #[serde(default)]
     pub pipeline_ref: PipelineRef,
-    /// What happens to the data when the Tenant is deleted.
+    /// What happens to the data when the Tenant is deleted. Delete has to be confirmed by the annotation loggerhub.io/confirm-delete.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
     /// Refuse new events (403 tenant_suspended); reading still works.
@@ -128,44 +132,6 @@ impl Default for Retention {
     }
 }
 
-/// One API key.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct ApiKeySpec {
-    /// Name, unique among the tenant's keys.
-    #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
-    pub name: String,
-    /// What the key may do.
-    #[schemars(length(min = 1, max = 3))]
-    #[x_kube(merge_strategy = ListMerge::Set)]
-    pub scopes: Vec<Scope>,
-    /// Secret that the key is written to, under the data key `apiKey`.
-    pub secret_ref: SecretRef,
-}
-
-/// What a key may do.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// Send events.
-    Ingest,
-    /// List, search, read and watch events.
-    Query,
-    /// Manage what belongs to the tenant.
-    Admin,
-}
-
-/// A Secret.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
-#[serde(rename_all = "camelCase")]
-pub struct SecretRef {
-    /// The Secret's name.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-    /// Its namespace; one of `spec.namespaces`.
-    #[schemars(length(min = 1, max = 63))]
-    pub namespace: String,
-}
-
 /// A LogPipeline in the release namespace.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -212,6 +178,9 @@ pub struct TenantStatus {
     /// Value of the reconcile-requested-at annotation that was last acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
+    /// Value of the rotate-keys annotation that was last carried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_key_rotation: Option<String>,
 }
 
 /// Limits that hold, as plain numbers.
@@ -258,16 +227,4 @@ pub struct Backends {
     pub prefix: String,
     /// OpenSearch alias.
     pub index_alias: String,
-}
-
-/// One issued key.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct ApiKeyStatus {
-    /// Name in `spec.apiKeys`.
-    pub name: String,
-    /// Public part of the key.
-    pub key_id: String,
-    /// When it was issued.
-    pub issued_at: Time,
 }

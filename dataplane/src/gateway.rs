@@ -37,7 +37,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::queue::Lanes;
 use crate::status::{self, Status};
-use crate::tenancy::{Peppers, Registry, RegistrySettings};
+use crate::tenancy::{Registry, RegistrySettings};
 use forward::Upstream;
 use tail::TooMany;
 
@@ -90,7 +90,7 @@ pub struct Gateway {
 /// Runs until `stop`.
 pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
     let queue = Redis::queue(&settings.queue, &settings.tls)?;
-    let registry = Registry::follow(&queue, Peppers::load(&settings.registry.peppers)?, stop.clone())?;
+    let registry = Registry::check_keys(&queue, &settings.registry, stop.clone())?;
     let gateway = Gateway {
         registry: registry.clone(),
         ingest: Upstream::new(&settings.ingest_url).context("LOGGERHUB_INGEST_URL")?,

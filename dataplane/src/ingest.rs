@@ -49,7 +49,7 @@ use crate::fail_points::{Point, reach};
 use crate::queue::entry::BatchHeader;
 use crate::queue::{Batch, Budget, Commit, Lanes, Producer, ProducerSettings};
 use crate::status::{self, Status};
-use crate::tenancy::{Caller, Peppers, Receipt, Registry, RegistrySettings, Tenant};
+use crate::tenancy::{Caller, Receipt, Registry, RegistrySettings, Tenant};
 
 use keys::{Keys, Seen};
 use metrics::{IngestMetrics, Outcome};
@@ -125,10 +125,9 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
 /// Runs on a listener that is already bound. Ends when the requests in flight are answered.
 pub async fn run_on(listener: TcpListener, settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
     let redis = Redis::queue(&settings.queue, &settings.tls)?;
-    let peppers = Peppers::load(&settings.registry.peppers)?;
     // The registry and the queue outlive the listener: what is in flight still needs them.
     let drained = CancellationToken::new();
-    let registry = Registry::follow(&redis, peppers, drained.clone())?;
+    let registry = Registry::check_keys(&redis, &settings.registry, drained.clone())?;
     let commit = settings.commit();
     let (producer, mut committing) = Producer::start_with(&redis, settings.producer, commit, drained.clone())?;
     let cache = settings.cache.connect(&settings.tls)?;

@@ -50,7 +50,7 @@ use crate::status::{self, Status};
 use crate::stores::archive::Archive;
 use crate::stores::catalog::Catalog;
 use crate::stores::index::Index;
-use crate::tenancy::{Peppers, Registry};
+use crate::tenancy::Registry;
 
 /// Where the stores are.
 #[derive(Args, Clone, Debug)]
@@ -145,7 +145,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     let listener =
         TcpListener::bind(settings.listen).await.with_context(|| format!("listen on {}", settings.listen))?;
     let redis = Redis::queue(&settings.stores.queue, &settings.stores.tls)?;
-    let registry = Registry::follow(&redis, Peppers::none(), stop.clone())?;
+    let registry = Registry::follow(&redis, stop.clone())?;
     let metrics = Metrics::default();
     let measures = pass::Measures::register(&metrics);
     let lanes = Lanes::new(&redis)?;

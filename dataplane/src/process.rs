@@ -42,7 +42,7 @@ use crate::queue::{Consumer, ConsumerSettings, Lanes};
 use crate::status::{self, Status};
 use crate::stores::catalog::{Catalog, Provenance};
 use crate::stores::index::{Index, IndexHealth};
-use crate::tenancy::{Peppers, Registry};
+use crate::tenancy::Registry;
 use flush::Flusher;
 use measures::Measures;
 use memory::Memory;
@@ -128,7 +128,7 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
     let lanes = Lanes::new(&redis)?;
     // Reading the registry and serving status go on while the last flushes are finished.
     let last = CancellationToken::new();
-    let registry = Registry::follow(&redis, Peppers::none(), last.clone())?;
+    let registry = Registry::follow(&redis, last.clone())?;
     let metrics = Metrics::default();
     let measures = Measures::register(&metrics);
     let pool = stores::postgres(&settings.postgres, &settings.tls, PROCESSOR_DATABASE, &settings.consumer)?;

@@ -49,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 use crate::queue::Lanes;
 use crate::status::{self, Status};
 use crate::stores::archive::Archive;
-use crate::tenancy::{Peppers, Registry, RegistrySettings};
+use crate::tenancy::{Registry, RegistrySettings};
 
 pub use catalog::Catalog;
 pub use error::Error;
@@ -89,7 +89,7 @@ pub struct Search {
 /// Runs until `stop`.
 pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
     let queue = Redis::queue(&settings.queue, &settings.tls)?;
-    let registry = Registry::follow(&queue, Peppers::load(&settings.registry.peppers)?, stop.clone())?;
+    let registry = Registry::check_keys(&queue, &settings.registry, stop.clone())?;
     let pool = stores::postgres(&settings.postgres, &settings.tls, PROCESSOR_DATABASE, "loggerhub-search")?;
     let reader = Reader {
         catalog: Catalog::new(pool),

@@ -11,6 +11,7 @@ mod follow;
 mod peppers;
 mod receipt;
 mod snapshot;
+mod uses;
 
 pub use auth::{AuthError, Caller};
 pub use follow::RegistrySettings;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use snapshot::Snapshot;
+use uses::Uses;
 
 /// What can go wrong here.
 #[derive(Debug, thiserror::Error)]
@@ -82,8 +84,9 @@ impl Tenant {
 /// The tenants and their keys, kept current in memory. Cheap to clone.
 #[derive(Clone)]
 pub struct Registry {
-    peppers: Arc<Peppers>,
+    peppers: watch::Receiver<Arc<Peppers>>,
     state: watch::Receiver<State>,
+    uses: Uses,
 }
 
 /// What the follower publishes.
@@ -96,13 +99,20 @@ struct State {
 }
 
 impl Registry {
-    /// Follows the registry in Redis until `stop`. Returns at once: see [`Self::is_loaded`]. A
-    /// process that checks no keys gives [`Peppers::none`].
-    pub fn follow(redis: &Redis, peppers: Peppers, stop: CancellationToken) -> Result<Self, Error> {
+    /// Follows the registry in Redis until `stop`, for a process that checks no keys. Returns at
+    /// once: see [`Self::is_loaded`].
+    pub fn follow(redis: &Redis, stop: CancellationToken) -> Result<Self, Error> {
         let (publish, state) = watch::channel(State { snapshot: None, confirmed: None });
         let follower = follow::Follower::new(redis)?;
         tokio::spawn(follower.run(publish, stop));
-        Ok(Self { peppers: Arc::new(peppers), state })
+        Ok(Self { peppers: Peppers::none().unchanging(), state, uses: Uses::none() })
+    }
+
+    /// The same for a process that checks keys: follows the peppers too, and notes when keys are used.
+    pub fn check_keys(redis: &Redis, settings: &RegistrySettings, stop: CancellationToken) -> Result<Self, Error> {
+        let peppers = Peppers::follow(settings.peppers.clone(), stop.clone())?;
+        let uses = Uses::write(redis, stop.clone())?;
+        Ok(Self { peppers, uses, ..Self::follow(redis, stop)? })
     }
 
     /// A registry that holds these tenants and follows nothing: for tools and tests.
@@ -110,7 +120,7 @@ impl Registry {
         let snapshot = Snapshot::new(0, tenants);
         // The sender is dropped: a receiver keeps the last value.
         let (_, state) = watch::channel(State { snapshot: Some(Arc::new(snapshot)), confirmed: Some(Instant::now()) });
-        Self { peppers: Arc::new(peppers), state }
+        Self { peppers: peppers.unchanging(), state, uses: Uses::none() }
     }
 
     /// Whether the tenants are known.
@@ -147,9 +157,9 @@ impl Registry {
         tenants
     }
 
-    /// The peppers that keys and receipts are checked under.
-    pub fn peppers(&self) -> &Peppers {
-        &self.peppers
+    /// The peppers that keys and receipts are checked under, as they are mounted now.
+    pub fn peppers(&self) -> Arc<Peppers> {
+        Arc::clone(&self.peppers.borrow())
     }
 
     fn snapshot(&self) -> Option<Arc<Snapshot>> {

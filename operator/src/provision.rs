@@ -4,13 +4,13 @@
 //! our owner marker (installation and tenant) is changed or removed. The rooms know no Kubernetes,
 //! so tests provision tenants with [`provision_tenant`] alone.
 
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crds::TenantName;
 use crds::apikey::{ApiKey, Digest, Pepper};
 use crds::names::{ArchiveLocation, PipelineName, hot_class};
 use crds::registry::{IngestQuotas, REGISTRY_VERSION, RegistryKey, RegistryTenant, TenantState};
-use crds::tenant::{Isolation, Retention, Scope};
+use crds::tenant::{Isolation, Retention, Scope, SecretRef};
 
 pub mod error;
 pub mod marker;
@@ -113,10 +113,16 @@ pub struct IssuedKey {
     pub digest: Digest,
     /// Pepper that the digest was made under.
     pub pepper_id: String,
+    /// When it ends, because another key took its place; `None` is the current key of its name.
+    pub expires_at: Option<SystemTime>,
+    /// Nonce of the last rotation that was asked for and carried out.
+    pub request: Option<String>,
+    /// The Secret that we wrote its text to.
+    pub secret: Option<SecretRef>,
 }
 
 impl IssuedKey {
-    /// What is stored of `key`.
+    /// What is stored of `key`, which is current and was asked for by nobody.
     pub fn of(key: &ApiKey, pepper: &Pepper, name: &str, scopes: &[Scope]) -> Self {
         Self {
             name: name.to_owned(),
@@ -124,6 +130,9 @@ impl IssuedKey {
             id: key.id().to_owned(),
             digest: key.digest(pepper),
             pepper_id: pepper.id.clone(),
+            expires_at: None,
+            request: None,
+            secret: None,
         }
     }
 }
@@ -181,10 +190,11 @@ pub fn registry_entry(desired: &DesiredTenant, row: &TenantRow, keys: &[IssuedKe
             scopes: key.scopes.clone(),
             digest: key.digest,
             pepper_id: key.pepper_id.clone(),
+            expires_at: key.expires_at.map(|at| at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())),
         })
         .collect();
     // The order of the spec means nothing: a registry entry is compared as text.
-    keys.sort_by(|a, b| a.name.cmp(&b.name));
+    keys.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
     RegistryTenant {
         version: REGISTRY_VERSION,
         tenant: desired.name().clone(),

@@ -16,8 +16,12 @@ use kube::{Api, Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
 pub mod validate;
+pub mod rotation;
 pub mod plan;
+pub mod existing;
 pub mod secrets;
+pub mod keys;
+pub mod changes;
 pub mod apply;
 pub mod drain;
 pub mod delete;
@@ -39,6 +43,9 @@ const CONCURRENCY: u16 = 10;
 const DRAIN_INTERVAL: Duration = Duration::from_secs(2);
 /// Longest wait where the cluster itself has to change, such as a namespace to be made.
 const CLUSTER_PATIENCE: Duration = Duration::from_secs(15);
+/// Reasons that end when the cluster changes.
+const CLUSTER_REASONS: [Reason; 4] =
+    [Reason::NamespaceNotFound, Reason::SecretAccessDenied, Reason::SecretMissing, Reason::KeyRejected];
 
 /// Why a reconciliation could not even say how it went.
 #[derive(Debug, thiserror::Error)]
@@ -173,7 +180,11 @@ async fn provision(
         ctx.metrics.drift_corrected(*store);
     }
     let drifted: Vec<&str> = drift.iter().map(|(_, name)| *name).collect();
-    let notes = status::drift_note(&drifted).into_iter().collect();
+    let mut notes: Vec<Note> = status::drift_note(&drifted).into_iter().collect();
+    notes.extend(applied.keys.iter().flat_map(|keys| changes::notes(&keys.changes)));
+    // A key that is to be replaced, or one that ends, is not left until the next resync.
+    let due = applied.keys.as_ref().and_then(|keys| keys.next_due);
+    let within = |wait: Duration| due.map_or(wait, |due| due.min(wait));
     let was_ready = tenant.status.as_ref().is_some_and(is_ready);
     let reported = report(ctx, api, tenant, findings, Some((valid, &applied)), notes).await?;
     let name = tenant.name_any();
@@ -185,19 +196,19 @@ async fn provision(
             }
         }
         ctx.tenant_backoff.succeeded(&name);
-        return Ok((Action::requeue(ctx.resync()), Ending::success));
+        return Ok((Action::requeue(within(ctx.resync())), Ending::success));
     }
     let ready = reported.conditions.iter().find(|condition| condition.type_ == "Ready");
     if ready.is_some_and(|ready| ready.reason == Reason::PipelineNotFound.as_str()) {
         // The pipeline's coming is watched.
         ctx.tenant_backoff.succeeded(&name);
-        return Ok((Action::requeue(ctx.resync()), Ending::requeue));
+        return Ok((Action::requeue(within(ctx.resync())), Ending::requeue));
     }
     let wait = ctx.tenant_backoff.failed(&name);
     let of_cluster = matches!(&applied.credentials, Err(problem) if
-        [Reason::NamespaceNotFound, Reason::SecretAccessDenied].contains(&problem.reason));
+        CLUSTER_REASONS.contains(&problem.reason));
     let wait = if of_cluster { wait.min(CLUSTER_PATIENCE) } else { wait };
-    Ok((Action::requeue(wait), Ending::requeue))
+    Ok((Action::requeue(within(wait)), Ending::requeue))
 }
 
 /// The deletion branch.

@@ -143,8 +143,7 @@ impl Cluster {
     /// Asks for a reconciliation of the Tenant now, and waits until it was done.
     pub async fn reconcile_tenant(&self, name: &str, within: Duration) -> anyhow::Result<()> {
         let now = crate::unique("asked");
-        let patch = json!({"metadata": {"annotations": {RECONCILE_REQUESTED_AT_ANNOTATION: now.as_str()}}});
-        self.tenants().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        self.annotate_tenant(name, &[(RECONCILE_REQUESTED_AT_ANNOTATION, &now)]).await?;
         eventually(&format!("Tenant {name} was reconciled on request"), within, || async {
             let handled = self.tenants().get(name).await?.status.and_then(|status| status.last_handled_reconcile_at);
             ensure!(handled.as_deref() == Some(now.as_str()), "last handled: {handled:?}");
@@ -153,8 +152,25 @@ impl Cluster {
         .await
     }
 
-    /// Deletes the Tenant and waits until it is gone.
+    /// Sets annotations of the Tenant.
+    pub async fn annotate_tenant(&self, name: &str, annotations: &[(&str, &str)]) -> anyhow::Result<()> {
+        let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
+        let patch = json!({"metadata": {"annotations": annotations}});
+        self.tenants().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    }
+
+    /// Says that deleting the Tenant is to remove its data, where its policy is so.
+    pub async fn confirm_delete(&self, name: &str) -> anyhow::Result<()> {
+        match self.tenants().get_opt(name).await? {
+            Some(_) => self.annotate_tenant(name, &[(crds::CONFIRM_DELETE_ANNOTATION, name)]).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes the Tenant, with its data where its policy is so, and waits until it is gone.
     pub async fn delete_tenant(&self, name: &str, within: Duration) -> anyhow::Result<()> {
+        self.confirm_delete(name).await?;
         ignore_absent(self.tenants().delete(name, &DeleteParams::default()).await)?;
         eventually(&format!("Tenant {name} is gone"), within, || async move {
             match self.tenants().get_opt(name).await? {

@@ -117,6 +117,38 @@ async fn a_tenant_that_cannot_be_is_refused_with_the_reason() -> anyhow::Result<
 }
 
 #[tokio::test]
+async fn a_keys_rotation_is_one_that_can_be() -> anyhow::Result<()> {
+    let tenants = cluster().await?.tenants();
+    let with = |source: Option<&str>, rotation: Value| {
+        let mut key = key("main", "acme");
+        key["rotation"] = rotation;
+        key.as_object_mut().unwrap().extend(source.map(|source| ("source".to_owned(), json!(source))));
+        json!({"namespaces": ["acme"], "apiKeys": [key]})
+    };
+    for (source, rotation, taken) in [
+        (None, json!({}), json!({"overlapHours": 24})),
+        (None, json!({"intervalDays": 30}), json!({"intervalDays": 30, "overlapHours": 24})),
+        (None, json!({"intervalDays": 1, "overlapHours": 23}), json!({"intervalDays": 1, "overlapHours": 23})),
+        (Some("Existing"), json!({"overlapHours": 0}), json!({"overlapHours": 0})),
+    ] {
+        let created = try_create(&tenants, with(source, rotation), "acme-rotates").await.map_err(anyhow::Error::msg)?;
+        let key = &created["spec"]["apiKeys"][0];
+        assert_eq!((&key["rotation"], &key["source"]), (&taken, &json!(source.unwrap_or("Generate"))));
+    }
+    for (source, rotation, reason) in [
+        (None, json!({"intervalDays": 1}), "overlapHours must be less than intervalDays"),
+        (None, json!({"intervalDays": 0, "overlapHours": 0}), "rotation.intervalDays"),
+        (None, json!({"overlapHours": -1}), "rotation.overlapHours"),
+        (Some("Existing"), json!({"intervalDays": 30}), "rotation.intervalDays is for source Generate"),
+        (Some("Borrowed"), json!({}), "source"),
+    ] {
+        let refused = try_create(&tenants, with(source, rotation.clone()), "acme-bad").await;
+        assert!(refused.as_ref().is_err_and(|said| said.contains(reason)), "{source:?} {rotation}: {refused:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_tenants_isolation_is_for_ever() -> anyhow::Result<()> {
     let cluster = cluster().await?;
     let tenants = cluster.tenants();

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::pass::now;
 use super::{Rooms, StoreSettings, VerifyOptions, rebuild, repair, verify};
 use crate::event::{Micros, micros};
-use crate::tenancy::{Peppers, Registry, Tenant};
+use crate::tenancy::{Registry, Tenant};
 
 /// Exit code: something differs, or could not be restored.
 const DIFFERENT: u8 = 1;
@@ -159,7 +159,7 @@ impl StoreSettings {
         let redis = Redis::queue(&self.queue, &self.tls)?;
         let stop = CancellationToken::new();
         let _stop = stop.clone().drop_guard();
-        let registry = Registry::follow(&redis, Peppers::none(), stop)?;
+        let registry = Registry::follow(&redis, stop)?;
         let loaded = tokio::time::timeout(REGISTRY_TIMEOUT, registry.loaded()).await;
         loaded.context("the tenant registry in Redis does not answer, or the operator has not filled it")?;
         let tenant = registry.tenant(name).with_context(|| format!("no tenant {name} in the registry"))?;

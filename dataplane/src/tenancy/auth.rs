@@ -1,6 +1,7 @@
 //! From a request's headers to its [`Caller`], and every way that can fail as a stable code.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::http::header::{AUTHORIZATION, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -32,7 +33,7 @@ pub enum AuthError {
     /// No key came with the request.
     #[error("send the API key as `Authorization: Bearer <key>` or `X-API-Key: <key>`")]
     Missing,
-    /// No such key, a wrong secret, a revoked key, or a tenant that is leaving.
+    /// No such key, a wrong secret, a revoked key or one whose time is over, or a tenant that is leaving.
     #[error("the API key is not valid")]
     Invalid,
     /// The key is valid but lacks the scope.
@@ -96,17 +97,24 @@ impl Registry {
     /// The caller of a key that came by another way than a header. An unknown key costs the same
     /// as a wrong secret: one HMAC and one comparison.
     pub fn authenticate_key(&self, key: &str) -> Result<Caller, AuthError> {
+        self.authenticate_key_at(key, SystemTime::now())
+    }
+
+    fn authenticate_key_at(&self, key: &str, now: SystemTime) -> Result<Caller, AuthError> {
         let key = ApiKey::parse(key).map_err(|_| AuthError::Invalid)?;
         let snapshot = self.snapshot().ok_or(AuthError::NotLoaded)?;
+        let peppers = self.peppers();
         let known = snapshot.keys.get(key.id());
-        let pepper = known.and_then(|known| self.peppers.get(&known.key.pepper_id));
+        let pepper = known.and_then(|known| peppers.get(&known.key.pepper_id));
         let (Some(known), Some(pepper)) = (known, pepper) else {
-            let _: bool = key.matches(self.peppers.newest(), &[0; 32]);
+            let _: bool = key.matches(peppers.newest(), &[0; 32]);
             return Err(AuthError::Invalid);
         };
-        if !key.matches(pepper, &known.key.digest) || known.tenant.registered.state == TenantState::Deleting {
+        let over = known.key.is_expired(now) || known.tenant.registered.state == TenantState::Deleting;
+        if !key.matches(pepper, &known.key.digest) || over {
             return Err(AuthError::Invalid);
         }
+        self.uses.note(known, now);
         Ok(Caller { tenant: Arc::clone(&known.tenant), key_id: known.key.id.clone(), scopes: known.key.scopes.clone() })
     }
 }
@@ -195,6 +203,21 @@ mod tests {
             assert_eq!(admitted, *expected, "{sent:?}");
         }
         assert!(registry.admit(&headers(&[("x-api-key", &resting)]), Scope::Query).is_ok(), "suspended: reads");
+    }
+
+    #[test]
+    fn a_replaced_key_works_until_its_end_and_not_longer_though_nobody_takes_it_away() {
+        let (old, new) = (ApiKey::generate(), ApiKey::generate());
+        let mut acme = tenant("acme", &[(&old, &[Scope::Ingest]), (&new, &[Scope::Ingest])]);
+        acme.keys[0].expires_at = Some(1_000);
+        let registry = Registry::fixed([acme], Peppers::new([pepper()]).unwrap());
+        let at = |key: &ApiKey, second| {
+            let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(second);
+            registry.authenticate_key_at(&key.to_string(), now).map(|caller| caller.key_id)
+        };
+        assert_eq!(at(&old, 999), Ok(old.id().to_owned()));
+        assert_eq!(at(&old, 1_000), Err(AuthError::Invalid));
+        assert_eq!(at(&new, 1_000), Ok(new.id().to_owned()));
     }
 
     #[test]

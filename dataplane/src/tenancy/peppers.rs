@@ -1,14 +1,22 @@
-//! The platform's peppers, read once from a mounted Secret: one file each, its name the pepper's id.
+//! The platform's peppers in a mounted Secret: one file each, its name the pepper's id. Looked at
+//! again and again: a pepper that is added there is known without a restart.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crds::apikey::Pepper;
+use runtime::logging::chain;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::Error;
 
 /// Fewest bytes of a pepper: 256 bits even if each byte held eight.
 const MINIMUM_BYTES: usize = 32;
+/// Time between two looks: the kubelet itself takes up to a minute to mount a change.
+const INTERVAL: Duration = Duration::from_secs(5);
 
 /// The peppers by id. It has no `Debug`, so that they cannot slip into a log.
 #[derive(Clone)]
@@ -38,6 +46,25 @@ impl Peppers {
             .ok_or_else(|| Error::NoPepper { folder: folder.display().to_string(), minimum: MINIMUM_BYTES })
     }
 
+    /// The folder's peppers, and from then on until `stop` whatever it holds. While it can't be read
+    /// or holds no good ones, the last ones stay.
+    pub fn follow(folder: PathBuf, stop: CancellationToken) -> Result<watch::Receiver<Arc<Self>>, Error> {
+        let (publish, peppers) = watch::channel(Arc::new(Self::load(&folder)?));
+        tokio::spawn(stop.run_until_cancelled_owned(watch_folder(folder, publish)));
+        Ok(peppers)
+    }
+
+    /// These and never others.
+    pub(super) fn unchanging(self) -> watch::Receiver<Arc<Self>> {
+        // The sender is dropped: a receiver keeps the last value.
+        watch::channel(Arc::new(self)).1
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Pepper, &Pepper)| a.id == b.id && a.bytes == b.bytes;
+        self.by_id.len() == other.by_id.len() && self.by_id.values().zip(other.by_id.values()).all(same)
+    }
+
     /// These peppers; `None` if there is none, or one is too short.
     pub fn new(peppers: impl IntoIterator<Item = Pepper>) -> Option<Self> {
         let by_id: BTreeMap<_, _> = peppers.into_iter().map(|pepper| (pepper.id.clone(), pepper)).collect();
@@ -63,6 +90,34 @@ impl Peppers {
     /// The pepper with the last id: what new receipts are signed under.
     pub fn newest(&self) -> &Pepper {
         &self.newest
+    }
+}
+
+async fn watch_folder(folder: PathBuf, publish: watch::Sender<Arc<Peppers>>) {
+    let mut failing = false;
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        let at = folder.clone();
+        let Ok(loaded) = tokio::task::spawn_blocking(move || Peppers::load(&at)).await else { return };
+        match loaded {
+            Ok(peppers) => {
+                failing = false;
+                let changed = publish.send_if_modified(|known| {
+                    let same = known.is_same(&peppers);
+                    if !same {
+                        *known = Arc::new(peppers);
+                    }
+                    !same
+                });
+                if changed {
+                    tracing::info!("read the peppers anew: they have changed");
+                }
+            }
+            Err(error) if !std::mem::replace(&mut failing, true) => {
+                tracing::warn!(error = chain(&error), "can't read the peppers: those of before stay");
+            }
+            Err(_) => {}
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use crds::TenantName;
 use crds::registry::{RegistryKey, RegistryTenant};
@@ -21,6 +22,8 @@ pub(super) struct Snapshot {
 pub(super) struct KnownKey {
     pub(super) tenant: Arc<Tenant>,
     pub(super) key: RegistryKey,
+    /// The hour in which its use was noted last; see [`super::uses`].
+    pub(super) noted: Arc<AtomicU64>,
 }
 
 /// What a full load is to do with what we hold.
@@ -59,7 +62,8 @@ impl Snapshot {
         self.remove(&registered.tenant.clone());
         let tenant = Arc::new(Tenant { registered });
         for key in &tenant.registered.keys {
-            self.keys.insert(key.id.clone(), KnownKey { tenant: Arc::clone(&tenant), key: key.clone() });
+            let (tenant, noted) = (Arc::clone(&tenant), Arc::default());
+            self.keys.insert(key.id.clone(), KnownKey { tenant, key: key.clone(), noted });
         }
         self.tenants.insert(tenant.name().clone(), tenant);
     }
@@ -107,6 +111,7 @@ pub(super) mod tests {
                     scopes: scopes.to_vec(),
                     digest: key.digest(&pepper()),
                     pepper_id: "p1".into(),
+                    expires_at: None,
                 })
                 .collect(),
             tenant,

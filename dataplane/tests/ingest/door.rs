@@ -55,6 +55,7 @@ impl Sender {
                 scopes: scopes.to_vec(),
                 digest: key.digest(&pepper()),
                 pepper_id: pepper().id,
+                expires_at: None,
             }],
             tenant,
         };
@@ -179,6 +180,11 @@ impl Door {
 
     pub(crate) fn post(&self, path: &str) -> RequestBuilder {
         reqwest::Client::new().post(format!("{}{path}", self.url))
+    }
+
+    /// Mounts one more pepper.
+    pub(crate) fn add_pepper(&self, pepper: &Pepper) {
+        std::fs::write(self.peppers.join(&pepper.id), &pepper.bytes).unwrap();
     }
 
     /// Asks it to stop, and waits until it has.

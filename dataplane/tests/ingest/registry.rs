@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crds::names::{REGISTRY_CHANGES, REGISTRY_EPOCH, REGISTRY_TENANTS};
+use crds::registry::KEY_USES_SECONDS;
 
 use crate::door::{Door, Sender, eventually, outcome};
 use crate::redis_server::RedisServer;
@@ -43,6 +44,45 @@ async fn a_revoked_key_is_refused_within_five_seconds_though_its_announcement_is
     let revoked = Instant::now();
     eventually("the key is refused", async || !accepted(&door, &sender).await).await;
     assert!(revoked.elapsed() < Duration::from_secs(5), "{:?}", revoked.elapsed());
+}
+
+#[tokio::test]
+async fn a_replaced_key_ends_by_itself_and_its_last_use_is_written_down() {
+    let redis = RedisServer::durable().await;
+    let mut sender = Sender::new();
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let end = now() + 6;
+    sender.registered.keys[0].expires_at = Some(end);
+    sender.project(&redis).await;
+    let door = Door::open(&redis).await;
+    assert!(accepted(&door, &sender).await, "until its end it works");
+    let epoch: u64 = redis.command(&["GET", REGISTRY_EPOCH]).await;
+    eventually("the key is refused", async || !accepted(&door, &sender).await).await;
+    assert!((end..end + 5).contains(&now()), "refused at {}, its end was {end}", now());
+    assert_eq!(redis.command::<u64>(&["GET", REGISTRY_EPOCH]).await, epoch, "nobody took it away");
+    door.close().await;
+    let (uses, id) = (sender.registered.tenant.key_uses(), &sender.registered.keys[0].id);
+    eventually("its use is written", async || redis.command::<bool>(&["HEXISTS", &uses, id]).await).await;
+    let hour: u64 = redis.command(&["HGET", &uses, id]).await;
+    assert_eq!(hour % 3600, 0);
+    assert!((end - 7200..=end).contains(&hour), "{hour}");
+    assert!((1..=KEY_USES_SECONDS).contains(&redis.command::<i64>(&["TTL", &uses]).await));
+}
+
+#[tokio::test]
+async fn a_pepper_that_is_added_is_known_without_a_restart() {
+    let redis = RedisServer::durable().await;
+    let (mut sender, other) = (Sender::new(), Sender::new());
+    let later = crds::apikey::Pepper { id: "p2".into(), bytes: vec![b'b'; 32] };
+    sender.registered.keys[0].digest = sender.key.digest(&later);
+    sender.registered.keys[0].pepper_id = later.id.clone();
+    sender.project(&redis).await;
+    other.project(&redis).await;
+    let door = Door::open(&redis).await;
+    assert!(!accepted(&door, &sender).await);
+    door.add_pepper(&later);
+    eventually("the key under it works", async || accepted(&door, &sender).await).await;
+    assert!(accepted(&door, &other).await, "and the others as before");
 }
 
 #[tokio::test]

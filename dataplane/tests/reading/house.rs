@@ -68,6 +68,7 @@ impl House {
                 scopes: vec![Scope::Admin],
                 digest: admin.digest(&pepper),
                 pepper_id: pepper.id,
+                expires_at: None,
             });
             registered
         });

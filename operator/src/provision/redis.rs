@@ -1,5 +1,7 @@
 //! The registry that ingest and the other roles read, in the queue's Redis.
 
+use std::collections::HashMap;
+
 use redis::aio::ConnectionManager;
 use redis::{AsyncCommands, Script};
 
@@ -87,6 +89,18 @@ impl Registry {
     /// Names of all tenants in the registry, readable or not.
     pub async fn tenants(&self) -> Result<Vec<String>, Error> {
         self.connection.clone().hkeys(REGISTRY_TENANTS).await.doing("list the registry")
+    }
+
+    /// The hour in which each of the tenant's keys was last used, as far as it is remembered.
+    pub async fn key_uses(&self, tenant: &TenantName) -> Result<HashMap<String, u64>, Error> {
+        self.connection.clone().hgetall(tenant.key_uses()).await.doing("read when keys were last used")
+    }
+
+    /// Forgets when keys that are no more were last used.
+    pub async fn forget_key_uses(&self, tenant: &TenantName, ids: &[String]) -> Result<(), Error> {
+        let _: i64 =
+            self.connection.clone().hdel(tenant.key_uses(), ids).await.doing("forget when keys were last used")?;
+        Ok(())
     }
 
     /// Whether Redis answers.

@@ -4,17 +4,13 @@
 use std::time::{Duration, SystemTime};
 
 use crds::Tenant;
-use crds::apikey::ApiKey;
 use crds::condition::Reason;
 use crds::names::ArchiveLocation;
-use crds::tenant::ApiKeySpec;
-use futures::future::join_all;
 
-use super::plan::{KeyPlan, SecretSeen, plan_key};
-use super::secrets;
+use super::keys::{AppliedKeys, ensure_keys};
 use super::validate::{Problem, ValidTenant};
 use crate::context::Context;
-use crate::provision::{self, Failure, IssuedKey, IssuedKeyRow, Outcome, TenantRow, registry_entry, series_hot_days};
+use crate::provision::{self, Failure, IssuedKey, Outcome, TenantRow, registry_entry, series_hot_days};
 
 /// Longest wait for the reason of a failure.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -33,8 +29,8 @@ pub struct Applied {
     pub search: StoreResult,
     /// Keys in the registry and in their Secrets, and the registry that ingest reads.
     pub credentials: StoreResult,
-    /// The live keys, if PostgreSQL could say.
-    pub keys: Option<Vec<IssuedKeyRow>>,
+    /// What is known of the keys, if PostgreSQL could say.
+    pub keys: Option<AppliedKeys>,
     /// Where the archive is, if it is known.
     pub archive: ArchiveLocation,
 }
@@ -85,11 +81,11 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
         ensure_keys(ctx, tenant, valid),
     );
     let database = schema.map(|outcome| outcome.and(registered)).map_err(|error| problem(&error));
-    let (live, keys) = keys;
+    let (known, keys) = keys;
     // Ingest learns of a tenant last: what it accepts has somewhere to go.
-    let credentials = match (&database, &live) {
-        (Ok(_), Some(live)) => {
-            let live: Vec<IssuedKey> = live.iter().map(|row| row.key.clone()).collect();
+    let credentials = match (&database, &known) {
+        (Ok(_), Some(known)) => {
+            let live: Vec<IssuedKey> = known.live.iter().map(|row| row.key.clone()).collect();
             let projected = stores.registry.upsert(&registry_entry(desired, &row, &live)).await;
             projected.map_err(|error| problem(&error)).and_then(|outcome| keys.map(|keys| keys.and(outcome)))
         }
@@ -104,7 +100,7 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
         object_store: object_store.map_err(|error| problem(&error)),
         search: search.map_err(|error| problem(&error)),
         credentials,
-        keys: live,
+        keys: known,
         archive: row.archive,
     }
 }
@@ -143,90 +139,6 @@ fn known_archive(tenant: &Tenant, valid: &ValidTenant) -> ArchiveLocation {
         || valid.desired.archive.clone(),
         |known| ArchiveLocation { bucket: known.bucket.clone(), prefix: known.prefix.clone() },
     )
-}
-
-/// Issues, keeps and revokes keys. Gives back the live ones, and what went wrong first.
-async fn ensure_keys(ctx: &Context, tenant: &Tenant, valid: &ValidTenant) -> (Option<Vec<IssuedKeyRow>>, StoreResult) {
-    let peppers = ctx.peppers.borrow().clone();
-    if peppers.is_empty() {
-        let message = "the platform's peppers are not there yet".to_owned();
-        return (None, Err(Problem { reason: Reason::Provisioning, message }));
-    }
-    let name = valid.desired.name();
-    let seen = join_all(valid.keys.iter().map(|key| secrets::look(ctx, tenant, &key.secret_ref))).await;
-    let id = |seen: &Result<SecretSeen, Problem>| match seen {
-        Ok(SecretSeen::Ours { key: Some(key), .. }) => Some(key.id().to_owned()),
-        _ => None,
-    };
-    let ids: Vec<String> = seen.iter().filter_map(id).collect();
-    let rows = match ctx.stores.postgres.keys(name, &ids).await {
-        Ok(rows) => rows,
-        Err(error) => return (None, Err(problem(&error))),
-    };
-    let mut wanted = Vec::new();
-    let mut first_problem = None;
-    for (key, seen) in valid.keys.iter().zip(seen) {
-        let settled = match seen {
-            Ok(seen) => {
-                let plan = plan_key(name.as_str(), key, &seen, &rows, &peppers, valid.desired.adopt);
-                settle(ctx, tenant, key, &seen, plan).await
-            }
-            Err(problem) => Err(problem),
-        };
-        match settled {
-            Ok(key) => wanted.push(key),
-            Err(problem) => {
-                // What clients use already goes on working.
-                let live =
-                    rows.iter().find(|row| !row.revoked && row.tenant == name.as_str() && row.key.name == key.name);
-                wanted.extend(live.map(|row| row.key.clone()));
-                first_problem.get_or_insert(problem);
-            }
-        }
-    }
-    match ctx.stores.postgres.ensure_keys(name, &wanted).await {
-        Ok((live, outcome)) => (Some(live), first_problem.map_or(Ok(outcome), Err)),
-        Err(error) => (None, Err(problem(&error))),
-    }
-}
-
-/// Carries out what was planned for one key. The Secret is written first: a key that is nowhere to
-/// be read must not be valid, and one that is not registered yet is registered the next time.
-async fn settle(
-    ctx: &Context,
-    tenant: &Tenant,
-    wanted: &ApiKeySpec,
-    seen: &SecretSeen,
-    plan: KeyPlan,
-) -> Result<IssuedKey, Problem> {
-    match (plan, seen) {
-        (KeyPlan::Keep(key), _) => Ok(key),
-        (KeyPlan::Rewrite(key), SecretSeen::Ours { key: Some(text), .. }) => {
-            secrets::write(ctx, tenant, &wanted.secret_ref, text).await?;
-            Ok(key)
-        }
-        (KeyPlan::Refuse, _) => {
-            let at = &wanted.secret_ref;
-            Err(Problem {
-                reason: Reason::OwnershipConflict,
-                message: format!(
-                    "Secret `{}/{}` exists and is not the operator's: remove it, name another one in \
-                     spec.apiKeys, or set the annotation loggerhub.io/adopt: \"true\"",
-                    at.namespace, at.name
-                ),
-            })
-        }
-        (KeyPlan::Issue | KeyPlan::Rewrite(_), _) => {
-            let key = ApiKey::generate();
-            let pepper = ctx.peppers.borrow().first().cloned();
-            let Some(pepper) = pepper else {
-                let message = "the platform's peppers are not there yet".to_owned();
-                return Err(Problem { reason: Reason::Provisioning, message });
-            };
-            secrets::write(ctx, tenant, &wanted.secret_ref, &key).await?;
-            Ok(IssuedKey::of(&key, &pepper, &wanted.name, &wanted.scopes))
-        }
-    }
 }
 
 /// A store's error as a condition's reason and message.

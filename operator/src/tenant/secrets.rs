@@ -1,11 +1,11 @@
-//! The Secrets that tenants read their keys from. Read by name only: the operator neither lists
-//! nor watches Secrets.
+//! The Secrets that hold tenants' keys: those that we write, and those that we only read. By name
+//! only: the operator neither lists nor watches Secrets.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::ObjectMeta;
+use kube::api::{DeleteParams, ObjectMeta, Preconditions};
 use kube::{Api, Resource, ResourceExt};
 
 use crds::apikey::ApiKey;
@@ -22,16 +22,18 @@ use crate::settings::Settings;
 const API_KEY: &str = "apiKey";
 const TENANT: &str = "tenant";
 const INGEST_URL: &str = "ingestUrl";
+/// Annotation of a Secret that we write: id of the key that this one takes the place of, and that works on
+/// for the overlap. It says so from the one write that makes the new key to its registration.
+const REPLACES: &str = "loggerhub.io/replaces-key";
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 const MANAGER: &str = "loggerhub-operator";
 
-/// Looks at a key's Secret.
+/// Looks at the Secret of a key that we generate.
 pub async fn look(ctx: &Context, tenant: &Tenant, at: &SecretRef) -> Result<SecretSeen, Problem> {
     let secrets = Api::<Secret>::namespaced(ctx.client.clone(), &at.namespace);
     let found = secrets.get_opt(&at.name).await.map_err(|error| problem(&ctx.settings, at, &error))?;
     let Some(secret) = found else { return Ok(SecretSeen::Absent) };
-    let label = |name: &str| secret.labels().get(name).map(String::as_str);
-    if label(TENANT_LABEL) != Some(&tenant.name_any()) || label(MANAGED_BY) != Some(MANAGER) {
+    if !is_ours(&secret, tenant) {
         return Ok(SecretSeen::Foreign);
     }
     let data = secret.data.as_ref();
@@ -39,12 +41,65 @@ pub async fn look(ctx: &Context, tenant: &Tenant, at: &SecretRef) -> Result<Secr
     let complete = rest(&ctx.settings, tenant)
         .iter()
         .all(|(name, value)| data.and_then(|data| data.get(*name)).is_some_and(|found| found.0 == value.as_bytes()));
-    let owned = secret.owner_references().iter().any(|owner| Some(&owner.uid) == tenant.meta().uid.as_ref());
-    Ok(SecretSeen::Ours { key: key.and_then(|text| ApiKey::parse(text).ok()), complete: complete && owned })
+    Ok(SecretSeen::Ours {
+        key: key.and_then(|text| ApiKey::parse(text).ok()),
+        replaces: secret.annotations().get(REPLACES).cloned(),
+        complete: complete && is_owned(&secret, tenant),
+    })
 }
 
-/// Writes a key to its Secret.
-pub async fn write(ctx: &Context, tenant: &Tenant, at: &SecretRef, key: &ApiKey) -> Result<(), Problem> {
+/// What somebody else's Secret holds as key; nothing if it lacks the entry.
+pub async fn read(ctx: &Context, at: &SecretRef) -> Result<Option<Vec<u8>>, Problem> {
+    let secrets = Api::<Secret>::namespaced(ctx.client.clone(), &at.namespace);
+    let found = secrets.get_opt(&at.name).await.map_err(|error| match is_forbidden(&error) {
+        true => denied(&ctx.settings, at, "read", "tenant-secrets-reader"),
+        false => problem(&ctx.settings, at, &error),
+    })?;
+    let Some(mut secret) = found else {
+        let SecretRef { name, namespace } = at;
+        let message = format!(
+            "Secret `{namespace}/{name}` does not exist: an existing key is read from its entry `apiKey`; make the \
+             Secret, or let whoever syncs it do so"
+        );
+        return Err(Problem { reason: Reason::SecretMissing, message });
+    };
+    Ok(secret.data.as_mut().and_then(|data| data.remove(API_KEY)).map(|bytes| bytes.0))
+}
+
+/// Deletes a Secret if it is ours and still this Tenant's, as we saw it. Fine if it is gone.
+pub async fn remove(ctx: &Context, tenant: &Tenant, at: &SecretRef) -> Result<(), Problem> {
+    let secrets = Api::<Secret>::namespaced(ctx.client.clone(), &at.namespace);
+    let found = secrets.get_opt(&at.name).await.map_err(|error| problem(&ctx.settings, at, &error))?;
+    let Some(secret) = found.filter(|secret| is_ours(secret, tenant) && is_owned(secret, tenant)) else {
+        return Ok(());
+    };
+    let as_seen = Preconditions { uid: secret.uid(), resource_version: secret.resource_version() };
+    let params = DeleteParams { preconditions: Some(as_seen), ..DeleteParams::default() };
+    match secrets.delete(&at.name, &params).await {
+        Err(error) if !is_not_found(&error) => Err(problem(&ctx.settings, at, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether we wrote the Secret for a Tenant of this name.
+fn is_ours(secret: &Secret, tenant: &Tenant) -> bool {
+    let label = |name: &str| secret.labels().get(name).map(String::as_str);
+    label(TENANT_LABEL) == Some(&tenant.name_any()) && label(MANAGED_BY) == Some(MANAGER)
+}
+
+/// Whether the Secret goes when this very Tenant goes.
+fn is_owned(secret: &Secret, tenant: &Tenant) -> bool {
+    secret.owner_references().iter().any(|owner| Some(&owner.uid) == tenant.meta().uid.as_ref())
+}
+
+/// Writes a key to its Secret, all in one write. `replaces` is the key that works on for the overlap.
+pub async fn write(
+    ctx: &Context,
+    tenant: &Tenant,
+    at: &SecretRef,
+    key: &ApiKey,
+    replaces: Option<&str>,
+) -> Result<(), Problem> {
     let secrets = Api::<Secret>::namespaced(ctx.client.clone(), &at.namespace);
     let labels = BTreeMap::from([
         (TENANT_LABEL.to_owned(), tenant.name_any()),
@@ -60,6 +115,7 @@ pub async fn write(ctx: &Context, tenant: &Tenant, at: &SecretRef, key: &ApiKey)
         name: Some(at.name.clone()),
         namespace: Some(at.namespace.clone()),
         labels: Some(labels),
+        annotations: replaces.map(|id| BTreeMap::from([(REPLACES.to_owned(), id.to_owned())])),
         // A namespaced object may be owned by a cluster-scoped one: it goes when the Tenant goes.
         owner_references: tenant.controller_owner_ref(&()).map(|owner| vec![owner]),
         ..ObjectMeta::default()
@@ -80,13 +136,7 @@ fn rest(settings: &Settings, tenant: &Tenant) -> Vec<(&'static str, String)> {
 fn problem(settings: &Settings, at: &SecretRef, error: &kube::Error) -> Problem {
     let SecretRef { name, namespace } = at;
     if is_forbidden(error) {
-        let (release, home) = (&settings.release, &settings.namespace);
-        let message = format!(
-            "the operator may not write Secrets in namespace `{namespace}` (Secret `{name}`): run kubectl create \
-             rolebinding {release}-tenant-secrets -n {namespace} --clusterrole={release}-tenant-secrets \
-             --serviceaccount={home}:{release}-operator"
-        );
-        return Problem { reason: Reason::SecretAccessDenied, message };
+        return denied(settings, at, "write", "tenant-secrets");
     }
     if is_not_found(error) {
         let message = format!("namespace `{namespace}` does not exist: run kubectl create namespace {namespace}");
@@ -94,4 +144,16 @@ fn problem(settings: &Settings, at: &SecretRef, error: &kube::Error) -> Problem 
     }
     let message = format!("Secret `{namespace}/{name}`: {}", explain(error));
     Problem { reason: Reason::BackendUnavailable, message }
+}
+
+/// What we may not do, and the binding that allows it.
+fn denied(settings: &Settings, at: &SecretRef, doing: &str, role: &str) -> Problem {
+    let SecretRef { name, namespace } = at;
+    let (release, home) = (&settings.release, &settings.namespace);
+    let message = format!(
+        "the operator may not {doing} Secrets in namespace `{namespace}` (Secret `{name}`): run kubectl create \
+         rolebinding {release}-{role} -n {namespace} --clusterrole={release}-{role} \
+         --serviceaccount={home}:{release}-operator"
+    );
+    Problem { reason: Reason::SecretAccessDenied, message }
 }

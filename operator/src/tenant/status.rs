@@ -1,19 +1,22 @@
 //! A Tenant's status: a pure function of what was found out, and of the status before.
 
-use std::time::SystemTime;
-
 use crds::condition::{Finding, Reason, Status, set, types};
-use crds::tenant::{ApiKeyStatus, Backends, EffectiveQuotas};
-use crds::{RECONCILE_REQUESTED_AT_ANNOTATION, Tenant, TenantStatus};
+use crds::tenant::{Backends, EffectiveQuotas};
+use crds::{RECONCILE_REQUESTED_AT_ANNOTATION, ROTATE_KEYS_ANNOTATION, Tenant, TenantStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
+mod keys;
+
 use super::apply::{Applied, StoreResult};
+use super::rotation::Request;
 use super::validate::{Problem, ValidTenant};
 use crate::kubernetes::Note;
 use crate::metrics::Store;
 use crate::provision::Outcome;
+
+/// What is said of keys that are as they should be.
+const KEYS_IN_PLACE: &str = "keys are issued, in their Secrets, and known to ingest";
 
 /// What is said while nothing has been tried yet.
 pub fn first_findings() -> Vec<Finding> {
@@ -48,11 +51,15 @@ pub fn findings_of_deletion(reason: Reason, message: &str) -> Vec<Finding> {
 
 /// What is said of a Tenant that was applied to the stores.
 pub fn findings(valid: &ValidTenant, applied: &Applied) -> Vec<Finding> {
+    let keys = match &valid.misunderstood {
+        Some(rotation) => format!("{KEYS_IN_PLACE}; {rotation}"),
+        None => KEYS_IN_PLACE.to_owned(),
+    };
     let stores = [
         (types::DATABASE_READY, "registry row, schema, role and tables are in place", &applied.database),
         (types::OBJECT_STORE_READY, "archive, lifecycle and owner marker are in place", &applied.object_store),
         (types::SEARCH_READY, "template, index and alias are in place", &applied.search),
-        (types::CREDENTIALS_READY, "keys are issued, in their Secrets, and known to ingest", &applied.credentials),
+        (types::CREDENTIALS_READY, keys.as_str(), &applied.credentials),
     ];
     let mut findings: Vec<Finding> =
         stores.iter().map(|(type_, in_place, result)| of_store(type_, in_place, result)).collect();
@@ -94,7 +101,7 @@ fn of_store(type_: &'static str, in_place: &str, result: &StoreResult) -> Findin
 
 /// Whether nothing will happen until somebody changes something.
 fn stalls(reason: Reason) -> bool {
-    [Reason::OwnershipConflict, Reason::InvalidSpec, Reason::UnknownPlan].contains(&reason)
+    [Reason::OwnershipConflict, Reason::InvalidSpec, Reason::UnknownPlan, Reason::KeyRejected].contains(&reason)
 }
 
 /// What goes on.
@@ -149,20 +156,17 @@ pub fn status(
             status.effective_quotas = EffectiveQuotas::of(&valid.desired.quotas);
         }
         if let Some(keys) = &applied.keys {
-            let key = |row: &crate::provision::IssuedKeyRow| ApiKeyStatus {
-                name: row.key.name.clone(),
-                key_id: row.key.id.clone(),
-                issued_at: time(row.issued_at),
+            status.api_keys = keys::statuses(&valid.keys, keys, &status.api_keys);
+            let asked = tenant.annotations().get(ROTATE_KEYS_ANNOTATION);
+            let handled = |value: &&String| {
+                Request::parse(value).is_some_and(|request| request.is_handled(&valid.keys, &keys.live))
             };
-            status.api_keys = keys.iter().map(key).collect();
+            if let Some(handled) = asked.filter(handled).filter(|_| applied.credentials.is_ok()) {
+                status.last_handled_key_rotation = Some(handled.clone());
+            }
         }
     }
     status
-}
-
-fn time(at: SystemTime) -> Time {
-    let second = Timestamp::try_from(at).and_then(|at| Timestamp::from_second(at.as_second()));
-    Time(second.unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
 /// What was put back that had been in place: the Tenant was Ready at this generation, and a store
@@ -183,8 +187,11 @@ pub fn drift(tenant: &Tenant, applied: &Applied) -> Vec<(Store, &'static str)> {
         (Store::opensearch, "OpenSearch", &applied.search),
         (Store::redis, "keys or ingest's registry", &applied.credentials),
     ];
-    let changed =
-        stores.into_iter().filter(|(_, _, result)| matches!(result, Ok(outcome) if *outcome != Outcome::Unchanged));
+    // A key that was replaced on purpose is no repair.
+    let meant = applied.keys.as_ref().is_some_and(|keys| !keys.changes.is_empty());
+    let changed = stores.into_iter().filter(|(store, _, result)| {
+        matches!(result, Ok(outcome) if *outcome != Outcome::Unchanged) && !(meant && *store == Store::redis)
+    });
     changed.map(|(store, name, _)| (store, name)).collect()
 }
 
@@ -202,7 +209,9 @@ pub fn drift_note(stores: &[&str]) -> Option<Note> {
 mod tests {
     use super::*;
     use crate::settings::tests::settings;
-    use crate::tenant::testing::acme;
+    use crate::tenant::changes::KeyChange;
+    use crate::tenant::keys::AppliedKeys;
+    use crate::tenant::testing::{acme, at, key_row};
     use crate::tenant::validate::validate;
 
     fn valid() -> ValidTenant {
@@ -294,6 +303,34 @@ mod tests {
     }
 
     #[test]
+    fn a_rotation_is_echoed_once_it_is_carried_out_and_a_wrong_one_is_answered() {
+        let mut tenant = acme();
+        let mut row = key_row("a", at(0), None);
+        let asked = |tenant: &mut Tenant, value: &str| {
+            tenant.annotations_mut().insert(ROTATE_KEYS_ANNOTATION.to_owned(), value.to_owned());
+            validate(tenant, &settings(), &settings().plans, true).unwrap()
+        };
+        let echoed = |tenant: &Tenant, valid: &ValidTenant, row: &crate::provision::IssuedKeyRow| {
+            let keys = AppliedKeys { live: vec![row.clone()], ..AppliedKeys::default() };
+            let applied = Applied { keys: Some(keys), ..applied() };
+            let now = crate::kubernetes::now();
+            status(tenant, findings(valid, &applied), Some((valid, &applied)), now).last_handled_key_rotation
+        };
+        let valid = asked(&mut tenant, "main@1");
+        assert_eq!(echoed(&tenant, &valid, &row), None);
+        row.key.request = Some("1".into());
+        assert_eq!(echoed(&tenant, &valid, &row).as_deref(), Some("main@1"));
+        for (wrong, said) in [("main", "is not understood"), ("other@1", "`other`")] {
+            let valid = asked(&mut tenant, wrong);
+            assert_eq!(echoed(&tenant, &valid, &row), None, "{wrong}");
+            let findings = findings(&valid, &applied());
+            let keys = findings.iter().find(|finding| finding.type_ == types::CREDENTIALS_READY).unwrap();
+            assert_eq!(keys.status, Status::True);
+            assert!(keys.message.contains(said), "{}", keys.message);
+        }
+    }
+
+    #[test]
     fn drift_is_a_change_of_what_was_ready_at_this_generation() {
         let mut tenant = acme();
         let repaired = Applied { search: Ok(Outcome::Created), ..applied() };
@@ -303,6 +340,11 @@ mod tests {
         let found: Vec<Store> = drift(&tenant, &repaired).into_iter().map(|(store, _)| store).collect();
         assert_eq!(found, [Store::opensearch]);
         assert!(drift(&tenant, &applied()).is_empty());
+        let rewritten = Applied { credentials: Ok(Outcome::Created), ..applied() };
+        assert_eq!(drift(&tenant, &rewritten).len(), 1, "a lost key");
+        let ended = KeyChange::Ended { name: "main".into(), id: "a".into() };
+        let keys = AppliedKeys { changes: vec![ended], ..AppliedKeys::default() };
+        assert!(drift(&tenant, &Applied { keys: Some(keys), ..rewritten }).is_empty(), "a key's end is none");
         tenant.metadata.generation = Some(2);
         assert!(drift(&tenant, &repaired).is_empty());
     }

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 
 use crds::condition::Reason;
 use crds::registry::TenantState;
-use crds::tenant::ApiKeySpec;
-use crds::{ADOPT_ANNOTATION, PipelineName, Tenant, TenantName};
+use crds::tenant::{ApiKeySpec, KeySource, Rotation};
+use crds::{ADOPT_ANNOTATION, PipelineName, ROTATE_KEYS_ANNOTATION, Tenant, TenantName};
 use kube::ResourceExt;
 
+use super::rotation::Request;
 use crate::plans::{NoQuotas, Plans};
 use crate::provision::{DesiredTenant, Owner};
 use crate::settings::Settings;
@@ -19,6 +20,8 @@ pub struct ValidTenant {
     pub desired: DesiredTenant,
     /// Keys to issue.
     pub keys: Vec<ApiKeySpec>,
+    /// What can't be done about the annotation that asks for new keys.
+    pub misunderstood: Option<String>,
     /// The pipeline that it names and that is not there: it goes through `default` meanwhile.
     pub missing_pipeline: Option<String>,
 }
@@ -58,6 +61,7 @@ pub fn validate(
         if !spec.namespaces.contains(&secret.namespace) {
             return Err(invalid(format!("{at}: namespace `{}` is not listed in spec.namespaces", secret.namespace)));
         }
+        check_rotation(key).map_err(|wrong| invalid(format!("{at}: {wrong}")))?;
         if !secrets.insert(secret) {
             return Err(invalid(format!("{at}: Secret `{}` is another key's, too", secret.name)));
         }
@@ -83,7 +87,31 @@ pub fn validate(
         archive: name.archive(settings.archive.layout, &settings.archive.bucket_prefix),
     };
     let missing_pipeline = (!pipeline_exists).then(|| named.to_string());
-    Ok(ValidTenant { desired, keys: spec.api_keys.clone(), missing_pipeline })
+    let misunderstood = misunderstood(tenant);
+    Ok(ValidTenant { desired, keys: spec.api_keys.clone(), misunderstood, missing_pipeline })
+}
+
+/// An annotation is a wish beside the spec: a wrong one is answered, and stops nothing.
+fn misunderstood(tenant: &Tenant) -> Option<String> {
+    let value = tenant.annotations().get(ROTATE_KEYS_ANNOTATION)?;
+    let Some(request) = Request::parse(value) else {
+        return Some(format!(
+            "the annotation {ROTATE_KEYS_ANNOTATION} is not understood: use <key names or *>@<nonce>"
+        ));
+    };
+    let name: String = request.unknown(&tenant.spec.api_keys)?.chars().take(40).collect();
+    Some(format!("the annotation {ROTATE_KEYS_ANNOTATION} names `{name}`, which is no key that is generated"))
+}
+
+fn check_rotation(key: &ApiKeySpec) -> Result<(), &'static str> {
+    let Some(Rotation { interval_days: Some(days), overlap_hours }) = key.rotation else { return Ok(()) };
+    match key.source {
+        KeySource::Existing => Err("rotation.intervalDays is for source Generate"),
+        KeySource::Generate if overlap_hours >= days.saturating_mul(24) => {
+            Err("overlapHours must be less than intervalDays")
+        }
+        KeySource::Generate => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -139,7 +167,7 @@ mod tests {
         let mut tenant = acme();
         tenant.spec.plan = "gold".into();
         assert_eq!(reason(&tenant), Reason::UnknownPlan);
-        let changes: [fn(&mut Tenant); 6] = [
+        let changes: [fn(&mut Tenant); 8] = [
             |tenant| {
                 let lone = crds::quota::Quotas { ingest_burst_events: "1k".parse().ok(), ..Default::default() };
                 tenant.spec.quotas = Some(lone);
@@ -148,6 +176,14 @@ mod tests {
             |tenant| tenant.spec.retention.hot_days = 31,
             |tenant| tenant.spec.api_keys[0].secret_ref.namespace = "elsewhere".into(),
             |tenant| tenant.spec.pipeline_ref.name = "A".into(),
+            |tenant| {
+                let rotation = Rotation { interval_days: Some(1), overlap_hours: 24 };
+                tenant.spec.api_keys[0].rotation = Some(rotation);
+            },
+            |tenant| {
+                tenant.spec.api_keys[0].source = KeySource::Existing;
+                tenant.spec.api_keys[0].rotation = Some(Rotation { interval_days: Some(9), overlap_hours: 24 });
+            },
             |tenant| {
                 let again = ApiKeySpec { name: "second".into(), ..tenant.spec.api_keys[0].clone() };
                 tenant.spec.api_keys.push(again);

@@ -97,14 +97,7 @@ impl Operator {
 
     /// Deletes a Tenant and waits for its end.
     pub(crate) async fn delete_tenant(&self, name: &str) {
-        let api = self.cluster.tenants();
-        api.delete(name, &DeleteParams::default()).await.unwrap();
-        eventually("the Tenant is gone", Duration::from_secs(60), || async {
-            anyhow::ensure!(api.get_opt(name).await?.is_none(), "it is still there");
-            Ok(())
-        })
-        .await
-        .unwrap();
+        self.cluster.delete_tenant(name, Duration::from_secs(60)).await.unwrap();
     }
 
     /// Ends the operator and removes what the test made in the cluster.

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use crds::names::{BucketLayout, index_name};
 use crds::registry::TenantState;
-use crds::tenant::{Isolation, Scope};
-use operator::provision::{Outcome, Provisioned};
+use crds::tenant::{Isolation, Scope, SecretRef};
+use operator::provision::{IssuedKey, Outcome, Provisioned};
 use serde_json::json;
 
 use crate::stores::{key, stores, tenant};
@@ -111,6 +111,41 @@ async fn a_key_that_is_left_out_is_revoked_and_a_scope_that_changes_is_changed()
     assert_eq!(on.provision(&desired, std::slice::from_ref(&new)).await.database, Outcome::Updated);
     let entry = on.stores.registry.get(desired.name()).await.unwrap().unwrap();
     assert_eq!((entry.keys.len(), entry.keys[0].scopes.clone()), (1, vec![Scope::Query]));
+}
+
+#[tokio::test]
+async fn a_key_that_was_replaced_lives_beside_its_successor_and_may_take_its_place_back() {
+    let on = stores().await;
+    let desired = tenant();
+    let secret = SecretRef { name: "s".into(), namespace: "n".into() };
+    let (mut old, mut new) = (key(), key());
+    on.provision(&desired, std::slice::from_ref(&old)).await;
+    // Noting where its Secret is changes nothing that anybody would call drift.
+    old.secret = Some(secret.clone());
+    assert_eq!(on.provision(&desired, std::slice::from_ref(&old)).await.database, Outcome::Unchanged);
+    assert_eq!(on.stores.postgres.written_secrets(desired.name()).await.unwrap(), std::slice::from_ref(&secret));
+    let end = std::time::UNIX_EPOCH + std::time::Duration::from_secs(4_000_000_000);
+    (old.secret, old.expires_at, new.secret, new.request) = (None, Some(end), Some(secret.clone()), Some("1".into()));
+    for _ in 0..2 {
+        // Whichever order they come in: there is one current key of a name at any time.
+        on.provision(&desired, &[new.clone(), old.clone()]).await;
+        let rows = on.stores.postgres.keys(desired.name(), &[]).await.unwrap();
+        let found: HashSet<_> = rows.iter().map(|row| row.key.id.as_str()).collect();
+        assert_eq!(found, HashSet::from([old.id.as_str(), new.id.as_str()]));
+        assert!(rows.iter().all(|row| row.key == old || row.key == new), "{rows:?}");
+        let entry = on.stores.registry.get(desired.name()).await.unwrap().unwrap();
+        let ends = |key: &IssuedKey| entry.keys.iter().find(|known| known.id == key.id).unwrap().expires_at;
+        assert_eq!(
+            (ends(&old), ends(&new)),
+            (old.expires_at.map(|_| 4_000_000_000), new.expires_at.map(|_| 4_000_000_000))
+        );
+        std::mem::swap(&mut old.expires_at, &mut new.expires_at);
+    }
+    // Its Secret is known until somebody has removed it, whatever becomes of the key.
+    on.provision(&desired, &[]).await;
+    assert_eq!(on.stores.postgres.written_secrets(desired.name()).await.unwrap(), std::slice::from_ref(&secret));
+    on.stores.postgres.forget_secret(desired.name(), &secret).await.unwrap();
+    assert!(on.stores.postgres.written_secrets(desired.name()).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -38,6 +38,39 @@ async fn a_removed_key_is_refused_within_five_seconds() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_rotated_key_sends_beside_the_one_before_until_the_overlap_is_ended() -> anyhow::Result<()> {
+    let stage = Stage::enter().await;
+    let name = testkit::unique("rotated");
+    let key = |overlap: u32| {
+        json!({"apiKeys": [{"name": "main", "scopes": ["Ingest", "Query"], "rotation": {"overlapHours": overlap},
+               "secretRef": {"name": "loggerhub-key", "namespace": name}}]})
+    };
+    stage.apply(&name, key(24)).await?;
+    let before = stage.actor(&name).await?;
+    let event = json!({"message": "hello"});
+    before.door.send_json(&event).await?;
+    stage.cluster.annotate_tenant(&name, &[(crds::ROTATE_KEYS_ANNOTATION, "main@1")]).await?;
+    eventually("the rotation is echoed", SOON, || async {
+        let status = stage.cluster.tenants().get(&name).await?.status.unwrap_or_default();
+        anyhow::ensure!(status.last_handled_key_rotation.as_deref() == Some("main@1"), "{:?}", status.api_keys);
+        Ok(())
+    })
+    .await?;
+    let after = stage.actor(&name).await?;
+    eventually("the new key sends", Duration::from_secs(5), || async { after.door.send_json(&event).await }).await?;
+    before.door.send_json(&event).await?;
+    stage.apply(&name, key(0)).await?;
+    eventually("the old key is refused", Duration::from_secs(5), || async {
+        let refused = Door::refusal(before.door.send().json(&event)).await?;
+        anyhow::ensure!(refused == (401, "invalid_api_key".to_owned()), "{refused:?}");
+        Ok(())
+    })
+    .await?;
+    after.door.send_json(&event).await?;
+    stage.clear(&after).await
+}
+
+#[tokio::test]
 async fn a_suspended_tenant_reads_and_does_not_send() -> anyhow::Result<()> {
     let stage = Stage::enter().await;
     let tenant = stage.tenant("suspended").await?;

@@ -6,7 +6,7 @@ use sqlx::{PgConnection, Row};
 use time::OffsetDateTime;
 
 use crds::TenantName;
-use crds::tenant::Scope;
+use crds::tenant::{Scope, SecretRef};
 
 use super::Postgres;
 use crate::provision::error::PostgresContext;
@@ -32,8 +32,8 @@ impl Postgres {
         read(&mut connection, tenant, ids).await
     }
 
-    /// Makes these the tenant's live keys: inserts what is new, changes names and scopes that
-    /// differ, revokes the rest. Gives back the live rows.
+    /// Makes these the tenant's live keys: inserts what is new, changes what differs, revokes the
+    /// rest. Gives back the live rows.
     pub async fn ensure_keys(
         &self,
         tenant: &TenantName,
@@ -49,17 +49,56 @@ impl Postgres {
         let found = read(&mut transaction, tenant, &[]).await?;
         let revoked = revoke_others(&mut transaction, tenant, wanted).await?;
         let mut outcome = if revoked > 0 { Outcome::Updated } else { Outcome::Unchanged };
-        for key in wanted {
+        // One key of a name is current: the one that ends makes room first.
+        let (ending, current): (Vec<_>, Vec<_>) = wanted.iter().partition(|key| key.expires_at.is_some());
+        let mut written = revoked > 0;
+        for key in ending.into_iter().chain(current) {
             let known = found.iter().find(|row| row.key.id == key.id);
             if known.is_some_and(|row| row.key == *key) {
                 continue;
             }
-            outcome = outcome.and(if known.is_some() { Outcome::Updated } else { Outcome::Created });
+            outcome = outcome.and(match known {
+                // Where its Secret is was not noted by an operator of before.
+                Some(row) if (IssuedKey { secret: key.secret.clone(), ..row.key.clone() }) == *key => {
+                    Outcome::Unchanged
+                }
+                Some(_) => Outcome::Updated,
+                None => Outcome::Created,
+            });
             write(&mut transaction, tenant, key).await?;
+            written = true;
         }
-        let live = if outcome == Outcome::Unchanged { found } else { read(&mut transaction, tenant, &[]).await? };
+        let live = if written { read(&mut transaction, tenant, &[]).await? } else { found };
         transaction.commit().await.doing("commit the tenant's keys")?;
         Ok((live, outcome))
+    }
+
+    /// The Secrets that we wrote the tenant's keys to, also those of keys that were revoked.
+    pub async fn written_secrets(&self, tenant: &TenantName) -> Result<Vec<SecretRef>, Error> {
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "SELECT DISTINCT secret_namespace, secret_name FROM public.api_keys \
+             WHERE tenant = $1 AND secret_namespace IS NOT NULL AND secret_name IS NOT NULL",
+        )
+        .bind(tenant.as_str())
+        .fetch_all(&self.core)
+        .await
+        .doing("list the Secrets of the tenant's keys")?;
+        Ok(rows.into_iter().map(|(namespace, name)| SecretRef { name, namespace }).collect())
+    }
+
+    /// Forgets that we wrote keys of the tenant to a Secret.
+    pub async fn forget_secret(&self, tenant: &TenantName, secret: &SecretRef) -> Result<(), Error> {
+        sqlx::query(
+            "UPDATE public.api_keys SET secret_namespace = NULL, secret_name = NULL \
+             WHERE tenant = $1 AND secret_namespace = $2 AND secret_name = $3",
+        )
+        .bind(tenant.as_str())
+        .bind(&secret.namespace)
+        .bind(&secret.name)
+        .execute(&self.core)
+        .await
+        .doing("forget a Secret of the tenant's keys")?;
+        Ok(())
     }
 
     /// Revokes all keys of a tenant of this installation. Gives back how many were live.
@@ -79,8 +118,9 @@ impl Postgres {
 
 async fn read(core: &mut PgConnection, tenant: &TenantName, ids: &[String]) -> Result<Vec<IssuedKeyRow>, Error> {
     let rows = sqlx::query(
-        "SELECT key_id, tenant, name, scopes, digest, pepper_id, issued_at, revoked_at IS NOT NULL AS revoked \
-         FROM public.api_keys WHERE (tenant = $1 AND revoked_at IS NULL) OR key_id = ANY($2) ORDER BY name",
+        "SELECT key_id, tenant, name, scopes, digest, pepper_id, expires_at, rotation_request, secret_namespace, \
+         secret_name, issued_at, revoked_at IS NOT NULL AS revoked \
+         FROM public.api_keys WHERE (tenant = $1 AND revoked_at IS NULL) OR key_id = ANY($2) ORDER BY name, key_id",
     )
     .bind(tenant.as_str())
     .bind(ids)
@@ -90,6 +130,8 @@ async fn read(core: &mut PgConnection, tenant: &TenantName, ids: &[String]) -> R
     let key = |row: sqlx::postgres::PgRow| {
         let digest: Vec<u8> = row.get("digest");
         let scopes: Vec<String> = row.get("scopes");
+        let (namespace, secret): (Option<String>, Option<String>) =
+            (row.get("secret_namespace"), row.get("secret_name"));
         IssuedKeyRow {
             tenant: row.get("tenant"),
             key: IssuedKey {
@@ -99,6 +141,9 @@ async fn read(core: &mut PgConnection, tenant: &TenantName, ids: &[String]) -> R
                 // The column's CHECK holds it to 32 bytes; anything else matches no key.
                 digest: digest.try_into().unwrap_or_default(),
                 pepper_id: row.get("pepper_id"),
+                expires_at: row.get::<Option<OffsetDateTime>, _>("expires_at").map(SystemTime::from),
+                request: row.get("rotation_request"),
+                secret: namespace.zip(secret).map(|(namespace, name)| SecretRef { name, namespace }),
             },
             issued_at: row.get::<OffsetDateTime, _>("issued_at").into(),
             revoked: row.get("revoked"),
@@ -126,8 +171,10 @@ async fn write(core: &mut PgConnection, tenant: &TenantName, key: &IssuedKey) ->
     // An id that another tenant has, or that was revoked, is not touched; the caller chose a new
     // one for such a case, so a row that is not written is a race that the next run settles.
     sqlx::query(
-        "INSERT INTO public.api_keys (key_id, tenant, name, scopes, digest, pepper_id) VALUES ($1, $2, $3, $4, $5, $6) \
-         ON CONFLICT (key_id) DO UPDATE SET name = $3, scopes = $4, digest = $5, pepper_id = $6 \
+        "INSERT INTO public.api_keys (key_id, tenant, name, scopes, digest, pepper_id, expires_at, rotation_request, \
+         secret_namespace, secret_name) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+         ON CONFLICT (key_id) DO UPDATE SET name = $3, scopes = $4, digest = $5, pepper_id = $6, expires_at = $7, \
+         rotation_request = $8, secret_namespace = $9, secret_name = $10 \
          WHERE api_keys.tenant = $2 AND api_keys.revoked_at IS NULL",
     )
     .bind(&key.id)
@@ -136,6 +183,10 @@ async fn write(core: &mut PgConnection, tenant: &TenantName, key: &IssuedKey) ->
     .bind(scopes)
     .bind(key.digest.as_slice())
     .bind(&key.pepper_id)
+    .bind(key.expires_at.map(OffsetDateTime::from))
+    .bind(&key.request)
+    .bind(key.secret.as_ref().map(|secret| &secret.namespace))
+    .bind(key.secret.as_ref().map(|secret| &secret.name))
     .execute(core)
     .await
     .doing("write a key of the tenant")?;
