@@ -210,15 +210,33 @@ pub fn registry_entry(desired: &DesiredTenant, row: &TenantRow, keys: &[IssuedKe
     }
 }
 
-/// Removes a tenant from every store: its data too, and only what carries our marker.
-pub async fn delete_tenant(stores: &Stores, owner: &Owner, archive: &ArchiveLocation) -> Result<Retired, Error> {
+/// A part of a tenant that a removal is through with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Its documents, indices and alias in OpenSearch.
+    Search,
+    /// Its archive.
+    Archive,
+}
+
+/// Removes a tenant from every store: its data too, and only what carries our marker. Tells `gone`
+/// of each part that is no more.
+pub async fn delete_tenant(
+    stores: &Stores,
+    owner: &Owner,
+    archive: &ArchiveLocation,
+    mut gone: impl FnMut(Part),
+) -> Result<Retired, Error> {
     stores.registry.remove(&owner.tenant).await?;
     if stores.search.retire(owner).await? == Retired::More {
         return Ok(Retired::More);
     }
+    gone(Part::Search);
     if stores.object_store.retire(owner, archive).await? == Retired::More {
         return Ok(Retired::More);
     }
+    gone(Part::Archive);
+    // Last: until then the row says where the archive is.
     stores.postgres.delete(owner).await?;
     Ok(Retired::Done)
 }

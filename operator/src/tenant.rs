@@ -217,7 +217,8 @@ async fn conclude(ctx: &Context, api: &Api<Tenant>, tenant: &Tenant) -> Result<(
         return Ok((Action::await_change(), Ending::success));
     }
     let name = tenant.name_any();
-    match delete::delete(ctx, tenant).await {
+    let delete::Progress { deletion, gone } = delete::delete(ctx, tenant).await;
+    match deletion {
         Deletion::Done => {
             remove_finalizer(api, tenant, TENANT_FINALIZER).await.map_err(failed("remove the finalizer", tenant))?;
             tracing::info!(tenant.name = %name, "tenant {name} is gone");
@@ -229,11 +230,11 @@ async fn conclude(ctx: &Context, api: &Api<Tenant>, tenant: &Tenant) -> Result<(
         }
         Deletion::Waiting(reason, message) => {
             ctx.tenant_backoff.succeeded(&name);
-            report(ctx, api, tenant, status::findings_of_deletion(reason, &message), None, Vec::new()).await?;
+            report(ctx, api, tenant, status::findings_of_deletion(reason, &message, &gone), None, Vec::new()).await?;
             Ok((Action::requeue(DRAIN_INTERVAL), Ending::requeue))
         }
         Deletion::Blocked(Problem { reason, message }) => {
-            report(ctx, api, tenant, status::findings_of_deletion(reason, &message), None, Vec::new()).await?;
+            report(ctx, api, tenant, status::findings_of_deletion(reason, &message, &gone), None, Vec::new()).await?;
             Ok((Action::requeue(ctx.tenant_backoff.failed(&name)), Ending::requeue))
         }
     }

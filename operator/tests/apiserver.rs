@@ -7,5 +7,9 @@
 mod operator_under_test;
 #[path = "apiserver/tenants.rs"]
 mod tenants;
+#[path = "apiserver/keys.rs"]
+mod keys;
+#[path = "apiserver/deletion.rs"]
+mod deletion;
 #[path = "apiserver/pipelines.rs"]
 mod pipelines;

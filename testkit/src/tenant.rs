@@ -82,7 +82,7 @@ impl Tenant {
         let mut failures = 0;
         for _ in 0..RETIRE_ROUNDS {
             let Self { stores, desired, .. } = &self;
-            match provision::delete_tenant(stores, &desired.owner, &desired.archive).await {
+            match provision::delete_tenant(stores, &desired.owner, &desired.archive, |_| {}).await {
                 Ok(Retired::Done) => return Ok(()),
                 Ok(_) => {}
                 // A connection that broke while the test ran is noticed only now, and made anew.

@@ -241,9 +241,15 @@ async fn egress_is_open_to_the_stores_ports_and_no_others() {
 
 #[tokio::test]
 async fn what_can_be_switched_off_is_gone() {
-    let objects = rendered(&["networkPolicy.enabled=false", "podDisruptionBudget.enabled=false", "crds.enabled=false"]);
+    let objects = rendered(&[
+        "networkPolicy.enabled=false",
+        "podDisruptionBudget.enabled=false",
+        "admissionPolicies.enabled=false",
+        "crds.enabled=false",
+    ]);
     let objects = objects.await;
-    for kind in ["NetworkPolicy", "PodDisruptionBudget", "CustomResourceDefinition"] {
+    let policies = ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"];
+    for kind in ["NetworkPolicy", "PodDisruptionBudget", "CustomResourceDefinition"].into_iter().chain(policies) {
         assert!(names(&objects, kind).is_empty(), "{kind}");
     }
 }

@@ -1,12 +1,13 @@
 //! A Tenant's end, in steps that each may be taken again: ingest refuses, the queue drains, keys
-//! are revoked, then the data is kept or removed, and at last the finalizer goes.
+//! are revoked, then the data is kept or removed, and at last the finalizer goes. Before data is
+//! removed, somebody has to confirm it; until then nothing is done at all.
 
 use std::time::Duration;
 
-use crds::condition::Reason;
+use crds::condition::{Reason, types};
 use crds::registry::TenantState;
 use crds::tenant::DeletionPolicy;
-use crds::{LogPipeline, PipelineName, Tenant, TenantName};
+use crds::{CONFIRM_DELETE_ANNOTATION, FORCE_FINALIZE_ANNOTATION, LogPipeline, PipelineName, Tenant, TenantName};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
@@ -14,13 +15,16 @@ use super::apply::problem;
 use super::drain;
 use super::validate::Problem;
 use crate::context::Context;
-use crate::provision::{self, Owner, Retired, RowState, delete_tenant};
+use crate::kubernetes::{Note, publish};
+use crate::provision::{self, Owner, Part, Retired, RowState, delete_tenant};
 
 /// How long ingest is given to hear that it is to refuse: it follows the registry within a second,
 /// and finishes what it holds.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long a queue may take to drain before somebody is told.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(600);
+/// How long a Tenant that is let go by force waits for the stores to take its keys away.
+const FORCE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How far a deletion came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +35,36 @@ pub enum Deletion {
     Waiting(Reason, String),
     /// Held up; the problem says by what.
     Blocked(Problem),
+}
+
+/// What a deletion has come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// How far it came.
+    pub deletion: Deletion,
+    /// Types of the conditions whose things are gone by now.
+    pub gone: Vec<&'static str>,
+}
+
+/// Whether a deletion may begin, or what somebody has to say first.
+pub fn confirmed(tenant: &Tenant) -> Result<(), Problem> {
+    let name = tenant.name_any();
+    let confirmed = tenant.annotations().get(CONFIRM_DELETE_ANNOTATION).is_some_and(|value| *value == name);
+    if tenant.spec.deletion_policy == DeletionPolicy::Retain || confirmed {
+        return Ok(());
+    }
+    let message = format!(
+        "deletionPolicy is Delete, so all data of tenant `{name}` is to be removed from every store. That has to be \
+         confirmed; until then it stays, and its keys work. Remove it: kubectl annotate tenant {name} \
+         {CONFIRM_DELETE_ANNOTATION}={name}. Keep it: kubectl patch tenant {name} --type=merge \
+         -p '{{\"spec\":{{\"deletionPolicy\":\"Retain\"}}}}'"
+    );
+    Err(Problem { reason: Reason::DeletionBlocked, message })
+}
+
+/// Whether an administrator lets the Tenant go at once.
+pub fn is_forced(tenant: &Tenant) -> bool {
+    tenant.annotations().get(FORCE_FINALIZE_ANNOTATION).is_some_and(|value| value == "true")
 }
 
 /// What is known once ingest has refused for some time.
@@ -68,17 +102,42 @@ pub fn next(policy: DeletionPolicy, observed: Observed) -> Step {
 }
 
 /// Takes the deletion as far as it goes now.
-pub async fn delete(ctx: &Context, tenant: &Tenant) -> Deletion {
-    match advance(ctx, tenant).await {
-        Ok(deletion) => deletion,
-        Err(error) => {
+pub async fn delete(ctx: &Context, tenant: &Tenant) -> Progress {
+    let mut gone = Vec::new();
+    if is_forced(tenant) {
+        abandon(ctx, tenant).await;
+        return Progress { deletion: Deletion::Done, gone };
+    }
+    let deletion = match confirmed(tenant) {
+        Ok(()) => advance(ctx, tenant, &mut gone).await.unwrap_or_else(|error| {
             let Problem { message, .. } = problem(&error);
             Deletion::Blocked(Problem { reason: Reason::DeletionBlocked, message })
-        }
-    }
+        }),
+        Err(problem) => Deletion::Blocked(problem),
+    };
+    Progress { deletion, gone }
 }
 
-async fn advance(ctx: &Context, tenant: &Tenant) -> Result<Deletion, provision::Error> {
+/// Takes the keys away as far as the stores answer, and says what is left to others: data stays, and
+/// the sweep revokes what was missed.
+async fn abandon(ctx: &Context, tenant: &Tenant) {
+    let revoked = async {
+        let name = tenant.name_any().parse::<TenantName>().ok()?;
+        if tenant.status.as_ref().is_some_and(|status| status.backends.is_some()) {
+            ctx.stores.registry.remove(&name).await.ok()?;
+        }
+        ctx.stores.postgres.revoke_keys(&ctx.settings.installation, &name).await.ok()
+    };
+    let keys = match tokio::time::timeout(FORCE_PATIENCE, revoked).await {
+        Ok(Some(_)) => "its keys are revoked",
+        _ => "its keys are revoked once the stores answer again",
+    };
+    let message = format!("let go by {FORCE_FINALIZE_ANNOTATION}: {keys}; its data stays in every store");
+    tracing::warn!(tenant.name = tenant.name_any(), "{message}");
+    publish(&ctx.recorder, tenant, vec![Note { warning: true, reason: "ForceFinalized", message }]).await;
+}
+
+async fn advance(ctx: &Context, tenant: &Tenant, gone: &mut Vec<&'static str>) -> Result<Deletion, provision::Error> {
     let Ok(name) = tenant.name_any().parse::<TenantName>() else {
         // Such a name was never provisioned.
         return Ok(Deletion::Done);
@@ -131,15 +190,21 @@ async fn advance(ctx: &Context, tenant: &Tenant) -> Result<Deletion, provision::
         }
         Step::Delete => {
             revoke(ctx, &owner).await?;
+            gone.push(types::CREDENTIALS_READY);
             let known = stores.postgres.archive_of(&owner).await?;
             let archive = known.unwrap_or_else(|| {
                 let settings = &ctx.settings.archive;
                 name.archive(settings.layout, &settings.bucket_prefix)
             });
-            match delete_tenant(stores, &owner, &archive).await? {
+            let part = |part| match part {
+                Part::Search => types::SEARCH_READY,
+                Part::Archive => types::OBJECT_STORE_READY,
+            };
+            match delete_tenant(stores, &owner, &archive, |done| gone.push(part(done))).await? {
                 Retired::Done => Ok(Deletion::Done),
                 Retired::More => {
-                    let message = "the tenant's data is being removed; much is left".to_owned();
+                    let at = if gone.contains(&types::SEARCH_READY) { "the object store" } else { "OpenSearch" };
+                    let message = format!("the tenant's data is being removed from {at}; much is left");
                     Ok(Deletion::Waiting(Reason::Retiring, message))
                 }
             }
@@ -170,6 +235,46 @@ async fn pipelines(ctx: &Context) -> kube::Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tenant::testing::acme;
+
+    #[test]
+    fn data_is_removed_only_once_that_is_confirmed_by_name() {
+        for (policy, annotation, allowed) in [
+            (DeletionPolicy::Retain, None, true),
+            (DeletionPolicy::Delete, None, false),
+            (DeletionPolicy::Delete, Some("true"), false),
+            (DeletionPolicy::Delete, Some("globex"), false),
+            (DeletionPolicy::Delete, Some("acme"), true),
+        ] {
+            let mut tenant = acme();
+            tenant.spec.deletion_policy = policy;
+            let value = annotation.map(|value| (CONFIRM_DELETE_ANNOTATION.to_owned(), value.to_owned()));
+            tenant.annotations_mut().extend(value);
+            match confirmed(&tenant) {
+                Ok(()) => assert!(allowed, "{policy:?} {annotation:?}"),
+                Err(Problem { reason, message }) => {
+                    assert!(!allowed, "{policy:?} {annotation:?}");
+                    assert_eq!(reason, Reason::DeletionBlocked);
+                    assert!(
+                        message.contains("kubectl annotate tenant acme loggerhub.io/confirm-delete=acme"),
+                        "{message}"
+                    );
+                    assert!(message.contains(r#"-p '{"spec":{"deletionPolicy":"Retain"}}'"#), "{message}");
+                    assert!(message.len() <= crds::condition::MAX_MESSAGE_LENGTH);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_true_lets_a_tenant_go_by_force() {
+        let mut tenant = acme();
+        assert!(!is_forced(&tenant));
+        for (value, forced) in [("false", false), ("", false), ("true", true)] {
+            tenant.annotations_mut().insert(FORCE_FINALIZE_ANNOTATION.to_owned(), value.to_owned());
+            assert_eq!(is_forced(&tenant), forced, "{value}");
+        }
+    }
 
     #[test]
     fn a_tenant_is_drained_before_it_is_retired() {

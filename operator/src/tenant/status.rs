@@ -42,9 +42,11 @@ pub fn findings_of_pause() -> Vec<Finding> {
     vec![finding(types::RECONCILING, Status::False, Reason::Paused, message)]
 }
 
-/// What is said of a Tenant under deletion.
-pub fn findings_of_deletion(reason: Reason, message: &str) -> Vec<Finding> {
+/// What is said of a Tenant under deletion. `gone` are the conditions whose things are removed.
+pub fn findings_of_deletion(reason: Reason, message: &str, gone: &[&'static str]) -> Vec<Finding> {
     let mut findings = vec![finding(types::READY, Status::False, reason, message.to_owned())];
+    let removed = |type_: &&'static str| finding(type_, Status::False, Reason::Retiring, "removed".to_owned());
+    findings.extend(gone.iter().map(removed));
     findings.extend(progress(Progress::Reconciling, reason, message));
     findings
 }
@@ -273,6 +275,14 @@ mod tests {
         let mut suspended = valid();
         suspended.desired.state = crds::registry::TenantState::Suspended;
         assert_eq!(of(&findings(&suspended, &applied()), types::READY), (Status::True, Reason::Suspended));
+    }
+
+    #[test]
+    fn a_deletion_says_what_is_removed_and_what_it_waits_for() {
+        let findings = findings_of_deletion(Reason::DeletionBlocked, "S3 is away", &[types::SEARCH_READY]);
+        assert_eq!(of(&findings, types::READY), (Status::False, Reason::DeletionBlocked));
+        assert_eq!(of(&findings, types::SEARCH_READY), (Status::False, Reason::Retiring));
+        assert!(!findings.iter().any(|finding| finding.type_ == types::OBJECT_STORE_READY), "as it was");
     }
 
     #[test]

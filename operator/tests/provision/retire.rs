@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::stores::{Fixture, chain, key, stores, tenant};
 
 async fn delete(on: &Fixture, desired: &DesiredTenant) {
-    let done = delete_tenant(&on.stores, &desired.owner, &desired.archive).await;
+    let done = delete_tenant(&on.stores, &desired.owner, &desired.archive, |_| {}).await;
     assert_eq!(done.unwrap_or_else(|error| panic!("{}", chain(&error))), Retired::Done);
 }
 

@@ -41,8 +41,15 @@ async fn a_tenant_with_policy_delete_leaves_nothing_also_if_a_store_was_down() -
     tenant.send_numbered(0, 50).await?;
     stage.everything_once(&tenant, LATER).await?;
 
-    let outage = Outage::of(Store::Minio).await?;
     let tenants = stage.cluster.tenants();
+    let refused = tenants.delete(&tenant.name, &Default::default()).await.err().map(|error| error.to_string());
+    let refused = refused.unwrap_or_else(|| "it was deleted".to_owned());
+    assert!(refused.contains(&format!("loggerhub.io/confirm-delete={}", tenant.name)), "{refused}");
+    tenant.send_numbered(50, 10).await?;
+    stage.everything_once(&tenant, LATER).await?;
+
+    let outage = Outage::of(Store::Minio).await?;
+    stage.cluster.confirm_delete(&tenant.name).await?;
     tenants.delete(&tenant.name, &Default::default()).await?;
     key_is_refused(&tenant).await?;
     assert!(tenants.get_opt(&tenant.name).await?.is_some(), "held until its data is gone everywhere");
