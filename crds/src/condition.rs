@@ -51,6 +51,10 @@ pub enum Reason {
     PipelineNotFound,
     /// The spec is contradictory; the message says where.
     InvalidSpec,
+    /// `spec.stages` can't be run; the message says which stage, where and what to do.
+    InvalidStages,
+    /// A test of `spec.tests` fails; the message says which, with what was expected and what there is.
+    TestsFailed,
     /// `spec.suspend` is set.
     Suspended,
     /// Reconciliation is paused by annotation.
@@ -99,6 +103,8 @@ impl Reason {
             Self::UnknownPlan => "UnknownPlan",
             Self::PipelineNotFound => "PipelineNotFound",
             Self::InvalidSpec => "InvalidSpec",
+            Self::InvalidStages => "InvalidStages",
+            Self::TestsFailed => "TestsFailed",
             Self::Suspended => "Suspended",
             Self::Paused => "Paused",
             Self::Draining => "Draining",

@@ -7,6 +7,7 @@
 
 pub mod tenant;
 pub mod pipeline;
+pub mod stage;
 pub mod quota;
 pub mod condition;
 pub mod names;

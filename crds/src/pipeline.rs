@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use crate::stage::{PipelineTest, Stage};
+
 /// How a lane takes in and processes events.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[kube(
@@ -32,6 +34,16 @@ pub struct LogPipelineSpec {
     /// An ingest Deployment and Service of the pipeline's own. Absent: the default pipeline's ingest takes its tenants' events too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingest: Option<Ingest>,
+    /// What is done to each line before it is stored, in this order: parse, redact, drop, sample, enrich.
+    #[schemars(length(max = 32))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub stages: Vec<Stage>,
+    /// Lines and what the stages must make of them: the pipeline is accepted only if all of them hold.
+    #[schemars(length(max = 32))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub tests: Vec<PipelineTest>,
     /// The pods that store and index events.
     #[serde(default)]
     pub processor: Processor,

@@ -41,8 +41,19 @@ pub(crate) const LANGUAGE: Names = Names(14..15);
 pub(crate) const METADATA: Names = Names(15..16);
 pub(crate) const FULL_LOG: Names = Names(16..17);
 
+/// The names of each thing.
+pub(crate) const GROUPS: [Names; 8] = [SERVICE, APPLICATION, LEVEL, TIMESTAMP, MESSAGE, LANGUAGE, METADATA, FULL_LOG];
+
 /// The names of one thing.
 pub(crate) struct Names(Range<usize>);
+
+impl Names {
+    /// All of them, the first one that is there counting.
+    pub(crate) fn all(&self) -> &'static [&'static str] {
+        const ALL: &[&str] = &NAMES;
+        &ALL[self.0.start..self.0.end]
+    }
+}
 
 /// Which of the names a value came under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,17 @@
 //! What a pipeline does to one raw line: pure, with no clock and no I/O.
 //!
-//! The processor runs it to store an event, and the search role runs it again to show one from its
-//! raw line: the same bytes give the same event each time.
+//! A pipeline's stages make the line that is stored of the line as sent: once, in the processor. The event
+//! is then read from the stored line, by the processor to store it and by whoever shows, indexes or
+//! rebuilds it later: the same bytes give the same event each time.
 
+mod pipeline;
+mod matching;
+mod parse;
+mod redact;
+mod sample;
+mod check;
+mod line;
+mod patterns;
 mod fields;
 mod level;
 mod text;
@@ -14,7 +23,10 @@ use serde_json::{Map, Value};
 
 use fields::{Fields, Names};
 
+pub use check::{Failure, as_line, run_tests, shown};
+pub use crds::stage::{PipelineTest, Stage};
 pub use level::normalize as normalize_level;
+pub use pipeline::{CompileError, MAX_GROWTH, MAX_PATTERNS, MAX_SPEC_BYTES, MAX_STAGES, Outcome, Pipeline, Rewritten};
 
 /// Characters of a message that the list shows.
 pub const MESSAGE_CHARS: usize = 500;
@@ -23,6 +35,9 @@ pub const NAME_CHARS: usize = 256;
 
 /// The service of an event that names none.
 pub const UNKNOWN_SERVICE: &str = "unknown";
+
+/// What a line begins with that says no more than how long the line was that came.
+pub(crate) const WITHHELD: &str = "withheld: ";
 
 /// Why a line can't become an event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +48,9 @@ pub enum Error {
         /// What the parser found, and where.
         reason: String,
     },
+    /// The stages could not redact it, so that it was not stored.
+    #[error("the line was withheld: the pipeline's stages redact, and could not redact it")]
+    Withheld,
 }
 
 impl Error {
@@ -40,6 +58,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Self::InvalidJson { .. } => "invalid_json",
+            Self::Withheld => "withheld",
         }
     }
 }
@@ -69,7 +88,10 @@ pub struct Event {
 
 /// The event in a raw line that was accepted at `accepted_at`, in microseconds since 1970.
 pub fn event(raw: &[u8], accepted_at: i64) -> Result<Event, Error> {
-    let mut fields = Fields::read(raw).map_err(|error| Error::InvalidJson { reason: error.to_string() })?;
+    let mut fields = Fields::read(raw).map_err(|error| match raw.starts_with(WITHHELD.as_bytes()) {
+        true => Error::Withheld,
+        false => Error::InvalidJson { reason: error.to_string() },
+    })?;
 
     let time = take_time(&mut fields, accepted_at);
     let level = take_scalar(&mut fields, &fields::LEVEL)

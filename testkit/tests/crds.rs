@@ -216,3 +216,65 @@ async fn the_samples_are_accepted() -> anyhow::Result<()> {
 fn in_default_namespace(cluster: &Cluster) -> Api<LogPipeline> {
     Api::namespaced(cluster.client.clone(), "default")
 }
+
+#[tokio::test]
+async fn stages_that_cannot_be_are_refused_with_the_reason() -> anyhow::Result<()> {
+    let cluster = cluster().await?;
+    let pipelines = in_default_namespace(&cluster);
+    let spec = |stage: Value, test: Value| json!({"stages": [stage], "tests": [test]});
+    let stage = json!({"name": "cards", "redact": {"detectors": ["CardNumber"]}});
+    let test = json!({"name": "a card", "input": "x", "expect": {"lacks": ["4111"]}});
+    for good in [
+        json!({"name": "a", "drop": {}, "match": {"services": ["edge"], "levels": ["debug"]}}),
+        json!({"name": "a", "parse": {"format": "Regex", "pattern": "^(?<a>.)"}}),
+        json!({"name": "a", "redact": {"fields": ["pin"], "action": "Hash", "salt": "sixteen letters."}}),
+        json!({"name": "a", "sample": {"keepOneIn": 10, "by": "trace"}}),
+        json!({"name": "a", "enrich": {"set": {"region": "eu-1"}}}),
+    ] {
+        let taken = try_create(&pipelines, spec(good.clone(), test.clone()), "good").await;
+        assert!(taken.is_ok(), "{good}: {taken:?}");
+    }
+    let field = |condition: Value| json!({"name": "a", "drop": {}, "match": {"fields": [condition]}});
+    for (bad, reason) in [
+        (json!({"name": "a"}), "a stage does one thing: give exactly one of"),
+        (json!({"name": "a", "drop": {}, "sample": {"keepOneIn": 2}}), "a stage does one thing: give exactly one of"),
+        (json!({"name": "A", "drop": {}}), "spec.stages[0].name"),
+        (json!({"name": "a", "drop": {}, "match": {}}), "leave match out to concern every event"),
+        (field(json!({"name": "x"})), "exactly one of equals, matches, exists"),
+        (field(json!({"name": "x", "equals": "a", "exists": true})), "exactly one of equals, matches, exists"),
+        (json!({"name": "a", "parse": {"format": "Regex"}}), "format Regex needs a pattern"),
+        (
+            json!({"name": "a", "parse": {"format": "Json", "pattern": "x"}}),
+            "only the formats Regex and Auto take a pattern",
+        ),
+        (json!({"name": "a", "parse": {"format": "Xml"}}), "spec.stages[0].parse.format"),
+        (json!({"name": "a", "redact": {}}), "say what to redact"),
+        (json!({"name": "a", "redact": {"fields": ["b"], "action": "Hash"}}), "action Hash needs a salt"),
+        (json!({"name": "a", "redact": {"fields": ["b"], "salt": "sixteen letters."}}), "no other action takes one"),
+        (
+            json!({"name": "a", "redact": {"fields": ["b"], "action": "Remove", "replacement": "x"}}),
+            "only action Replace takes a replacement",
+        ),
+        (json!({"name": "a", "sample": {"keepOneIn": 0}}), "spec.stages[0].sample.keepOneIn"),
+        (json!({"name": "a", "enrich": {"set": {}}}), "spec.stages[0].enrich.set"),
+        (json!({"name": "a", "enrich": {"set": {"b": "x".repeat(1025)}}}), "spec.stages[0].enrich.set"),
+    ] {
+        let refused = try_create(&pipelines, spec(bad.clone(), test.clone()), "bad").await;
+        assert!(refused.as_ref().is_err_and(|said| said.contains(reason)), "{bad}: {refused:?}");
+    }
+    for (expect, reason) in [
+        (json!({}), "say what to expect"),
+        (json!({"dropped": false}), "say what to expect"),
+        (json!({"dropped": true, "absent": ["a"]}), "an event that is dropped has no fields to expect"),
+    ] {
+        let bad = json!({"name": "t", "input": "x", "expect": expect});
+        let refused = try_create(&pipelines, spec(stage.clone(), bad), "bad").await;
+        assert!(refused.as_ref().is_err_and(|said| said.contains(reason)), "{expect}: {refused:?}");
+    }
+    let many: Vec<Value> = (0..33).map(|n| json!({"name": format!("s{n}"), "drop": {}})).collect();
+    for (stages, reason) in [(json!(many), "spec.stages"), (json!([stage, stage]), "Duplicate value")] {
+        let refused = try_create(&pipelines, json!({"stages": stages}), "bad").await;
+        assert!(refused.as_ref().is_err_and(|said| said.contains(reason)), "{reason}: {refused:?}");
+    }
+    Ok(())
+}
