@@ -1,7 +1,7 @@
 //! The role `process`: from the queue into the catalog and the index, then acknowledged.
 //!
 //! ```text
-//!  Consumer ─► plan: flushes of one tenant ─► map lines ─► catalog ─► live tail ─► index ─► acknowledge
+//!  Consumer ─► plan: flushes of one tenant ─► stages, map lines ─► catalog ─► live tail ─► index ─► acknowledge
 //! ```
 //! Nothing is acknowledged before the catalog has it. What fails is tried again for as long as the
 //! process lives; what it leaves behind is claimed by another. An index that stays away is not
@@ -16,6 +16,7 @@ mod redelivered;
 mod rotation;
 mod set_aside;
 mod spool;
+mod staged;
 mod suspects;
 mod tail;
 mod workers;
@@ -80,6 +81,9 @@ pub struct Settings {
     /// Generation of the pipeline, kept with everything that it stores.
     #[arg(long, env = "LOGGERHUB_PIPELINE_GENERATION", default_value_t = 0)]
     pub pipeline_generation: i64,
+    /// What is done to each line before it is stored: the pipeline's `spec.stages`, as JSON.
+    #[arg(long, env = "LOGGERHUB_STAGES", value_parser = parse_stages, default_value = "[]", hide_default_value = true)]
+    pub stages: Stages,
     /// Name among the pipeline's processors, the same after a restart: the pod's.
     #[arg(long, env = "LOGGERHUB_CONSUMER")]
     pub consumer: String,
@@ -108,6 +112,14 @@ fn parse_pipeline(name: &str) -> Result<PipelineName, String> {
     name.parse().map_err(|error: crds::names::InvalidName| error.to_string())
 }
 
+/// The stages of a pipeline.
+#[derive(Debug, Clone, Default)]
+pub struct Stages(pub Vec<stages::Stage>);
+
+fn parse_stages(json: &str) -> Result<Stages, String> {
+    serde_json::from_str(json).map(Stages).map_err(|error| error.to_string())
+}
+
 /// Time at a stop for what is in work to end, of the 30 s that Kubernetes grants.
 const DRAIN_TIME: Duration = Duration::from_secs(20);
 /// Bytes of raw lines in memory. Mapped, a line takes some five times its length, so this is the
@@ -123,6 +135,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
 
 /// Like [`run`], on a listener that is bound already.
 pub async fn run_on(listener: TcpListener, settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    let pipeline = stages::Pipeline::compile(&settings.stages.0).context("compile the pipeline's stages")?;
     let redis = Redis::queue(&settings.queue, &settings.tls)?;
     let cache = Redis::cache(&settings.cache, &settings.tls)?;
     let lanes = Lanes::new(&redis)?;
@@ -153,6 +166,7 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
         cache: Cache::new(&cache)?,
         suspects: Suspects::new(&redis)?,
         lanes: lanes.clone(),
+        stages: Some(Arc::new(pipeline)).filter(|pipeline| !pipeline.is_empty()),
         from: Provenance { pipeline: settings.pipeline.to_string(), generation: settings.pipeline_generation },
         workers: Workers::new(settings.workers),
         abandon: CancellationToken::new(),

@@ -12,5 +12,7 @@ mod poison;
 mod outage;
 #[path = "process/spool.rs"]
 mod spool;
+#[path = "process/stages.rs"]
+mod stages_of_a_pipeline;
 #[path = "process/tail.rs"]
 mod tail;

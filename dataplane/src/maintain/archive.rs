@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{Error, Rooms};
 use crate::event::{Micros, date_time, micros};
 use crate::fail_points::{Point, reach};
-use crate::queue::entry::{BatchHeader, Header, MAX_RAW_BYTES};
+use crate::queue::entry::{BatchHeader, Header, MAX_STORED_BYTES};
 use crate::stores::archive::{Builder, Built};
 use crate::stores::catalog::failed;
 use crate::tenancy::Tenant;
@@ -167,7 +167,7 @@ pub(super) async fn spooled(connection: &mut PgConnection, spool_id: i64) -> Res
         .await
         .map_err(failed("read the spool"))?;
     let header = postcard::from_bytes(&header).map_err(|error| spool_error(spool_id, error))?;
-    let unpacked = tokio::task::spawn_blocking(move || zstd::bulk::decompress(&frame, MAX_RAW_BYTES));
+    let unpacked = tokio::task::spawn_blocking(move || zstd::bulk::decompress(&frame, MAX_STORED_BYTES));
     let raw = unpacked.await.map_err(|error| spool_error(spool_id, error))?;
     Ok(Spooled { header, raw: raw.map_err(|error| spool_error(spool_id, error))? })
 }

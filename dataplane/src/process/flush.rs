@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::measures::Measures;
 use super::plan::{Flush, Readable};
 use super::redelivered::leave_out_dead_letters;
+use super::staged::staged;
 use super::suspects::Suspects;
 use super::tail::Tail;
 use super::workers::Workers;
@@ -47,6 +48,8 @@ pub(super) struct Flusher {
     pub(super) suspects: Suspects,
     pub(super) lanes: Lanes,
     pub(super) from: Provenance,
+    /// The pipeline's stages, if it has any.
+    pub(super) stages: Option<Arc<stages::Pipeline>>,
     /// Steps of flushes that run at once. A flush that pauses gives its place to others.
     pub(super) workers: Workers,
     /// Cancelled when the time to finish is over: what is not stored stays in the queue.
@@ -96,13 +99,21 @@ impl Flusher {
     /// Maps the lines, off the threads that serve everything else.
     async fn map(&self, tenant: &Tenant, entries: Vec<Readable>, treatment: Treatment) -> Result<Vec<Frame>, PutBack> {
         let _place = self.workers.place(tenant.name()).await;
+        let stages = self.stages.clone().filter(|_| treatment == Treatment::Process);
         let mapped = tokio::task::spawn_blocking(move || {
-            entries.into_iter().map(|readable| frame(readable.content, treatment)).collect::<Result<Vec<_>, _>>()
+            let frame = |readable: Readable| {
+                let content = match &stages {
+                    Some(pipeline) => staged(pipeline, readable.content)?,
+                    None => readable.content,
+                };
+                Ok::<_, anyhow::Error>(frame(content, treatment)?)
+            };
+            entries.into_iter().map(frame).collect::<Result<Vec<_>, _>>()
         });
         match mapped.await {
             Ok(Ok(frames)) => Ok(frames),
             Ok(Err(error)) => {
-                tracing::error!(%error, "encode the header of an entry");
+                tracing::error!(error = chain(&*error), "encode an entry");
                 Err(PutBack)
             }
             Err(error) => {
@@ -113,7 +124,8 @@ impl Flusher {
     }
 
     /// Maps an entry that was delivered too often, alone and under a mark. If the mark was there
-    /// already, it killed its processor: its lines become dead letters and none is looked at.
+    /// already, it killed its processor: its lines become dead letters and none is looked at. Where the
+    /// stages redact, what they did not look at may not be stored: it goes to the queue's quarantine.
     async fn map_alone(&self, tenant: &Tenant, entries: Vec<Readable>) -> Result<Vec<Frame>, PutBack> {
         let _alone = self.suspects.alone().await;
         let refs: Vec<EntryRef> = entries.iter().map(|readable| readable.entry.clone()).collect();
@@ -128,11 +140,32 @@ impl Flusher {
                 treatment = Treatment::DeadLetter;
             }
         }
+        if treatment == Treatment::DeadLetter && self.redacts() {
+            for Readable { entry, content, .. } in entries {
+                let content = content.into_undecodable("processors died while they worked on it");
+                self.quarantine(entry, content).await?;
+            }
+            self.unmark(&refs).await;
+            return Ok(Vec::new());
+        }
         let frames = self.map(tenant, entries, treatment).await?;
         if treatment == Treatment::Process {
             self.unmark(&refs).await;
         }
         Ok(frames)
+    }
+
+    /// Whether nothing may be stored that the stages did not see.
+    fn redacts(&self) -> bool {
+        self.stages.as_ref().is_some_and(|stages| stages.redacts())
+    }
+
+    async fn quarantine(&self, entry: EntryRef, content: Undecodable) -> Result<(), PutBack> {
+        let kept = self.lanes.quarantine(&entry, &content).await;
+        kept.map(|_| ()).map_err(|error| {
+            tracing::warn!(error = chain(&error), "quarantine entry {}", entry.id);
+            PutBack
+        })
     }
 
     async fn unmark(&self, entries: &[EntryRef]) {
@@ -198,8 +231,10 @@ impl Flusher {
         let wanted: Vec<(&Batch, &str)> = batches(frames)
             .filter_map(|batch| {
                 let stored = stored.batches.get(&batch.batch_id)?;
-                // A client's resend has other event ids than what it resends.
-                let same = !stored.indexed && stored.accepted_at == batch.accepted_at && !batch.events.is_empty();
+                // A client's resend has other event ids than what it resends, and another generation's stages
+                // may have stored other lines: maintain indexes those that are stored.
+                let same = stored.accepted_at == batch.accepted_at && stored.same_stages;
+                let same = same && !stored.indexed && !batch.events.is_empty();
                 same.then_some((batch, stored.index_name.as_str()))
             })
             .collect();
@@ -295,6 +330,8 @@ impl Flusher {
             entry.lane.stream()
         );
         self.measures.dead_letters.inc();
+        // Undecodable bytes can't be redacted.
+        let tenant = tenant.filter(|_| !self.redacts());
         for attempt in 0.. {
             let kept = match &tenant {
                 Some(tenant) => match self.catalog.keep_undecodable(tenant, &entry.id, &content, &self.from).await {
@@ -318,6 +355,7 @@ impl Flusher {
             if stored.batches.get(&batch.batch_id).is_some_and(|stored| stored.new) {
                 self.measures.stored.inc_by(batch.events.len() as u64);
                 self.measures.dead_letters.inc_by(batch.dead_letters.len() as u64);
+                self.measures.dropped.inc_by(batch.dropped.len() as u64);
             } else {
                 self.measures.repeated_batches.inc();
             }

@@ -10,6 +10,7 @@ use runtime::metrics::Metrics;
 pub(super) struct Measures {
     pub(super) stored: Counter,
     pub(super) dead_letters: Counter,
+    pub(super) dropped: Counter,
     pub(super) repeated_batches: Counter,
     pub(super) indexed: Counter,
     pub(super) left_to_maintain: Counter,
@@ -27,6 +28,7 @@ impl Measures {
         let measures = Self {
             stored: Counter::default(),
             dead_letters: Counter::default(),
+            dropped: Counter::default(),
             repeated_batches: Counter::default(),
             indexed: Counter::default(),
             left_to_maintain: Counter::default(),
@@ -43,6 +45,7 @@ impl Measures {
         for (name, help, counter) in [
             ("stored_events", "Events stored in the catalog", &measures.stored),
             ("dead_letters", "Lines kept as dead letters", &measures.dead_letters),
+            ("dropped_events", "Events that the pipeline's stages dropped", &measures.dropped),
             ("repeated_batches", "Batches met again and not stored again", &measures.repeated_batches),
             ("indexed_events", "Events indexed before they were acknowledged", &measures.indexed),
             ("left_to_maintain_batches", "Batches acknowledged without being indexed", &measures.left_to_maintain),

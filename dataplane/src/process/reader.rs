@@ -15,7 +15,7 @@ use super::plan::{Flush, Limits, Readable, flushes};
 use super::rotation::Rotation;
 use super::set_aside::SetAside;
 use super::spool::Spool;
-use crate::queue::entry::{Entry, Undecodable, VERSION};
+use crate::queue::entry::{Entry, Undecodable};
 use crate::queue::{Consumer, ConsumerSettings, Delivery, EntryRef, Lanes};
 use crate::tenancy::Registry;
 
@@ -322,15 +322,7 @@ async fn hold(lanes: Lanes, settings: ConsumerSettings, in_work: InWork, stop: C
     }
 }
 
-/// An entry of nobody, in the form in which it lay in the queue.
+/// An entry of nobody.
 fn unknown_tenant(content: Entry) -> Undecodable {
-    let header = postcard::to_stdvec(&content.header).unwrap_or_default();
-    let fields = [
-        ("v", VERSION.to_string().into_bytes()),
-        ("t", content.tenant.to_string().into_bytes()),
-        ("h", header),
-        ("p", content.frame),
-    ];
-    let fields = fields.map(|(name, value)| (name.as_bytes().to_vec(), value)).to_vec();
-    Undecodable { reason: "no such tenant", tenant: None, fields }
+    Undecodable { tenant: None, ..content.into_undecodable("no such tenant") }
 }

@@ -15,6 +15,10 @@ pub const VERSION: u32 = 1;
 
 /// Most raw bytes in one entry: one request batch as large as ingest takes one.
 pub const MAX_RAW_BYTES: usize = 20 * 1024 * 1024;
+/// Most raw bytes that an entry becomes in the spool: the stages may make each line twice as long and
+/// 2 KiB more, of 10,000 lines.
+pub const MAX_STORED_BYTES: usize = 64 * 1024 * 1024;
+const _: () = assert!(2 * MAX_RAW_BYTES + 10_000 * stages::MAX_GROWTH <= MAX_STORED_BYTES);
 /// Most bytes of a header: 10,000 events at up to 18 bytes and 2,000 batches at up to 80 stay below.
 const MAX_HEADER_BYTES: usize = 1024 * 1024;
 /// zstd's fastest ordinary level: half a microsecond an event, 4.5 times smaller.
@@ -54,6 +58,14 @@ pub struct EventHeader {
     pub time: Option<Micros>,
     /// Set if the line can't be processed and goes to the dead letters.
     pub rejected: Option<Rejection>,
+}
+
+impl EventHeader {
+    /// Whether the pipeline's stages dropped the line: nothing of it is stored but its position, which
+    /// the ids of the lines behind it follow from. No line that is sent has no length.
+    pub fn is_dropped(&self) -> bool {
+        self.length == 0 && self.rejected.is_none()
+    }
 }
 
 /// Why ingest kept a line for the dead letters only.
@@ -99,6 +111,19 @@ impl Entry {
             rest = after;
             (batch, bytes)
         })
+    }
+
+    /// The entry in the form in which it lay in the queue, for keeping it aside.
+    pub fn into_undecodable(self, reason: &'static str) -> Undecodable {
+        let header = postcard::to_stdvec(&self.header).unwrap_or_default();
+        let fields = [
+            ("v", VERSION.to_string().into_bytes()),
+            ("t", self.tenant.to_string().into_bytes()),
+            ("h", header),
+            ("p", self.frame),
+        ];
+        let fields = fields.map(|(name, value)| (name.as_bytes().to_vec(), value)).to_vec();
+        Undecodable { reason, tenant: Some(self.tenant), fields }
     }
 
     /// Reads an entry back; nothing in it is trusted, since whoever reaches Redis could have put

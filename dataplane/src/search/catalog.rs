@@ -145,8 +145,9 @@ impl Catalog {
     ) -> Result<Vec<StoredBatch>, CatalogError> {
         let schema = tenant.name().database_schema();
         let sql = format!(
-            "SELECT batch_id, {first}, events, dead_letters, accepted_at, stored_at, indexed_at, archived_at \
-             FROM {schema}.batches WHERE batch_id = $1 {or} ORDER BY stored_at LIMIT {MAX_RESENDS} + 1"
+            "SELECT batch_id, {first}, events, dead_letters, (to_jsonb(b) ->> 'dropped')::integer AS dropped, \
+                    accepted_at, stored_at, indexed_at, archived_at \
+             FROM {schema}.batches b WHERE batch_id = $1 {or} ORDER BY stored_at LIMIT {MAX_RESENDS} + 1"
         );
         let mut read = self.begin(tenant).await?;
         let rows = sqlx::query(AssertSqlSafe(sql)).bind(id).fetch_all(&mut *read).await?;
@@ -264,6 +265,7 @@ fn batch_of(row: &PgRow) -> Result<StoredBatch, sqlx::Error> {
         state: Batch::state_of(indexed_at.is_some(), archived_at.is_some()),
         events: i64::from(row.try_get::<i32, _>("events")?),
         dead_letters: Some(i64::from(row.try_get::<i32, _>("dead_letters")?)),
+        dropped: row.try_get::<Option<i32>, _>("dropped")?.map(i64::from),
         accepted_at: shown_time(accepted_at),
         stored_at: Some(shown_time(row.try_get("stored_at")?)),
         indexed_at: indexed_at.map(shown_time),

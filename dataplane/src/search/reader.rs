@@ -227,6 +227,7 @@ fn queued(receipt: Receipt) -> Batch {
         state: BatchState::Queued,
         events: i64::from(receipt.events),
         dead_letters: None,
+        dropped: None,
         accepted_at: rfc3339(receipt.accepted_at),
         stored_at: None,
         indexed_at: None,
@@ -264,7 +265,7 @@ fn event_of_document(tenant: &Tenant, document: Document) -> Event {
     }
 }
 
-/// The raw line goes through the same stages as it did when it was stored.
+/// The stored line is read as it was when it was stored. It went through its pipeline's stages before that.
 fn event_of_raw(row: Row, raw: &[u8], source: Source) -> Event {
     match stages::event(raw, row.accepted_at) {
         Ok(event) => Event {

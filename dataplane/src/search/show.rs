@@ -100,10 +100,12 @@ pub struct Batch {
     pub first_batch_id: Option<Uuid>,
     /// The furthest state that it has reached.
     pub state: BatchState,
-    /// Events in it.
+    /// Events in it; while it is queued, its lines.
     pub events: i64,
     /// Lines of it that went to the dead letters; unknown while it is queued.
     pub dead_letters: Option<i64>,
+    /// Lines of it that the pipeline's stages dropped; unknown while it is queued.
+    pub dropped: Option<i64>,
     /// When it was accepted.
     pub accepted_at: String,
     /// When its rows were written.

@@ -47,6 +47,8 @@ pub struct Batch {
     pub events: Vec<BatchEvent>,
     /// Lines of it that can't be events.
     pub dead_letters: Vec<DeadLetter>,
+    /// Where lines were that the pipeline's stages dropped, from the batch's first raw byte, in order.
+    pub dropped: Vec<u32>,
 }
 
 /// One event of a batch.
@@ -122,9 +124,14 @@ fn map_batch(header: &BatchHeader, raw_start: u64, raw: &[u8], treatment: Treatm
         raw_bytes: raw.len() as u64,
         events: Vec::with_capacity(header.events.len()),
         dead_letters: Vec::new(),
+        dropped: Vec::new(),
     };
     let mut raw_offset = 0;
     for (position, (event, line)) in (0..).zip(header.lines(raw)) {
+        if event.is_dropped() {
+            batch.dropped.push(raw_offset);
+            continue;
+        }
         let id = event_id(header.batch_id, header.accepted_at, position);
         let mapped = match (treatment, event.rejected) {
             (Treatment::DeadLetter, _) => {
@@ -207,13 +214,18 @@ impl Batch {
         offsets.extend(self.dead_letters.iter().map(|letter| letter.raw_offset));
         offsets.sort_unstable();
         let (batch_id, accepted_at) = (self.batch_id, self.accepted_at);
+        let dropped = std::mem::take(&mut self.dropped);
         let id_at = |offset: u32| {
+            let lines = offsets.partition_point(|other| *other < offset);
+            // Where a dropped line was, the next one begins.
+            let dropped = dropped.partition_point(|other| *other <= offset);
             // A batch has at most 10,000 lines.
-            let position = u32::try_from(offsets.partition_point(|other| *other < offset)).unwrap_or(u32::MAX);
+            let position = u32::try_from(lines + dropped).unwrap_or(u32::MAX);
             event_id(batch_id, accepted_at, position)
         };
         self.events.iter_mut().for_each(|event| event.id = id_at(event.raw_offset));
         self.dead_letters.iter_mut().for_each(|letter| letter.id = id_at(letter.raw_offset));
+        self.dropped = dropped;
         if why == Resend::OtherBody {
             // Its key is the first batch's: it has none of its own.
             self.body_hash = None;
@@ -280,6 +292,22 @@ mod tests {
         assert_eq!((dead.raw_offset, dead.raw_length, dead.code), (15, 6, "invalid_json"));
         assert_eq!(dead.id, event_id(Uuid::from_u128(2), ACCEPTED, 1), "ids go by position");
         assert_eq!(batch.events[1].id, event_id(Uuid::from_u128(2), ACCEPTED, 2));
+    }
+
+    #[test]
+    fn a_line_that_was_dropped_leaves_its_place_to_nobody() {
+        let (mut header, raw) = header(&["", r#"{"message":"a"}"#, "", "", r#"{"message":"b"}"#, ""]);
+        header.batches.remove(0);
+        let mut batch = map(&header, &raw[2..], Treatment::Process).remove(0);
+        assert_eq!(
+            (batch.events.len(), batch.dead_letters.len(), batch.dropped.as_slice()),
+            (2, 0, [0, 15, 15, 30].as_slice())
+        );
+        let ids = |id: Uuid| [1, 4].map(|position| event_id(id, ACCEPTED, position)).to_vec();
+        let found = |batch: &Batch| batch.events.iter().map(|event| event.id).collect::<Vec<_>>();
+        assert_eq!(found(&batch), ids(batch.batch_id), "ids go by the position of the line as sent");
+        batch.tell_apart(Resend::LaterWindow);
+        assert_eq!((found(&batch), batch.dropped.len()), (ids(batch.batch_id), 4));
     }
 
     #[test]

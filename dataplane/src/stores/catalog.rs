@@ -122,6 +122,8 @@ pub struct StoredBatch {
     pub index_name: String,
     /// Whether the index has them.
     pub indexed: bool,
+    /// Whether the same generation of the same pipeline stored it: its stages make the same of the same lines.
+    pub same_stages: bool,
 }
 
 impl Catalog {

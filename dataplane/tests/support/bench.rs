@@ -149,6 +149,7 @@ impl Bench {
             tls: self.stores.tls.clone(),
             pipeline: self.pipeline.clone(),
             pipeline_generation: 1,
+            stages: process::Stages::default(),
             consumer: consumer.to_owned(),
             batch_max_events: 2000,
             batch_max_bytes: 4 * 1024 * 1024,

@@ -64,11 +64,18 @@ pub(super) fn compare(seen: &Seen<'_>, documents: &mut HashSet<Listed>) -> Findi
 
     let rows: HashMap<Uuid, &HeldLine> = seen.rows.iter().map(|row| (row.event_id, row)).collect();
     let dead: HashMap<Uuid, &HeldLine> = seen.dead_letters.iter().map(|row| (row.event_id, row)).collect();
-    let lines = places.as_ref().map_or(batch.lines as usize, Vec::len);
+    let lines = places.as_ref().map_or((batch.lines + batch.dropped) as usize, Vec::len);
+    // Without raw lines it is not known which ones the stages dropped: those have neither row nor letter.
+    let mut unknown = if places.is_none() { batch.dropped } else { 0 };
     let (mut missing, mut misplaced, mut both, mut found, mut lacking) = (0, 0, 0, 0, 0);
     for position in 0..lines {
         let id = event_id(batch.batch_id, batch.accepted_at, u32::try_from(position).unwrap_or(u32::MAX));
         let (row, letter) = (rows.get(&id), dead.get(&id));
+        let dropped = places.as_ref().and_then(|places| places.get(position)).is_some_and(|(_, length)| *length == 0);
+        if row.is_none() && letter.is_none() && (dropped || unknown > 0) {
+            unknown = unknown.saturating_sub(1);
+            continue;
+        }
         found += usize::from(row.is_some()) + usize::from(letter.is_some());
         both += usize::from(row.is_some() && letter.is_some());
         missing += usize::from(row.is_none() && letter.is_none());
@@ -114,7 +121,7 @@ fn note_raw(seen: &Seen<'_>, note: &mut impl FnMut(Kind, usize, String)) -> Opti
     };
     let bytes: u64 = raw.lengths.iter().map(|length| u64::from(*length)).sum();
     for (what, there, said) in [
-        ("lines", raw.lengths.len() as u64, u64::from(batch.lines)),
+        ("lines", raw.lengths.iter().filter(|length| **length > 0).count() as u64, u64::from(batch.lines)),
         ("raw bytes", bytes, batch.raw_bytes),
         ("as its first byte", raw.raw_start, batch.raw_start),
         ("as its time of acceptance", raw.accepted_at.unsigned_abs(), batch.accepted_at.unsigned_abs()),
@@ -164,6 +171,7 @@ mod tests {
                 batch_id,
                 accepted_at: ACCEPTED,
                 lines: 4,
+                dropped: 0,
                 raw_bytes: 40,
                 raw_start: 100,
                 whereabouts: Whereabouts::Object(1),
@@ -241,6 +249,22 @@ mod tests {
             change(&mut stores);
             assert_eq!(compared(&stores), (expected.to_vec(), left), "{name}");
         }
+    }
+
+    #[test]
+    fn a_dropped_line_lacks_nothing() {
+        let mut stores = agreeing();
+        let gone = stores.rows.remove(1);
+        stores.documents.retain(|document| document.id != gone.event_id);
+        stores.rows[1].raw_offset = 10;
+        stores.dead_letters[0].raw_offset = 20;
+        stores.batch = HeldBatch { lines: 3, dropped: 1, raw_bytes: 30, billed_bytes: Some(30), ..stores.batch };
+        stores.raw = Raw::Lines(RawLines { accepted_at: ACCEPTED, raw_start: 100, lengths: vec![10, 0, 10, 10] });
+        assert_eq!(compared(&stores), (vec![], 0));
+        stores.raw = Raw::Missing("gone".into());
+        assert_eq!(compared(&stores), (vec![(Kind::RawMissing, 1)], 0));
+        stores.rows.pop();
+        assert_eq!(compared(&stores).0, [(Kind::RawMissing, 1), (Kind::RowsMissing, 1)]);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct HeldBatch {
     pub accepted_at: Micros,
     /// Lines that were stored, as events or as dead letters.
     pub lines: u32,
+    /// Lines that the pipeline's stages dropped.
+    pub dropped: u32,
     /// Raw bytes of its lines.
     pub raw_bytes: u64,
     /// Its first raw byte in its place.
@@ -133,6 +135,7 @@ struct BatchRow {
     batch_id: Uuid,
     accepted_at: OffsetDateTime,
     lines: i32,
+    dropped: i32,
     raw_bytes: i64,
     raw_start: i64,
     spool_id: Option<i64>,
@@ -144,7 +147,9 @@ struct BatchRow {
 
 async fn batches(connection: &mut PgConnection, (from, to): (Micros, Micros)) -> Result<Vec<HeldBatch>, Error> {
     let rows: Vec<BatchRow> = sqlx::query_as(
-        "SELECT b.batch_id, b.accepted_at, b.events + b.dead_letters AS lines, b.raw_bytes, b.raw_start, b.spool_id,
+        // A schema of a version before 3 has no such column.
+        "SELECT b.batch_id, b.accepted_at, b.events + b.dead_letters AS lines,
+                coalesce((to_jsonb(b) ->> 'dropped')::integer, 0) AS dropped, b.raw_bytes, b.raw_start, b.spool_id,
                 b.object_id, b.index_name, b.indexed_at, u.bytes AS billed_bytes
          FROM batches b LEFT JOIN usage_ledger u USING (batch_id)
          WHERE b.accepted_at >= $1 AND b.accepted_at < $2 ORDER BY b.accepted_at, b.batch_id",
@@ -159,6 +164,7 @@ async fn batches(connection: &mut PgConnection, (from, to): (Micros, Micros)) ->
             batch_id: row.batch_id,
             accepted_at: micros(row.accepted_at),
             lines: row.lines.unsigned_abs(),
+            dropped: row.dropped.unsigned_abs(),
             raw_bytes: row.raw_bytes.unsigned_abs(),
             raw_start: row.raw_start.unsigned_abs(),
             // A constraint sees to it that there is exactly one.

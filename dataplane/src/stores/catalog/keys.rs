@@ -139,6 +139,7 @@ mod tests {
             raw_bytes: 0,
             events: Vec::new(),
             dead_letters: Vec::new(),
+            dropped: Vec::new(),
         }
     }
 

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::copy::{self, Row};
-use super::store::{insert_dead_letters, write_index};
+use super::store::{insert_dead_letters, note_dropped, write_index};
 use super::{Catalog, Error, Kind, Provenance, failed};
 use crate::event::{date_time, micros};
 use crate::stores::archive::Footer;
@@ -133,6 +133,7 @@ impl Catalog {
             let candidates: BTreeMap<Uuid, (&Batch, usize)> =
                 won.iter().map(|batch| (batch.batch_id, (*batch, 0))).collect();
             insert_dead_letters(&mut transaction, &candidates, &restored()).await?;
+            note_dropped(&mut transaction, won.iter().copied()).await?;
             transaction.commit().await.map_err(failed(doing))?;
             Ok(won.len() as u64)
         })

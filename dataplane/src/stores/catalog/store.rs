@@ -86,12 +86,13 @@ impl Catalog {
         candidates.retain(|id, _| won.contains(id));
         for (id, (batch, _)) in &candidates {
             let accepted_at = batch.accepted_at;
-            let batch = StoredBatch { new: true, accepted_at, index_name: index_name.clone(), indexed: false };
+            let index_name = index_name.clone();
+            let batch = StoredBatch { new: true, accepted_at, index_name, indexed: false, same_stages: true };
             stored.batches.insert(*id, batch);
         }
         let lost: Vec<Uuid> = wanted.into_iter().filter(|id| !won.contains(id)).collect();
         if !lost.is_empty() {
-            earlier(&mut transaction, &lost, &mut stored).await?;
+            earlier(&mut transaction, &lost, from, &mut stored).await?;
         }
         if !candidates.is_empty() {
             insert_spool(&mut transaction, frames, &candidates, &spool_ids).await?;
@@ -100,6 +101,7 @@ impl Catalog {
             insert_ledger(&mut transaction, &candidates).await?;
             insert_dead_letters(&mut transaction, &candidates, from).await?;
             note_first(&mut transaction, &candidates).await?;
+            note_dropped(&mut transaction, candidates.values().map(|(batch, _)| *batch)).await?;
         }
         reach(Point::ProcessUncommitted);
         transaction.commit().await.map_err(failed("commit a flush"))?;
@@ -166,16 +168,24 @@ async fn insert_batches(
 
 /// What is known of batches that were stored before. One that is gone from the catalog, because
 /// its time is over, needs nothing more.
-async fn earlier(connection: &mut PgConnection, lost: &[Uuid], stored: &mut Stored) -> Result<(), Error> {
-    let rows: Vec<(Uuid, time::OffsetDateTime, String, bool)> = sqlx::query_as(
-        "SELECT batch_id, accepted_at, index_name, indexed_at IS NOT NULL FROM batches WHERE batch_id = ANY($1)",
+async fn earlier(
+    connection: &mut PgConnection,
+    lost: &[Uuid],
+    from: &Provenance,
+    stored: &mut Stored,
+) -> Result<(), Error> {
+    let rows: Vec<(Uuid, time::OffsetDateTime, String, bool, bool)> = sqlx::query_as(
+        "SELECT batch_id, accepted_at, index_name, indexed_at IS NOT NULL, (pipeline, pipeline_generation) = ($2, $3)
+         FROM batches WHERE batch_id = ANY($1)",
     )
     .bind(lost)
+    .bind(&from.pipeline)
+    .bind(from.generation)
     .fetch_all(connection)
     .await
     .map_err(failed("look up earlier batches"))?;
-    stored.batches.extend(rows.into_iter().map(|(id, accepted_at, index_name, indexed)| {
-        (id, StoredBatch { new: false, accepted_at: micros(accepted_at), index_name, indexed })
+    stored.batches.extend(rows.into_iter().map(|(id, accepted_at, index_name, indexed, same_stages)| {
+        (id, StoredBatch { new: false, accepted_at: micros(accepted_at), index_name, indexed, same_stages })
     }));
     Ok(())
 }
@@ -234,13 +244,7 @@ async fn note_first(connection: &mut PgConnection, candidates: &BTreeMap<Uuid, C
         return Ok(());
     }
     let doing = "note the first batch of a key";
-    let has_place: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'batches'::regclass AND attname = 'first_batch_id')",
-    )
-    .fetch_one(&mut *connection)
-    .await
-    .map_err(failed(doing))?;
-    if !has_place {
+    if !has_column(connection, "first_batch_id").await? {
         return Ok(());
     }
     sqlx::query(
@@ -253,6 +257,38 @@ async fn note_first(connection: &mut PgConnection, candidates: &BTreeMap<Uuid, C
     .await
     .map_err(failed(doing))?;
     Ok(())
+}
+
+/// Notes how many lines of each batch the stages dropped. A schema of a version before 3 has no place for
+/// that.
+pub(super) async fn note_dropped(
+    connection: &mut PgConnection,
+    batches: impl Iterator<Item = &Batch>,
+) -> Result<(), Error> {
+    let some = batches.filter(|batch| !batch.dropped.is_empty());
+    let (ids, dropped): (Vec<Uuid>, Vec<i32>) = some.map(|batch| (batch.batch_id, count(batch.dropped.len()))).unzip();
+    if ids.is_empty() || !has_column(connection, "dropped").await? {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE batches SET dropped = noted.dropped
+         FROM unnest($1::uuid[], $2::int[]) AS noted (batch_id, dropped) WHERE batches.batch_id = noted.batch_id",
+    )
+    .bind(ids)
+    .bind(dropped)
+    .execute(connection)
+    .await
+    .map_err(failed("note what the stages dropped"))?;
+    Ok(())
+}
+
+/// Whether the tenant's schema is new enough to have this column of its batches.
+async fn has_column(connection: &mut PgConnection, column: &str) -> Result<bool, Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'batches'::regclass AND attname = $1)")
+        .bind(column)
+        .fetch_one(connection)
+        .await
+        .map_err(failed("look at the columns of the batches"))
 }
 
 pub(super) async fn copy_rows(connection: &mut PgConnection, rows: &[copy::Row<'_>]) -> Result<(), Error> {

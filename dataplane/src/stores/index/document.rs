@@ -118,6 +118,7 @@ mod tests {
             raw_bytes: 0,
             events: Vec::new(),
             dead_letters: Vec::new(),
+            dropped: Vec::new(),
         };
         let event = stages::event(line.to_string().as_bytes(), batch.accepted_at).unwrap();
         let time = event.time.unwrap_or(batch.accepted_at);

@@ -20,7 +20,11 @@ use crate::provision::marker::Ownership;
 use crate::provision::{DesiredTenant, Error, Outcome, Owner};
 
 /// The template: what each version adds to the one before.
-const STEPS: [&str; 2] = [include_str!("../tenant_schema_v1.sql"), include_str!("../tenant_schema_v2.sql")];
+const STEPS: [&str; 3] = [
+    include_str!("../tenant_schema_v1.sql"),
+    include_str!("../tenant_schema_v2.sql"),
+    include_str!("../tenant_schema_v3.sql"),
+];
 /// The version that all steps together are.
 const VERSION: i32 = STEPS.len() as i32;
 
