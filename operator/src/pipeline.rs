@@ -18,6 +18,7 @@ use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Api, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
+mod acceptance;
 pub mod build;
 pub mod status;
 
@@ -133,7 +134,7 @@ async fn reconcile_pipeline(ctx: &Context, pipeline: &LogPipeline) -> Result<(Ac
     if pipeline.annotations().get(PAUSED_ANNOTATION).is_some_and(|value| value == "true") {
         return Ok((Action::await_change(), Ending::success));
     }
-    let name = match validate(pipeline, &ctx.settings.namespace) {
+    let name = match validate(pipeline, &ctx.settings.namespace, unix_micros()) {
         Ok(name) => name,
         Err((reason, message)) => {
             report(ctx, &api, pipeline, status::refused(reason, &message), None).await?;
@@ -166,8 +167,13 @@ async fn reconcile_pipeline(ctx: &Context, pipeline: &LogPipeline) -> Result<(Ac
     Ok((Action::requeue(wait), ending))
 }
 
-/// Whether a pipeline is one that we run.
-fn validate(pipeline: &LogPipeline, release_namespace: &str) -> Result<PipelineName, (Reason, String)> {
+fn unix_micros() -> i64 {
+    i64::try_from(time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX)
+}
+
+/// Whether a pipeline is one that we run. One that is not leaves the processors as they are, with what was
+/// accepted before. Its tests are run as if their lines came `now`, in microseconds since 1970.
+fn validate(pipeline: &LogPipeline, release_namespace: &str, now: i64) -> Result<PipelineName, (Reason, String)> {
     let namespace = pipeline.namespace().unwrap_or_default();
     if namespace != release_namespace {
         let message = format!(
@@ -181,6 +187,7 @@ fn validate(pipeline: &LogPipeline, release_namespace: &str) -> Result<PipelineN
         let message = "spec.processor.scaling: minReplicas must not exceed maxReplicas".to_owned();
         return Err((Reason::InvalidSpec, message));
     }
+    acceptance::check(&pipeline.spec, now)?;
     pipeline.name_any().parse().map_err(|error| (Reason::InvalidSpec, format!("metadata.name: {error}")))
 }
 
@@ -282,10 +289,10 @@ mod tests {
 
     #[test]
     fn a_pipeline_runs_in_the_release_namespace_only() {
-        assert!(validate(&pipeline("logs"), "logs").is_ok());
-        assert_eq!(validate(&pipeline("acme"), "logs").unwrap_err().0, Reason::NamespaceNotAllowed);
+        assert!(validate(&pipeline("logs"), "logs", 0).is_ok());
+        assert_eq!(validate(&pipeline("acme"), "logs", 0).unwrap_err().0, Reason::NamespaceNotAllowed);
         let mut contradictory = pipeline("logs");
         contradictory.spec.processor.scaling.min_replicas = 11;
-        assert_eq!(validate(&contradictory, "logs").unwrap_err().0, Reason::InvalidSpec);
+        assert_eq!(validate(&contradictory, "logs", 0).unwrap_err().0, Reason::InvalidSpec);
     }
 }

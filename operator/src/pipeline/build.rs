@@ -17,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource;
 use kube::api::ObjectMeta;
 
+use super::acceptance;
 use crate::settings::{CaBundle, Settings};
 
 /// Port that every role listens on.
@@ -62,12 +63,13 @@ struct Mount {
 /// scaler's, on the scale subresource.
 pub fn processor(settings: &Settings, pipeline: &LogPipeline, name: &PipelineName) -> Deployment {
     let processor = &pipeline.spec.processor;
-    let own = vec![
+    let mut own = vec![
         variable("LOGGERHUB_BATCH_MAX_EVENTS", processor.batch.max_events.to_string()),
         variable("LOGGERHUB_BATCH_MAX_BYTES", processor.batch.max_bytes.to_string()),
         variable("LOGGERHUB_MAX_RETRIES", processor.max_retries.to_string()),
         variable("LOGGERHUB_WORKERS", processor.workers.to_string()),
     ];
+    own.extend(acceptance::variable(&pipeline.spec).map(|json| variable("LOGGERHUB_STAGES", json)));
     let secrets = &settings.dataplane.secrets;
     let mounts = [
         mount("redis-queue", "LOGGERHUB_REDIS_QUEUE_CREDENTIALS", secrets.redis_queue.clone()),

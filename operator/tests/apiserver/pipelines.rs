@@ -99,3 +99,62 @@ async fn a_pipeline_elsewhere_is_not_accepted() {
     on.cluster.delete_namespace(&elsewhere).await.unwrap();
     on.stop().await;
 }
+
+/// What the operator says of the pipeline's acceptance.
+async fn accepted(on: &Operator, name: &str, reason: &str) -> String {
+    eventually(&format!("{name} is {reason}"), SOON, || async {
+        let pipeline = on.cluster.pipelines().get(name).await?;
+        let generation = pipeline.metadata.generation;
+        let conditions = pipeline.status.unwrap_or_default().conditions;
+        let accepted = conditions.into_iter().find(|condition| condition.type_ == "Accepted");
+        let accepted = accepted.filter(|found| found.reason == reason && found.observed_generation == generation);
+        accepted.map(|found| found.message).ok_or_else(|| anyhow::anyhow!("not yet"))
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stages_whose_tests_fail_are_not_given_to_the_processors() {
+    let on = Operator::start().await;
+    let name = unique("lane");
+    let spec = |detector: &str, pattern: &str| {
+        json!({
+            "stages": [
+                {"name": "personal", "redact": {"detectors": [detector]}},
+                {"name": "probes", "match": {"fields": [{"name": "message", "matches": pattern}]}, "drop": {}},
+            ],
+            "tests": [{"name": "no address is kept", "input": "to ada@example.com", "expect": {"fields": {"message": "to [email]"}}}],
+        })
+    };
+    let processor = format!("r-{name}-processor");
+    let given = || async {
+        let found = on.cluster.ours::<Deployment>().get_opt(&processor).await.unwrap()?;
+        let container = found.spec?.template.spec?.containers.into_iter().next()?;
+        let variable = |name: &str| {
+            container.env.iter().flatten().find(|variable| variable.name == name).and_then(|found| found.value.clone())
+        };
+        Some((variable("LOGGERHUB_STAGES"), variable("LOGGERHUB_PIPELINE_GENERATION")))
+    };
+
+    on.pipeline(&name, spec("IpAddress", "^GET")).await;
+    let message = accepted(&on, &name, "TestsFailed").await;
+    let expected = "test `no address is kept`: field `message`: expected `to [email]`, got `to ada@example.com`";
+    assert_eq!(message, expected);
+    assert_eq!(given().await, None, "nothing was ever accepted, so nothing runs");
+
+    on.pipeline(&name, spec("Email", "^GET /(healthz|ready)$")).await;
+    accepted(&on, &name, "Accepted").await;
+    let (stages, generation) = given().await.unwrap();
+    let stages = stages.unwrap();
+    let read: Vec<crds::stage::Stage> = serde_json::from_str(&stages).unwrap();
+    assert_eq!(read, on.cluster.pipelines().get(&name).await.unwrap().spec.stages);
+
+    for (broken, reason) in [(spec("Token", "^GET"), "TestsFailed"), (spec("Email", "^GET ("), "InvalidStages")] {
+        on.pipeline(&name, broken).await;
+        accepted(&on, &name, reason).await;
+        let kept = (Some(stages.clone()), generation.clone());
+        assert_eq!(given().await.unwrap(), kept, "the processors keep what was accepted last");
+    }
+    on.stop().await;
+}
