@@ -15,6 +15,7 @@ pub mod maintain;
 pub mod search;
 pub mod gateway;
 pub mod smoke;
+pub mod try_out;
 pub mod fail_points;
 #[cfg(test)]
 mod simulation;

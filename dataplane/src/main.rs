@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use dataplane::maintain::tool::{self, Tool};
+use dataplane::try_out;
 use runtime::logging::{self, LogSettings};
 use runtime::shutdown;
 
@@ -21,7 +22,17 @@ struct Cli {
     #[arg(long, env = "LOGGERHUB_FAIL_POINT")]
     fail_point: Option<dataplane::fail_points::Order>,
     #[command(subcommand)]
-    role: Role,
+    command: Command,
+}
+
+#[derive(Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one, made once")]
+enum Command {
+    #[command(flatten)]
+    Role(Role),
+    /// Show what a pipeline's stages make of lines, and run its tests: ends with 1 if one fails, and with 2
+    /// if the stages can't be run. Needs no store.
+    Try(try_out::Settings),
 }
 
 #[derive(Subcommand)]
@@ -50,7 +61,15 @@ enum Role {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
-    if matches!(cli.role, Role::Verify(_) | Role::Rebuild(_) | Role::Smoke(_)) {
+    let role = match cli.command {
+        // Before anything waits for signals: one is to end it as it ends any filter.
+        Command::Try(settings) => {
+            logging::init_on_stderr(&cli.log)?;
+            return Ok(try_out::run(&settings));
+        }
+        Command::Role(role) => role,
+    };
+    if matches!(role, Role::Verify(_) | Role::Rebuild(_) | Role::Smoke(_)) {
         logging::init_on_stderr(&cli.log)?;
     } else {
         logging::init(&cli.log)?;
@@ -60,7 +79,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         dataplane::fail_points::arm(order);
     }
     let stop = shutdown::on_signal()?;
-    match cli.role {
+    match role {
         Role::Ingest(settings) => dataplane::ingest::run(settings, stop).await,
         Role::Process(settings) => dataplane::process::run(settings, stop).await,
         Role::Maintain(settings) => dataplane::maintain::run(settings, stop).await,
