@@ -73,6 +73,7 @@ export AWS_REGION=us-east-1
 export OPENSEARCH_URL=http://$NODE_IP:9200
 export LOGGERHUB_STORES_CA=$(tls_folder)/ca.crt
 export CARGO_TARGET_DIR=$CARGO_TARGET_DIR
-export PATH=$(kubernetes_bin):\$PATH
+# kubectl finds its plugin, kubectl-loggerhub, beside the other programs.
+export PATH=$(kubernetes_bin):$CARGO_TARGET_DIR/debug:\$PATH
 ENV
 }

@@ -59,6 +59,11 @@ TOUR
     on_current_cluster || cat <<TOUR
 $make down PURGE=1
 
+${DIM}# the same from any machine, with nothing but a kubeconfig${PLAIN}
+kubectl loggerhub tenants
+kubectl loggerhub search acme kubelet --from 15m
+kubectl loggerhub backlog
+
 ${DIM}# end a store as a power cut would, and start it again: nothing does so by itself${PLAIN}
 $stores kill opensearch
 $stores start opensearch

@@ -11,3 +11,4 @@ mod scaling;
 mod deletion;
 mod drift;
 mod round_trip;
+mod kubectl;

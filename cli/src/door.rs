@@ -1,0 +1,142 @@
+//! The API of a tenant: the gateway at its address, or one of its pods by a connection that the
+//! API server forwards, as `kubectl port-forward` does, without a port on this machine.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use bytes::Bytes;
+use crds::TenantName;
+use crds::apikey::ApiKey;
+use crds::tenant::Scope;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::{self, client::IntoClientRequest};
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+use crate::args::{ApiArgs, Global};
+use crate::credentials;
+use crate::kubernetes::Kubernetes;
+
+mod way;
+
+pub use way::Stream;
+use way::{CONNECT, Way};
+
+/// Longest wait for an answer: longer than any route may take.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Most bytes of an answer: 500 dead letters or events in lists are far below it, and one event
+/// alone is at most some MiB.
+const LARGEST_ANSWER: usize = 64 << 20;
+
+/// The API as one tenant uses it.
+pub struct Door {
+    way: Way,
+    tenant: TenantName,
+    key: ApiKey,
+}
+
+impl Door {
+    /// Finds the way and the key. With both given, Kubernetes is not asked.
+    pub async fn open(global: &Global, api: &ApiArgs, tenant: &TenantName, scope: Scope) -> anyhow::Result<Self> {
+        let key = match credentials::given(api)? {
+            Some(key) => key,
+            None => {
+                let kubernetes = Kubernetes::connect(global).await?;
+                credentials::from_secret(&kubernetes, tenant, scope, api.key.as_deref()).await?
+            }
+        };
+        let way = match &api.url {
+            Some(url) => Way::at_url(url)?,
+            None => Way::at_pod(&Kubernetes::connect(global).await?).await?,
+        };
+        Ok(Self { way, tenant: tenant.clone(), key })
+    }
+
+    /// One request; whatever is not a success is an error with its code and message.
+    pub async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let asked = format!("{method} {}", path.split('?').next().unwrap_or(path));
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(self.way.connect().await?)).await?;
+        let connection = tokio::spawn(connection);
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let request = Request::builder()
+            .method(method)
+            .uri(self.way.path(path))
+            .header(HOST, self.way.host())
+            .header(AUTHORIZATION, self.bearer()?)
+            // The key says which tenant is meant; one of another tenant's is refused.
+            .header("x-scope-orgid", self.tenant.as_str())
+            .header(USER_AGENT, concat!("kubectl-loggerhub/", env!("CARGO_PKG_VERSION")))
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body)))?;
+        let exchange = async {
+            let response = sender.send_request(request).await?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|error| anyhow!(error))?;
+            answer(head.status, &body.to_bytes())
+        };
+        let answered = timeout(ANSWER, exchange).await;
+        connection.abort();
+        answered.with_context(|| format!("no answer within {} s", ANSWER.as_secs())).flatten().context(asked)
+    }
+
+    /// Opens a WebSocket.
+    pub async fn socket(&self, path: &str) -> anyhow::Result<WebSocketStream<Box<dyn Stream>>> {
+        let mut request = format!("ws://{}{}", self.way.host(), self.way.path(path)).into_client_request()?;
+        request.headers_mut().insert(AUTHORIZATION, self.bearer()?);
+        request.headers_mut().insert("x-scope-orgid", HeaderValue::from_str(self.tenant.as_str())?);
+        let opened = timeout(CONNECT, client_async(request, self.way.connect().await?)).await;
+        match opened.context("the live tail was not opened in time")? {
+            Ok((socket, _)) => Ok(socket),
+            Err(tungstenite::Error::Http(refused)) => {
+                let (head, body) = refused.into_parts();
+                Err(answer(head.status, &body.unwrap_or_default()).err().unwrap_or_else(|| anyhow!("{}", head.status)))
+            }
+            Err(error) => Err(error).context("open the live tail"),
+        }
+    }
+
+    fn bearer(&self) -> anyhow::Result<HeaderValue> {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", self.key))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+}
+
+/// What an answer says: its JSON, or why it was refused.
+fn answer(status: StatusCode, body: &[u8]) -> anyhow::Result<Value> {
+    let parsed = serde_json::from_slice::<Value>(body);
+    if status.is_success() {
+        return parsed.context("the answer is no JSON: is this the gateway's address?");
+    }
+    let error = parsed.map(|body| body["error"].clone()).unwrap_or_default();
+    match (error["code"].as_str(), error["message"].as_str()) {
+        (Some(code), Some(message)) => Err(anyhow!("{code}: {message}")),
+        _ => Err(anyhow!("{status}, and no answer of LoggerHub's: is this the gateway's address?")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_refusal_is_its_code_and_message() {
+        let refused = json!({"error": {"code": "scope_missing", "message": "the key lacks Query"}}).to_string();
+        for (status, body, expected) in [
+            (200, "{}", "{}"),
+            (200, "<html>", "the answer is no JSON: is this the gateway's address?"),
+            (403, refused.as_str(), "scope_missing: the key lacks Query"),
+            (404, "<html>", "404 Not Found, and no answer of LoggerHub's: is this the gateway's address?"),
+        ] {
+            let answered = answer(StatusCode::from_u16(status).unwrap(), body.as_bytes());
+            let text = answered.map_or_else(|error| error.to_string(), |value| value.to_string());
+            assert_eq!(text, expected);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! `kubectl loggerhub`: what a person wants to know or do about tenants, keys, logs and lanes, with
+//! nothing but a kubeconfig.
+//!
+//! ```text
+//!  args ─► tenants, backlog, keys, verify ─► kubernetes ─► API server
+//!      └─► search, tail, dead_letters ─► door ─► gateway, by a URL or through the API server
+//!                                         └ credentials: the key, from the Secret of the tenant's
+//! ```
+//! What is decided (which key, which patch, which Job, which columns) is plain functions beside
+//! the little that asks and prints.
+
+pub mod args;
+pub mod output;
+pub mod kubernetes;
+pub mod tenants;
+pub mod backlog;
+pub mod keys;
+pub mod credentials;
+pub mod door;
+pub mod search;
+pub mod tail;
+pub mod dead_letters;
+pub mod verify;
+pub mod completion;
+
+use std::process::ExitCode;
+
+use args::{Cli, Command};
+
+/// Exit code: it could not be done, or was refused. clap ends wrong usage with 2.
+const FAILED: u8 = 1;
+
+/// Does what is asked for, and says on standard error why if it could not.
+pub async fn run(cli: Cli) -> ExitCode {
+    let Cli { global, command } = cli;
+    let done = match command {
+        Command::Tenants => tenants::list(&global).await,
+        Command::Backlog => backlog::list(&global).await,
+        Command::Keys(command) => keys::run(&global, command).await,
+        Command::Search(args) => search::run(&global, args).await,
+        Command::Tail(args) => tail::run(&global, args).await,
+        Command::DeadLetters(command) => dead_letters::run(&global, command).await,
+        Command::Completion { shell } => completion::print(shell),
+        Command::CompleteWords { words } => completion::words(&global, &words).await,
+        Command::Verify(args) => return verify::run(&global, args).await,
+    };
+    match done {
+        Err(error) if !output::is_closed_pipe(&error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(FAILED)
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
