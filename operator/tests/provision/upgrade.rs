@@ -58,3 +58,18 @@ async fn the_schema_of_a_newer_operator_is_left_as_it_is() {
     let version = format!("SELECT version::bigint FROM public.tenant_schemas WHERE schema_name = '{schema}'");
     assert_eq!(on.count(&version).await, 99, "repaired, and still what it was");
 }
+
+#[tokio::test]
+async fn the_databases_of_a_newer_operator_are_left_as_they_are() {
+    let on = stores().await;
+    // A step that this operator does not know, as after a rollback.
+    on.processor(
+        "INSERT INTO public._sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (9999, 'of a newer operator', true, '', 0) ON CONFLICT DO NOTHING",
+    )
+    .await;
+    let passwords = testkit::tenant::role_passwords().await.unwrap();
+    let again = on.stores.postgres.bootstrap(&passwords).await;
+    on.processor("DELETE FROM public._sqlx_migrations WHERE version = 9999").await;
+    again.unwrap();
+}

@@ -12,10 +12,6 @@ use super::{ACQUIRE_TIMEOUT, Postgres};
 use crate::provision::Error;
 use crate::provision::error::PostgresContext;
 
-static CORE: Migrator = sqlx::migrate!("migrations/core");
-static PROCESSOR: Migrator = sqlx::migrate!("migrations/processor");
-static SEARCH: Migrator = sqlx::migrate!("migrations/search");
-
 /// Databases, and which of the platform's roles may connect to each.
 const DATABASES: [(&str, &[&str]); 3] = [
     (CORE_DATABASE, &[MAINTAIN_ROLE]),
@@ -48,18 +44,20 @@ impl Postgres {
         for (database, roles) in DATABASES {
             ensure_database(&mut server, database, roles).await?;
         }
-        migrate(&CORE, CORE_DATABASE, &self.core).await?;
-        migrate(&PROCESSOR, PROCESSOR_DATABASE, &self.processor).await?;
+        migrate(sqlx::migrate!("migrations/core"), CORE_DATABASE, &self.core).await?;
+        migrate(sqlx::migrate!("migrations/processor"), PROCESSOR_DATABASE, &self.processor).await?;
         let search = PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT);
         let search = search.connect_lazy_with(self.options.clone().database(SEARCH_DATABASE));
-        let migrated = migrate(&SEARCH, SEARCH_DATABASE, &search).await;
+        let migrated = migrate(sqlx::migrate!("migrations/search"), SEARCH_DATABASE, &search).await;
         search.close().await;
         migrated?;
         server.close().await.doing("close the bootstrap connection")
     }
 }
 
-async fn migrate(migrator: &Migrator, database: &'static str, pool: &PgPool) -> Result<(), Error> {
+async fn migrate(mut migrator: Migrator, database: &'static str, pool: &PgPool) -> Result<(), Error> {
+    // An operator that was rolled back finds steps that it does not know: they only ever add.
+    migrator.set_ignore_missing(true);
     migrator.run(pool).await.map_err(|source| Error::Migrate { database, source })
 }
 
