@@ -63,11 +63,11 @@ pub(super) async fn read(
     claim: &mut Claim,
 ) -> Result<Vec<u8>, Refusal> {
     let encoding = Encoding::of(headers)?;
-    if declared_length(headers).is_some_and(|length| length > MAX_BYTES as u64) {
+    let declared = declared_length(headers).unwrap_or(0);
+    if declared > MAX_BYTES as u64 {
         return Err(Refusal::BodyTooLarge);
     }
-    let expected = declared_length(headers).unwrap_or(0).min(EXPECTED);
-    let sent = match tokio::time::timeout(timeout, read_sent(body, expected as usize, claim)).await {
+    let sent = match tokio::time::timeout(timeout, read_sent(body, declared.min(EXPECTED) as usize, claim)).await {
         Ok(sent) => sent?,
         Err(_) => return Err(Refusal::BodyTimeout { seconds: timeout.as_secs() }),
     };

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crds::names::CONSUMER_GROUP;
-use dataplane::queue::{Consumer, ConsumerSettings, Lanes};
+use dataplane::queue::Lanes;
 
 use crate::door::{Door, Sender, eventually, outcome};
 use crate::redis_server::RedisServer;
@@ -45,12 +45,7 @@ async fn one_tenants_backlog_is_refused_and_another_tenant_goes_on() {
     let waiting: u64 = redis.command(&["HGET", &lane.tenant_bytes(), greedy.name()]).await;
     assert!((640 * 1024..900 * 1024).contains(&waiting), "{waiting}");
     let lanes = Lanes::new(&redis.redis()).unwrap();
-    let settings = ConsumerSettings {
-        pipeline: crds::PipelineName::default_pipeline(),
-        consumer: "a".into(),
-        claim_idle: Duration::from_secs(30),
-    };
-    let mut consumer = Consumer::new(&redis.redis(), settings).unwrap();
+    let mut consumer = redis.consumer("a", Duration::from_secs(30));
     eventually("accepted again", async || {
         let read = consumer.read_at_hand().await.unwrap();
         let entries: Vec<_> = read.into_iter().map(|delivery| delivery.entry).collect();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crds::names::{CONSUMER_GROUP, ORPHANED_PIPELINES};
-use dataplane::queue::{Consumer, ConsumerSettings, Delivery, EntryRef, Lanes};
+use dataplane::queue::{Consumer, Delivery, EntryRef, Lanes};
 
 use crate::door::{Door, Sender, eventually, outcome};
 use crate::redis_server::RedisServer;
@@ -27,11 +27,6 @@ impl Queue {
 
     async fn send(&self, body: &str) {
         assert_eq!(outcome(self.door.logs(&self.sender).body(body.to_owned())).await.0, 202);
-    }
-
-    fn consumer(&self, name: &str, claim_idle: Duration) -> Consumer {
-        let pipeline = crds::PipelineName::default_pipeline();
-        Consumer::new(&self.redis.redis(), ConsumerSettings { pipeline, consumer: name.into(), claim_idle }).unwrap()
     }
 
     /// Events and bytes as the lane counts them, and its entries.
@@ -64,7 +59,7 @@ fn entries(deliveries: &[Delivery]) -> Vec<EntryRef> {
 async fn an_acknowledged_entry_counts_once_however_often_it_is_acknowledged() {
     let queue = Queue::new().await;
     queue.send("[{},{},{}]").await;
-    let mut consumer = queue.consumer("a", NEVER);
+    let mut consumer = queue.redis.consumer("a", NEVER);
     let read = read_some(&mut consumer).await;
     assert_eq!((read.len(), read[0].deliveries), (1, 1));
     assert_eq!(read[0].content.as_ref().unwrap().raw, b"{}{}{}");
@@ -83,11 +78,11 @@ async fn an_acknowledged_entry_counts_once_however_often_it_is_acknowledged() {
 async fn what_a_consumer_left_unfinished_comes_first_after_its_restart() {
     let queue = Queue::new().await;
     queue.send(r#"{"n":1}"#).await;
-    let mut before = queue.consumer("a", NEVER);
+    let mut before = queue.redis.consumer("a", NEVER);
     assert_eq!(read_some(&mut before).await.len(), 1);
     drop(before);
     queue.send(r#"{"n":2}"#).await;
-    let mut after = queue.consumer("a", NEVER);
+    let mut after = queue.redis.consumer("a", NEVER);
     let own = read_some(&mut after).await;
     assert_eq!(own[0].content.as_ref().unwrap().raw, br#"{"n":1}"#);
     assert!(own[0].deliveries > 1, "{}", own[0].deliveries);
@@ -100,9 +95,9 @@ async fn what_a_consumer_left_unfinished_comes_first_after_its_restart() {
 async fn the_dead_are_taken_over_and_the_living_are_not() {
     let queue = Queue::new().await;
     queue.send("{}").await;
-    let mut first = queue.consumer("a", NEVER);
+    let mut first = queue.redis.consumer("a", NEVER);
     let held = entries(&read_some(&mut first).await);
-    let mut second = queue.consumer("b", SOON);
+    let mut second = queue.redis.consumer("b", SOON);
     for _ in 0..3 {
         assert_eq!(queue.lanes.hold("a", &held).await.unwrap(), 1);
         tokio::time::sleep(SOON / 3).await;
@@ -128,7 +123,7 @@ async fn what_cannot_be_read_is_handed_out_as_such_and_quarantined() {
         let _: String = queue.redis.command(&[&["XADD", &stream, "*"], &fields[..]].concat()).await;
     }
     queue.send("{}").await;
-    let mut consumer = queue.consumer("a", NEVER);
+    let mut consumer = queue.redis.consumer("a", NEVER);
     let mut read = read_some(&mut consumer).await;
     while read.len() < 4 {
         read.extend(read_some(&mut consumer).await);
@@ -151,7 +146,7 @@ async fn what_cannot_be_read_is_handed_out_as_such_and_quarantined() {
 #[tokio::test]
 async fn a_wiped_queue_is_read_again_without_a_restart() {
     let queue = Queue::new().await;
-    let mut consumer = queue.consumer("a", NEVER);
+    let mut consumer = queue.redis.consumer("a", NEVER);
     assert!(consumer.read().await.unwrap().is_empty());
     let lane = queue.sender.tenant().lane();
     let _: u64 = queue.redis.command(&["XGROUP", "DESTROY", &lane.stream(), CONSUMER_GROUP]).await;
@@ -167,7 +162,7 @@ async fn the_processors_of_default_drain_a_pipeline_that_is_gone() {
     gone.project(&queue.redis).await;
     eventually("accepted", async || outcome(queue.door.logs(&gone).body("{}")).await.0 == 202).await;
     let _: u64 = queue.redis.command(&["SADD", ORPHANED_PIPELINES, "gone", "never-written-to"]).await;
-    let mut consumer = queue.consumer("a", NEVER);
+    let mut consumer = queue.redis.consumer("a", NEVER);
     let read = read_some(&mut consumer).await;
     assert_eq!(read[0].entry.lane.pipeline.as_str(), "gone");
     assert_eq!(read[0].content.as_ref().unwrap().tenant, gone.registered.tenant);

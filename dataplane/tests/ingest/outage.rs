@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crds::names::CONSUMER_GROUP;
-use dataplane::queue::{Consumer, ConsumerSettings, Lanes};
+use dataplane::queue::Lanes;
 
 use crate::door::{Door, Sender, eventually, outcome};
 use crate::redis_server::RedisServer;
@@ -64,12 +64,7 @@ async fn a_full_queue_refuses_and_can_still_be_emptied() {
     // the group and acknowledges.
     let _: String = redis.command(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
     let lanes = Lanes::new(&redis.redis()).unwrap();
-    let settings = ConsumerSettings {
-        pipeline: crds::PipelineName::default_pipeline(),
-        consumer: "a".into(),
-        claim_idle: Duration::from_secs(30),
-    };
-    let mut consumer = Consumer::new(&redis.redis(), settings).unwrap();
+    let mut consumer = redis.consumer("a", Duration::from_secs(30));
     eventually("the queue is empty", async || {
         let delivered = consumer.read().await.unwrap();
         let entries: Vec<_> = delivered.into_iter().map(|delivery| delivery.entry).collect();

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crds::PipelineName;
+use dataplane::queue::{Consumer, ConsumerSettings};
 use runtime::settings::{QueueSettings, TlsSettings};
 use runtime::stores::Redis;
 
@@ -19,6 +21,12 @@ impl RedisServer {
     /// A server that has every write on disk before it answers.
     pub(crate) async fn durable() -> Self {
         Self::with(&["--appendonly yes", "--appendfsync always", "--maxmemory-policy noeviction"]).await
+    }
+
+    /// A consumer of the default pipeline's queue, which takes over what others held for so long.
+    pub(crate) fn consumer(&self, name: &str, claim_idle: Duration) -> Consumer {
+        let pipeline = PipelineName::default_pipeline();
+        Consumer::new(&self.redis(), ConsumerSettings { pipeline, consumer: name.into(), claim_idle }).unwrap()
     }
 
     pub(crate) async fn with(settings: &[&str]) -> Self {

@@ -240,11 +240,7 @@ fn spool_header<'a>(frame: &'a Frame, candidates: &BTreeMap<Uuid, Candidate<'_>>
 async fn note_first(connection: &mut PgConnection, candidates: &BTreeMap<Uuid, Candidate<'_>>) -> Result<(), Error> {
     let (ids, firsts): (Vec<Uuid>, Vec<Uuid>) =
         candidates.values().filter_map(|(batch, _)| Some((batch.batch_id, batch.first_batch_id?))).unzip();
-    if ids.is_empty() {
-        return Ok(());
-    }
-    let doing = "note the first batch of a key";
-    if !has_column(connection, "first_batch_id").await? {
+    if ids.is_empty() || !has_column(connection, "first_batch_id").await? {
         return Ok(());
     }
     sqlx::query(
@@ -255,7 +251,7 @@ async fn note_first(connection: &mut PgConnection, candidates: &BTreeMap<Uuid, C
     .bind(firsts)
     .execute(connection)
     .await
-    .map_err(failed(doing))?;
+    .map_err(failed("note the first batch of a key"))?;
     Ok(())
 }
 
