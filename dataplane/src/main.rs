@@ -19,8 +19,8 @@ struct Cli {
     log: LogSettings,
     /// Where this build for tests dies or stands still: POINT=kill@N or POINT=stop@N.
     #[cfg(feature = "failpoints")]
-    #[arg(long, env = "LOGGERHUB_FAIL_POINT")]
-    fail_point: Option<dataplane::fail_points::Order>,
+    #[arg(long, env = "LOGGERHUB_FAIL_POINT", value_parser = dataplane::fail_points::order)]
+    fail_point: Option<runtime::fail_points::Order>,
     #[command(subcommand)]
     command: Command,
 }
@@ -76,7 +76,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
     #[cfg(feature = "failpoints")]
     if let Some(order) = cli.fail_point {
-        dataplane::fail_points::arm(order);
+        runtime::fail_points::arm(order);
     }
     let stop = shutdown::on_signal()?;
     match role {

@@ -7,3 +7,4 @@ pub mod logging;
 pub mod http;
 pub mod metrics;
 pub mod shutdown;
+pub mod fail_points;
