@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crds::condition::Finding;
+use crds::condition::{Finding, Reason, types};
 
 /// Field manager of everything but replicas.
 pub const FIELD_MANAGER: &str = "loggerhub-operator";
@@ -90,6 +90,11 @@ pub fn is_forbidden(error: &kube::Error) -> bool {
     code(error) == Some(403)
 }
 
+/// Whether the API says that somebody else was faster.
+pub fn is_conflict(error: &kube::Error) -> bool {
+    code(error) == Some(409)
+}
+
 fn code(error: &kube::Error) -> Option<u16> {
     match error {
         kube::Error::Api(status) => Some(status.code),
@@ -138,6 +143,10 @@ pub fn transitions(before: &[Condition], findings: &[Finding]) -> Vec<Note> {
     let changed = |finding: &&Finding| {
         let was = before.iter().find(|condition| condition.type_ == finding.type_);
         match was {
+            // That what was being put in place is there now, Ready says for all of it.
+            Some(was) if was.reason == Reason::Provisioning.as_str() && finding.type_ != types::READY => {
+                is_bad(finding)
+            }
             Some(was) => was.status != finding.status.as_str() || was.reason != finding.reason.as_str(),
             // The first time, what is as it should be is not news.
             None => is_bad(finding),
@@ -153,11 +162,10 @@ pub fn transitions(before: &[Condition], findings: &[Finding]) -> Vec<Note> {
 
 /// Reconciling and Stalled repeat what the other conditions say.
 fn is_progress(finding: &Finding) -> bool {
-    [crds::condition::types::RECONCILING, crds::condition::types::STALLED].contains(&finding.type_)
+    [types::RECONCILING, types::STALLED].contains(&finding.type_)
 }
 
 fn is_bad(finding: &Finding) -> bool {
-    use crds::condition::Reason;
     let expected = [
         Reason::Provisioning,
         Reason::Suspended,
@@ -173,7 +181,7 @@ fn is_bad(finding: &Finding) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crds::condition::{Reason, Status, set, types};
+    use crds::condition::{Status, set};
 
     fn finding(status: Status, reason: Reason) -> Finding {
         Finding { type_: types::DATABASE_READY, status, reason, message: "m".into() }
@@ -192,5 +200,20 @@ mod tests {
         assert!(transitions(&conditions, std::slice::from_ref(&bad)).is_empty());
         let notes = transitions(&conditions, &[good]);
         assert_eq!((notes.len(), notes[0].warning), (1, false));
+    }
+
+    #[test]
+    fn a_tenant_that_is_put_in_place_is_one_event() {
+        let being_put = |type_| Finding { type_, ..finding(Status::Unknown, Reason::Provisioning) };
+        let in_place = |type_| Finding { type_, ..finding(Status::True, Reason::Provisioned) };
+        let all = [types::DATABASE_READY, types::SEARCH_READY, types::READY];
+        let mut conditions = Vec::new();
+        for type_ in all {
+            set(&mut conditions, being_put(type_), None, now());
+        }
+        let notes = transitions(&conditions, &all.map(in_place));
+        assert_eq!(notes.iter().map(|note| note.message.as_str()).collect::<Vec<_>>(), ["Ready: m"]);
+        let down = Finding { type_: types::SEARCH_READY, ..finding(Status::False, Reason::BackendUnavailable) };
+        assert!(transitions(&conditions, &[down])[0].warning);
     }
 }

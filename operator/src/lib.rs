@@ -3,6 +3,8 @@
 
 pub mod settings;
 pub mod run;
+pub mod lease;
+pub mod lead;
 pub mod platform;
 pub mod plans;
 pub mod context;
@@ -16,3 +18,4 @@ pub mod provision;
 pub mod kubernetes;
 pub mod backoff;
 pub mod metrics;
+pub mod fail_points;

@@ -7,6 +7,10 @@ use operator::run::{RunSettings, run};
 #[derive(Parser)]
 #[command(name = "loggerhub-operator", version, about = "Provisions tenants, runs and scales pipelines")]
 struct Cli {
+    /// Where this build for tests dies or stands still: POINT=kill@N or POINT=stop@N.
+    #[cfg(debug_assertions)]
+    #[arg(long, env = "LOGGERHUB_FAIL_POINT", value_parser = operator::fail_points::order, hide = true)]
+    fail_point: Option<runtime::fail_points::Order>,
     #[command(subcommand)]
     command: Command,
 }
@@ -19,7 +23,12 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+    let cli = Cli::parse();
+    #[cfg(debug_assertions)]
+    if let Some(order) = cli.fail_point {
+        runtime::fail_points::arm(order);
+    }
+    match cli.command {
         Command::Run(settings) => {
             runtime::logging::init(&settings.log)?;
             let shutdown = runtime::shutdown::on_signal()?;

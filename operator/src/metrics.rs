@@ -70,6 +70,18 @@ pub struct StoreLabel {
     store: Store,
 }
 
+/// Label of a store that was repaired.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BackendLabel {
+    backend: Store,
+}
+
+/// Label of a lease.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LeaseLabel {
+    name: String,
+}
+
 /// Label of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PipelineLabel {
@@ -86,7 +98,8 @@ pub struct OperatorMetrics {
     times: Family<ControllerLabel, Histogram>,
     ready_times: Histogram,
     deletion_times: Histogram,
-    drift: Family<StoreLabel, Counter>,
+    drift: Family<BackendLabel, Counter>,
+    leads: Family<LeaseLabel, Gauge>,
     stores: Family<StoreLabel, Gauge>,
     backlog: Family<PipelineLabel, Gauge>,
     oldest: Family<PipelineLabel, Seconds>,
@@ -104,6 +117,7 @@ impl OperatorMetrics {
             ready_times: histogram(),
             deletion_times: histogram(),
             drift: Family::default(),
+            leads: Family::default(),
             stores: Family::default(),
             backlog: Family::default(),
             oldest: Family::default(),
@@ -124,6 +138,7 @@ impl OperatorMetrics {
             all.deletion_times.clone(),
         );
         registry.register("loggerhub_tenant_drift_corrections", "Repairs of what was provisioned", all.drift.clone());
+        registry.register("leader_election_master_status", "Whether this operator leads", all.leads.clone());
         registry.register("loggerhub_store_up", "Whether a store answers", all.stores.clone());
         registry.register("loggerhub_pipeline_backlog_events", "Events that wait", all.backlog.clone());
         registry.register("loggerhub_pipeline_oldest_age_seconds", "Age of the oldest entry", all.oldest.clone());
@@ -153,7 +168,12 @@ impl OperatorMetrics {
 
     /// Something that had been in place was put back.
     pub fn drift_corrected(&self, store: Store) {
-        self.drift.get_or_create(&StoreLabel { store }).inc();
+        self.drift.get_or_create(&BackendLabel { backend: store }).inc();
+    }
+
+    /// Whether this operator holds the lease.
+    pub fn leads(&self, lease: &str, leads: bool) {
+        self.leads.get_or_create(&LeaseLabel { name: lease.to_owned() }).set(i64::from(leads));
     }
 
     /// Whether a store answers.

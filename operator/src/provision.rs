@@ -24,7 +24,7 @@ mod testing;
 pub use error::{Error, Failure};
 pub use marker::Owner;
 pub use opensearch::Search;
-pub use postgres::{IssuedKeyRow, Postgres, RolePasswords, RowState, TenantRow};
+pub use postgres::{HeldTenant, IssuedKeyRow, Postgres, RolePasswords, RowState, TenantRow};
 pub use redis::Registry;
 pub use s3::ObjectStore;
 

@@ -1,4 +1,4 @@
-//! `loggerhub-operator run`: what starts, and how it stops.
+//! `loggerhub-operator run`: what starts, who leads, and how it stops.
 //!
 //! Nothing here needs a store to be up: clients are lazy, and what waits says so in readiness and
 //! in conditions.
@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,8 +15,6 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use clap::Args;
 use crds::{LogPipeline, Tenant};
-use futures::Stream;
-use kube::runtime::events::{Recorder, Reporter};
 use kube::{Api, Client};
 use runtime::http::{Limits, common_routes, serve};
 use runtime::logging::LogSettings;
@@ -25,17 +23,16 @@ use runtime::settings::{OpenSearchSettings, PostgresSettings, QueueSettings, S3S
 use runtime::stores::{self, Redis};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use crate::context::Context;
-use crate::health::StoresUp;
+use crate::health::{self, StoresUp};
+use crate::lead::{self, Work};
+use crate::lease::{Election, Leadership};
 use crate::metrics::OperatorMetrics;
 use crate::plans::{self, Plans};
 use crate::provision::{ObjectStore, Postgres, Registry, Search, Stores};
-use crate::scaler::Pipelines;
 use crate::settings::Settings;
-use crate::{default_pipeline, health, pipeline, platform, scaler, sweep, tenant};
 
 /// Time between two looks for the CRDs.
 const CRD_INTERVAL: Duration = Duration::from_secs(2);
@@ -80,8 +77,7 @@ pub async fn run(settings: RunSettings, shutdown: CancellationToken) -> anyhow::
         TcpListener::bind(settings.listen).await.with_context(|| format!("listen on {}", settings.listen))?;
     let (publish, plans) = watch::channel(installation.plans.clone());
     tokio::spawn(plans::follow(settings.config, publish, shutdown.clone()));
-    operate(installation, plans, stores, client, listener, shutdown).await;
-    Ok(())
+    Ok(operate(installation, plans, stores, client, listener, shutdown).await?)
 }
 
 fn connect(settings: &RunSettings, installation: &Settings) -> anyhow::Result<Stores> {
@@ -96,6 +92,17 @@ fn connect(settings: &RunSettings, installation: &Settings) -> anyhow::Result<St
     })
 }
 
+/// Why an operator ended that nobody told to stop. A new process begins anew, as a candidate.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// Another operator may lead by now.
+    #[error("the lease was lost: all work was stopped at once")]
+    LeaseLost,
+    /// A part of the operator ended by a bug of ours; half an operator is worse than the next one.
+    #[error("a part of the operator ended")]
+    Broken(#[source] tokio::task::JoinError),
+}
+
 /// Runs the operator over what it is given until `shutdown`; tests run it in their own process.
 pub async fn operate(
     settings: Settings,
@@ -104,100 +111,71 @@ pub async fn operate(
     client: Client,
     listener: TcpListener,
     shutdown: CancellationToken,
-) {
+) -> Result<(), Ended> {
     let metrics = Metrics::default();
     let operator_metrics = OperatorMetrics::register(&metrics);
-    let ready = Arc::new(AtomicBool::new(false));
-    let router = common_routes(metrics).merge(readiness(Arc::clone(&ready)));
-    let tasks = TaskTracker::new();
+    let stands = Arc::new(AtomicU8::new(Standing::WaitsForCrds as u8));
+    let router = common_routes(metrics).merge(readiness(Arc::clone(&stands)));
+    // However this ends, what it has begun ends with it.
+    let mut beside = JoinSet::new();
     let server = serve(listener, router, Limits { connections: 64, ..Limits::default() }, shutdown.clone());
-    tasks.spawn(async move {
+    beside.spawn(async move {
         let cut = server.await;
         tracing::debug!(cut, "the HTTP server has stopped");
     });
-
     let (answers, health) = watch::channel(StoresUp::default());
-    tasks.spawn(health::run(stores.clone(), operator_metrics.clone(), answers, shutdown.clone()));
-    let (pepper_sender, peppers) = watch::channel(Vec::new());
-    tasks.spawn(platform::run(
-        client.clone(),
-        settings.clone(),
-        stores.postgres.clone(),
-        pepper_sender,
-        health.clone(),
-        shutdown.clone(),
-    ));
+    beside.spawn(health::run(stores.clone(), operator_metrics.clone(), answers, shutdown.clone()));
+
     if !crds_exist(&client, &shutdown).await {
-        return;
+        return Ok(());
     }
-    ready.store(true, Ordering::Relaxed);
-    let reporter = Reporter { controller: "loggerhub-operator".to_owned(), instance: Some(settings.release.clone()) };
-    let ctx = Arc::new(Context {
-        recorder: Recorder::new(client.clone(), reporter),
-        client,
-        settings,
-        plans: plans.clone(),
-        stores,
-        health: health.clone(),
-        peppers: peppers.clone(),
-        metrics: operator_metrics,
-        tenant_backoff: Default::default(),
-        pipeline_backoff: Default::default(),
-        refused_since: Default::default(),
-    });
-    let pipelines = Pipelines::default();
-    let wake = |ctx: &Arc<Context>| wakes(Arc::clone(ctx), health.clone(), peppers.clone(), plans.clone());
-    tasks.spawn(plans::run(Arc::clone(&ctx), plans.clone(), shutdown.clone()));
-    tasks.spawn(tenant::run(Arc::clone(&ctx), wake(&ctx), shutdown.clone()));
-    tasks.spawn(pipeline::run(Arc::clone(&ctx), pipelines.clone(), wake(&ctx), shutdown.clone()));
-    tasks.spawn(default_pipeline::run(ctx.client.clone(), ctx.settings.clone(), shutdown.clone()));
-    tasks.spawn(scaler::run(Arc::clone(&ctx), pipelines, shutdown.clone()));
-    tasks.spawn(sweep::run(ctx, shutdown.clone()));
-    tracing::info!("the operator runs");
-    shutdown.cancelled().await;
-    tasks.close();
-    if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
-        tracing::warn!("stopped before all reconciliations had ended; they are taken up again at the next start");
+    stands.store(Standing::StandsBy as u8, Ordering::Relaxed);
+    let lease = format!("{}-operator", settings.release);
+    let election = Election::new(client.clone(), &settings.namespace, lease.clone());
+    operator_metrics.leads(&lease, false);
+    tracing::info!(identity = election.identity(), "stands by until it leads");
+    let leadership = tokio::select! {
+        leadership = election.win() => leadership,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    stands.store(Standing::Leads as u8, Ordering::Relaxed);
+    operator_metrics.leads(&lease, true);
+    tracing::info!(identity = election.identity(), "leads");
+    let work = Work { client, settings, plans, stores, health, metrics: operator_metrics.clone() };
+    let ended = lead(leadership, lead::begin(work, &shutdown), &shutdown).await;
+    operator_metrics.leads(&lease, false);
+    if ended.is_ok() {
+        // They were told to stop, too.
+        while beside.join_next().await.is_some() {}
     }
+    ended
 }
 
-/// One item each time that what Tenants wait for is there: a store answers again, peppers are known,
-/// the plans are others.
-fn wakes(
-    ctx: Arc<Context>,
-    health: watch::Receiver<StoresUp>,
-    peppers: watch::Receiver<Vec<crds::apikey::Pepper>>,
-    plans: watch::Receiver<Plans>,
-) -> impl Stream<Item = ()> + Send + 'static {
-    let before = StoresUp::default();
-    futures::stream::unfold((ctx, health, peppers, plans, before), |waits| async move {
-        let (ctx, mut health, mut peppers, mut plans, mut before) = waits;
-        loop {
-            tokio::select! {
-                changed = health.changed() => {
-                    changed.ok()?;
-                    let now = *health.borrow_and_update();
-                    let recovered = now.recovered_since(before);
-                    before = now;
-                    if !recovered {
-                        continue;
-                    }
-                }
-                changed = peppers.changed() => changed.ok()?,
-                () = next_plans(&mut plans) => {}
-            }
-            ctx.tenant_backoff.clear();
-            ctx.pipeline_backoff.clear();
-            return Some(((), (ctx, health, peppers, plans, before)));
+/// Lets the tasks work for as long as the lease is ours, and gives it back when they have ended.
+async fn lead(mut leadership: Leadership, mut tasks: JoinSet<()>, shutdown: &CancellationToken) -> Result<(), Ended> {
+    let done = async {
+        while let Some(ended) = tasks.join_next().await {
+            ended.map_err(Ended::Broken)?;
         }
-    })
-}
-
-/// Waits for other plans; for ever if nobody looks for them.
-async fn next_plans(plans: &mut watch::Receiver<Plans>) {
-    if plans.changed().await.is_err() {
-        std::future::pending().await
+        Ok(())
+    };
+    let stopped = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+        tracing::warn!("stopped before all reconciliations had ended; the next leader takes them up again");
+        Ok(())
+    };
+    let ended = tokio::select! {
+        () = leadership.lost() => Err(Ended::LeaseLost),
+        ended = done => ended,
+        ended = stopped => ended,
+    };
+    // Whatever is still going on: nothing of ours happens once somebody else may lead.
+    tasks.shutdown().await;
+    if !matches!(ended, Err(Ended::LeaseLost)) {
+        leadership.resign().await;
     }
+    ended
 }
 
 /// Waits until both CRDs are served with the fields that we write. False if told to stop first.
@@ -220,14 +198,27 @@ async fn crds_exist(client: &Client, shutdown: &CancellationToken) -> bool {
     }
 }
 
-/// `/ready`: whether the CRDs are there and the controllers run. Stores that are down are conditions
-/// of Tenants, not of the operator.
-fn readiness(ready: Arc<AtomicBool>) -> Router {
+/// What an operator does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Standing {
+    WaitsForCrds,
+    StandsBy,
+    Leads,
+}
+
+/// `/ready`: whether the CRDs are there and this operator leads or would. One that stands by is as
+/// ready as the one that leads: it takes over when its turn comes. Stores that are down are
+/// conditions of Tenants, not of the operator.
+fn readiness(stands: Arc<AtomicU8>) -> Router {
     let answer = move || {
-        let ready = ready.load(Ordering::Relaxed);
-        std::future::ready(match ready {
-            true => (StatusCode::OK, "ready\n"),
-            false => (StatusCode::SERVICE_UNAVAILABLE, "waits for the CRDs tenants and logpipelines of loggerhub.io\n"),
+        let stands = stands.load(Ordering::Relaxed);
+        std::future::ready(if stands == Standing::Leads as u8 {
+            (StatusCode::OK, "ready: leads\n")
+        } else if stands == Standing::StandsBy as u8 {
+            (StatusCode::OK, "ready: stands by\n")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "waits for the CRDs tenants and logpipelines of loggerhub.io\n")
         })
     };
     Router::new().route("/ready", get(answer))

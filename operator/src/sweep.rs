@@ -59,7 +59,10 @@ async fn sweep(ctx: &Context) -> Result<(), Error> {
         stores.registry.remove(&name).await?;
     }
     for owner in rows.into_iter().filter(|row| !live.contains(row.tenant.as_str())) {
-        retain(ctx, &owner).await?;
+        // Whoever else works on it sees to it.
+        if let Some(held) = stores.postgres.hold_tenant(&owner.tenant).await? {
+            held.during(retain(ctx, &owner)).await??;
+        }
     }
     Ok(())
 }

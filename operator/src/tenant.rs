@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crds::condition::{Finding, Reason};
-use crds::{LogPipeline, PAUSED_ANNOTATION, TENANT_FINALIZER, Tenant, TenantStatus};
+use crds::{LogPipeline, PAUSED_ANNOTATION, TENANT_FINALIZER, Tenant, TenantName, TenantStatus};
 use futures::{Stream, StreamExt};
+use k8s_openapi::jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store as Reader, store};
@@ -29,11 +30,14 @@ pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use crate::backoff::jittered;
 use crate::context::Context;
+use crate::fail_points::{Point, reach};
 use crate::kubernetes::{
     FIELD_MANAGER, Note, add_finalizer, apply_status, explain, now, publish, remove_finalizer, transitions,
 };
 use crate::metrics::{Controller as Which, Ending};
+use crate::provision;
 use delete::Deletion;
 use validate::{Problem, ValidTenant, validate};
 
@@ -41,6 +45,8 @@ use validate::{Problem, ValidTenant, validate};
 const CONCURRENCY: u16 = 10;
 /// Time between two looks at a Tenant that drains.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(2);
+/// Time until the next look at a Tenant that another operator works on.
+const BUSY_INTERVAL: Duration = Duration::from_secs(2);
 /// Longest wait where the cluster itself has to change, such as a namespace to be made.
 const CLUSTER_PATIENCE: Duration = Duration::from_secs(15);
 /// Reasons that end when the cluster changes.
@@ -134,7 +140,7 @@ fn on_error(guard: Arc<DeserializeGuard<Tenant>>, error: &Error, ctx: Arc<Contex
 async fn reconcile_tenant(ctx: &Context, tenant: &Tenant) -> Result<(Action, Ending), Error> {
     let api = Api::<Tenant>::all(ctx.client.clone());
     if tenant.metadata.deletion_timestamp.is_some() {
-        return conclude(ctx, &api, tenant).await;
+        return alone(ctx, tenant, |away| conclude(ctx, &api, tenant, away)).await;
     }
     if tenant.annotations().get(PAUSED_ANNOTATION).is_some_and(|value| value == "true") {
         report(ctx, &api, tenant, status::findings_of_pause(), None, Vec::new()).await?;
@@ -146,6 +152,7 @@ async fn reconcile_tenant(ctx: &Context, tenant: &Tenant) -> Result<(Action, End
     } else {
         let added = add_finalizer(&api, tenant, TENANT_FINALIZER).await;
         finalized = added.map_err(failed("add the finalizer", tenant))?;
+        reach(Point::Finalized);
         &finalized
     };
     let begun;
@@ -159,11 +166,36 @@ async fn reconcile_tenant(ctx: &Context, tenant: &Tenant) -> Result<(Action, End
     let exists = pipeline_exists(ctx, tenant).await?;
     let plans = ctx.plans.borrow().clone();
     match validate(tenant, &ctx.settings, &plans, exists) {
-        Ok(valid) => provision(ctx, &api, tenant, &valid).await,
+        Ok(valid) => alone(ctx, tenant, |away| provision(ctx, &api, tenant, &valid, away)).await,
         Err(problem) => {
             report(ctx, &api, tenant, status::findings_of_problem(&problem), None, Vec::new()).await?;
             Ok((Action::requeue(ctx.resync()), Ending::success))
         }
+    }
+}
+
+/// Does `work` as the only operator that works on this tenant. Where PostgreSQL is away nobody can
+/// say who that is: `work` is told, and does then only what two may do at once.
+async fn alone<W>(
+    ctx: &Context,
+    tenant: &Tenant,
+    work: impl FnOnce(Option<provision::Error>) -> W,
+) -> Result<(Action, Ending), Error>
+where
+    W: Future<Output = Result<(Action, Ending), Error>>,
+{
+    let later = Ok((Action::requeue(jittered(BUSY_INTERVAL)), Ending::requeue));
+    let Ok(name) = tenant.name_any().parse::<TenantName>() else { return work(None).await };
+    match ctx.stores.postgres.hold_tenant(&name).await {
+        Ok(Some(held)) => held.during(work(None)).await.unwrap_or_else(|lost| {
+            tracing::warn!(tenant.name = %name, "stopped at tenant {name}: {}", runtime::logging::chain(&lost));
+            later
+        }),
+        Ok(None) => {
+            tracing::info!(tenant.name = %name, "another operator works on tenant {name}");
+            later
+        }
+        Err(away) => work(Some(away)).await,
     }
 }
 
@@ -172,8 +204,9 @@ async fn provision(
     api: &Api<Tenant>,
     tenant: &Tenant,
     valid: &ValidTenant,
+    away: Option<provision::Error>,
 ) -> Result<(Action, Ending), Error> {
-    let applied = apply::apply(ctx, tenant, valid).await;
+    let applied = apply::apply(ctx, tenant, valid, away).await;
     let findings = status::findings(valid, &applied);
     let drift = status::drift(tenant, &applied);
     for (store, _) in &drift {
@@ -212,14 +245,20 @@ async fn provision(
 }
 
 /// The deletion branch.
-async fn conclude(ctx: &Context, api: &Api<Tenant>, tenant: &Tenant) -> Result<(Action, Ending), Error> {
+async fn conclude(
+    ctx: &Context,
+    api: &Api<Tenant>,
+    tenant: &Tenant,
+    away: Option<provision::Error>,
+) -> Result<(Action, Ending), Error> {
     if !tenant.finalizers().iter().any(|one| one == TENANT_FINALIZER) {
         return Ok((Action::await_change(), Ending::success));
     }
     let name = tenant.name_any();
-    let delete::Progress { deletion, gone } = delete::delete(ctx, tenant).await;
+    let delete::Progress { deletion, gone } = delete::delete(ctx, tenant, away).await;
     match deletion {
         Deletion::Done => {
+            reach(Point::Concluded);
             remove_finalizer(api, tenant, TENANT_FINALIZER).await.map_err(failed("remove the finalizer", tenant))?;
             tracing::info!(tenant.name = %name, "tenant {name} is gone");
             ctx.forget_tenant(&name);
@@ -275,8 +314,8 @@ fn is_ready(status: &TenantStatus) -> bool {
 }
 
 fn age(since: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>) -> Option<Duration> {
-    let age = now().0.as_second().checked_sub(since?.0.as_second())?;
-    u64::try_from(age).ok().map(Duration::from_secs)
+    let age = Timestamp::now().as_millisecond().checked_sub(since?.0.as_millisecond())?;
+    u64::try_from(age).ok().map(Duration::from_millis)
 }
 
 fn failed<'a>(doing: &'static str, tenant: &'a Tenant) -> impl FnOnce(kube::Error) -> Error + 'a {

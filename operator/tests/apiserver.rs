@@ -13,3 +13,9 @@ mod keys;
 mod deletion;
 #[path = "apiserver/pipelines.rs"]
 mod pipelines;
+#[path = "apiserver/program.rs"]
+mod program;
+#[path = "apiserver/leader.rs"]
+mod leader;
+#[path = "apiserver/crash.rs"]
+mod crash;

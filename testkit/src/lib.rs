@@ -9,6 +9,8 @@ pub mod wait;
 pub mod stores;
 pub mod tenant;
 pub mod cluster;
+pub mod operator_ground;
+pub mod operator_process;
 pub mod http;
 pub mod helm;
 pub mod ledger;
@@ -16,6 +18,7 @@ pub mod chaos;
 
 pub use cluster::Cluster;
 pub use ledger::Ledger;
+pub use operator_process::{OperatorProcess, OperatorProgram};
 pub use stores::Stores;
 pub use tenant::Tenant;
 pub use wait::{eventually, holds};

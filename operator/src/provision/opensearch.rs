@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crds::TenantName;
 use crds::names::{INDEX_TEMPLATE, index_name};
 
+use crate::fail_points::{Point, reach};
 use crate::provision::{DesiredTenant, Error, Outcome, Owner, Retired};
 
 mod auto_create;
@@ -56,9 +57,12 @@ impl Search {
             && !indices.contains(&index)
         {
             outcome = outcome.and(self.create_index(&index).await?);
+            reach(Point::IndexMade);
             indices.push(index);
         }
-        Ok(outcome.and(self.ensure_alias(desired, &indices).await?))
+        let aliased = self.ensure_alias(desired, &indices).await?;
+        reach(Point::AliasAdded);
+        Ok(outcome.and(aliased))
     }
 
     /// Removes the tenant's documents and alias; its own indices entirely. Only where the alias or
@@ -80,13 +84,16 @@ impl Search {
         if !shared.is_empty() && self.delete_documents(tenant, &shared).await? == Retired::More {
             return Ok(Retired::More);
         }
+        reach(Point::DocumentsRemoved);
         if !aliased.is_empty() {
             let path = format!("/{}/_alias/{}", joined(aliased.iter().map(|(index, _)| index)), tenant.index_alias());
             self.call(Method::Delete, &path, &[], None, "remove the tenant's alias", &[404]).await?;
         }
+        reach(Point::AliasRemoved);
         for index in own {
             self.call(Method::Delete, &format!("/{index}"), &[], None, "delete an index of the tenant", &[404]).await?;
         }
+        reach(Point::SearchRetired);
         Ok(Retired::Done)
     }
 

@@ -12,6 +12,7 @@ use crate::provision::Error;
 use crate::provision::error::PostgresContext;
 
 mod bootstrap;
+mod lock;
 mod schema;
 mod series;
 mod tenants;
@@ -19,11 +20,15 @@ mod keys;
 
 pub use bootstrap::RolePasswords;
 pub use keys::IssuedKeyRow;
+pub use lock::HeldTenant;
 pub use tenants::{RowState, TenantRow};
 
 /// Connections to each database. Ten reconciliations at once use one at a time, and hold another while
 /// they ask OpenSearch; PostgreSQL's default limit is 100 for everybody.
 const CONNECTIONS: u32 = 16;
+/// Silence within a transaction after which PostgreSQL ends it, with its locks: an operator that stands
+/// still, or whose machine is gone. Below the 15 s after which another one leads.
+const SILENCE: (&str, &str) = ("idle_in_transaction_session_timeout", "10s");
 /// Longest wait for a connection. A store that is down is a condition to report soon.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -36,6 +41,8 @@ pub struct Postgres {
     core: PgPool,
     /// `loggerhub_processor_db`.
     processor: PgPool,
+    /// `loggerhub_core_db` again, for the tenants' locks: they wait for nothing that the others hold.
+    locks: PgPool,
 }
 
 impl Postgres {
@@ -43,7 +50,7 @@ impl Postgres {
     /// databases and roles. Its database does not matter.
     pub fn new(options: PgConnectOptions) -> Self {
         // A lock that somebody holds must not hang a reconciliation: the next one tries again.
-        let options = options.options([("lock_timeout", "10s"), ("statement_timeout", "60s")]);
+        let options = options.options([("lock_timeout", "10s"), ("statement_timeout", "60s"), SILENCE]);
         let pool = |database: &str| {
             PgPoolOptions::new()
                 .max_connections(CONNECTIONS)
@@ -52,7 +59,8 @@ impl Postgres {
                 .connect_lazy_with(options.clone().database(database))
         };
         let (core, processor) = (pool(CORE_DATABASE), pool(PROCESSOR_DATABASE));
-        Self { options, core, processor }
+        let locks = pool(CORE_DATABASE);
+        Self { options, core, processor, locks }
     }
 
     /// Whether the server answers: on a connection of its own, so that busy pools do not look like

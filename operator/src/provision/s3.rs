@@ -14,6 +14,7 @@ use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration, Del
 
 use crds::names::ArchiveLocation;
 
+use crate::fail_points::{Point, reach};
 use crate::provision::marker::Ownership;
 use crate::provision::{DesiredTenant, Error, Outcome, Owner, Retired};
 
@@ -54,7 +55,10 @@ impl ObjectStore {
         } else {
             self.ensure_prefix(desired, archive).await?
         };
-        Ok(outcome.and(self.ensure_lifecycle(archive, desired.retention.total_days).await?))
+        reach(Point::BucketMarked);
+        let lifecycle = self.ensure_lifecycle(archive, desired.retention.total_days).await?;
+        reach(Point::BucketDone);
+        Ok(outcome.and(lifecycle))
     }
 
     /// Removes a tenant's objects, and its bucket if it has one. Only what carries our marker;
@@ -80,8 +84,11 @@ impl ObjectStore {
             let keys = self.list(archive, 1000).await?;
             if keys.is_empty() {
                 self.abort_uploads(archive).await?;
+                reach(Point::ObjectsRemoved);
                 // The marker goes last: until then a second try knows that all of it is ours.
-                return if own { self.delete_bucket(bucket).await } else { self.delete_marker(archive).await };
+                let retired = if own { self.delete_bucket(bucket).await? } else { self.delete_marker(archive).await? };
+                reach(Point::BucketRemoved);
+                return Ok(retired);
             }
             self.delete(bucket, &keys).await?;
         }
@@ -106,6 +113,7 @@ impl ObjectStore {
             Bucket::Untagged => (Outcome::Unchanged, None),
             Bucket::Tagged(tags) => (Outcome::Unchanged, marker_of(&tags)),
         };
+        reach(Point::BucketMade);
         match desired.owner.judge(marker.as_deref()) {
             Ownership::Ours => return Ok(created),
             Ownership::Foreign { says } if !desired.adopt => {

@@ -262,6 +262,8 @@ mod tests {
         assert_eq!(scale(&policy, &seen(0, 0, 0), at(0), &calm(&policy, 0)), Decision::Hold(Reason::Steady));
         assert_eq!(scale(&policy, &seen(0, 1, 0), at(0), &calm(&policy, 0)), Decision::To(1, Reason::ScalingUp));
         assert_eq!(scale(&policy, &seen(1, 0, 0), at(600), &calm(&policy, 0)), Decision::To(0, Reason::ScalingDown));
+        // What somebody works on waits too, until it is acknowledged: nobody is taken away from it.
+        assert_eq!(scale(&policy, &seen(1, 1, 0), at(600), &calm(&policy, 0)), Decision::Hold(Reason::Steady));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crds::names::ArchiveLocation;
 use super::keys::{AppliedKeys, ensure_keys};
 use super::validate::{Problem, ValidTenant};
 use crate::context::Context;
+use crate::fail_points::{Point, reach};
 use crate::provision::{self, Failure, IssuedKey, Outcome, TenantRow, registry_entry, series_hot_days};
 
 /// Longest wait for the reason of a failure.
@@ -35,9 +36,13 @@ pub struct Applied {
     pub archive: ArchiveLocation,
 }
 
-/// Provisions the Tenant.
-pub async fn apply(ctx: &Context, tenant: &Tenant, valid: &ValidTenant) -> Applied {
-    match ctx.stores.postgres.ensure_tenant(&valid.desired).await {
+/// Provisions the Tenant. `away` says why PostgreSQL could not even give us the tenant's lock.
+pub async fn apply(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, away: Option<provision::Error>) -> Applied {
+    let registered = match away {
+        Some(away) => Err(away),
+        None => ctx.stores.postgres.ensure_tenant(&valid.desired).await,
+    };
+    match registered {
         Ok((row, registered)) => with_row(ctx, tenant, valid, row, registered).await,
         Err(error) if error.failure() == Failure::Conflict => {
             // Another installation's tenant: none of its things is looked at.
@@ -69,11 +74,13 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
         // maintain rolls a series over under the same lock: its next index is made before our look at the
         // series, and gets the alias from us, or after, and copies it from the one before.
         stores.postgres.ensure_series(&row.index_series, series_hot_days(desired)).await?;
+        reach(Point::SeriesRegistered);
         let held = stores.postgres.hold_series(&row.index_series).await?;
         let ensured = stores.search.ensure(desired, &row.index_series, Some(held.write_number)).await;
         held.release().await;
         ensured
     };
+    reach(Point::Registered);
     let (schema, search, object_store, keys) = tokio::join!(
         stores.postgres.ensure_schema(desired, SystemTime::now()),
         search,
@@ -87,6 +94,7 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
         (Ok(_), Some(known)) => {
             let live: Vec<IssuedKey> = known.live.iter().map(|row| row.key.clone()).collect();
             let projected = stores.registry.upsert(&registry_entry(desired, &row, &live)).await;
+            reach(Point::Projected);
             projected.map_err(|error| problem(&error)).and_then(|outcome| keys.map(|keys| keys.and(outcome)))
         }
         (Err(problem), Some(_)) => Err(Problem {

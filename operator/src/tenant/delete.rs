@@ -15,6 +15,7 @@ use super::apply::problem;
 use super::drain;
 use super::validate::Problem;
 use crate::context::Context;
+use crate::fail_points::{Point, reach};
 use crate::kubernetes::{Note, publish};
 use crate::provision::{self, Owner, Part, Retired, RowState, delete_tenant};
 
@@ -101,15 +102,16 @@ pub fn next(policy: DeletionPolicy, observed: Observed) -> Step {
     }
 }
 
-/// Takes the deletion as far as it goes now.
-pub async fn delete(ctx: &Context, tenant: &Tenant) -> Progress {
+/// Takes the deletion as far as it goes now. `away` says why PostgreSQL could not even give us the
+/// tenant's lock: without it ingest is told to refuse, and nothing else is done.
+pub async fn delete(ctx: &Context, tenant: &Tenant, away: Option<provision::Error>) -> Progress {
     let mut gone = Vec::new();
     if is_forced(tenant) {
         abandon(ctx, tenant).await;
         return Progress { deletion: Deletion::Done, gone };
     }
     let deletion = match confirmed(tenant) {
-        Ok(()) => advance(ctx, tenant, &mut gone).await.unwrap_or_else(|error| {
+        Ok(()) => advance(ctx, tenant, away, &mut gone).await.unwrap_or_else(|error| {
             let Problem { message, .. } = problem(&error);
             Deletion::Blocked(Problem { reason: Reason::DeletionBlocked, message })
         }),
@@ -137,7 +139,12 @@ async fn abandon(ctx: &Context, tenant: &Tenant) {
     publish(&ctx.recorder, tenant, vec![Note { warning: true, reason: "ForceFinalized", message }]).await;
 }
 
-async fn advance(ctx: &Context, tenant: &Tenant, gone: &mut Vec<&'static str>) -> Result<Deletion, provision::Error> {
+async fn advance(
+    ctx: &Context,
+    tenant: &Tenant,
+    away: Option<provision::Error>,
+    gone: &mut Vec<&'static str>,
+) -> Result<Deletion, provision::Error> {
     let Ok(name) = tenant.name_any().parse::<TenantName>() else {
         // Such a name was never provisioned.
         return Ok(Deletion::Done);
@@ -153,12 +160,17 @@ async fn advance(ctx: &Context, tenant: &Tenant, gone: &mut Vec<&'static str>) -
         // It is ours for sure: ingest refuses at once, also while PostgreSQL is down.
         used.extend(refuse(ctx, &name).await?);
     }
+    if let Some(away) = away {
+        return Err(away);
+    }
     if !stores.postgres.foreign_tenants(&owner.installation, &[name.to_string()]).await?.is_empty() {
         // The registry's entry is another installation's, and we have put nothing in place.
         return Ok(Deletion::Done);
     }
     used.extend(refuse(ctx, &name).await?);
+    reach(Point::Refused);
     stores.postgres.set_state(&owner, RowState::Deleting).await?;
+    reach(Point::Deleting);
     let refused_for = ctx.refused_for(name.as_str());
     used.extend(stores.registry.orphaned().await?);
     let pipelines = match pipelines(ctx).await {
@@ -223,7 +235,9 @@ async fn refuse(ctx: &Context, name: &TenantName) -> Result<Option<String>, prov
 /// Revokes in both authorities: the registry of record, and the one that ingest reads.
 async fn revoke(ctx: &Context, owner: &Owner) -> Result<(), provision::Error> {
     ctx.stores.postgres.revoke_keys(&owner.installation, &owner.tenant).await?;
+    reach(Point::KeysRevoked);
     ctx.stores.registry.remove(&owner.tenant).await?;
+    reach(Point::Forgotten);
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use super::rotation::{Before, Request, next_due, previous};
 use super::validate::{Problem, ValidTenant};
 use super::{existing, secrets};
 use crate::context::Context;
+use crate::fail_points::{Point, reach};
 use crate::provision::{IssuedKey, IssuedKeyRow, Outcome};
 
 /// What is known of a Tenant's keys once they are registered.
@@ -153,6 +154,7 @@ async fn settle(
     let issue = async |replaces: Option<&str>| {
         let key = ApiKey::generate();
         secrets::write(ctx, tenant, &wanted.secret_ref, &key, replaces).await?;
+        reach(Point::SecretWritten);
         let issued = IssuedKey::of(&key, pepper, &wanted.name, &wanted.scopes);
         let (request, secret) = (request(wanted, known), Some(wanted.secret_ref.clone()));
         Ok::<_, Problem>(IssuedKey { request, secret, ..issued })

@@ -1,62 +1,88 @@
-//! An operator that runs in the test's own process and looks at the test's own objects.
+//! Operators that look at a test's own objects: in the test's process, or beside it.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use crds::{LogPipeline, Tenant};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use kube::{Api, CustomResourceExt, ResourceExt};
+use kube::{Api, ResourceExt};
 use operator::provision::{ObjectStore, Postgres, Registry, Search, Stores};
 use operator::settings::{OPERATOR_CLASS_LABEL, Settings};
-use secrecy::ExposeSecret;
 use serde_json::{Value, json};
-use testkit::{Cluster, eventually, unique};
+use testkit::{Cluster, eventually, operator_ground, unique};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Longest wait for what takes the operator a second or two.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-/// A running operator.
-pub(crate) struct Operator {
-    /// The cluster; its namespace is the operator's.
+/// Where a test's own operators run: a namespace and a class of objects that no other looks at.
+pub(crate) struct Ground {
+    /// The cluster; its namespace is the operators'.
     pub(crate) cluster: Cluster,
     /// The stores, to break and look.
     pub(crate) stores: Stores,
-    /// Selects the objects that are this operator's.
+    /// Selects the objects that are these operators'; also their namespace and installation.
     pub(crate) class: String,
+}
+
+/// An operator that runs in this process.
+pub(crate) struct Operator {
+    ground: Ground,
     /// The installation's plans, to change.
     pub(crate) plans: tokio::sync::watch::Sender<operator::plans::Plans>,
     shutdown: CancellationToken,
 }
 
+impl Deref for Operator {
+    type Target = Ground;
+
+    fn deref(&self) -> &Ground {
+        &self.ground
+    }
+}
+
 impl Operator {
-    /// Starts one, with a namespace of its own and the pipeline `default` in it.
+    /// Starts one on a ground of its own.
     pub(crate) async fn start() -> Self {
-        let mut cluster = Cluster::connect().await.unwrap();
-        let class = unique("op");
-        cluster.namespace = class.clone();
-        cluster.ensure_namespace(&class).await.unwrap();
-        install_crds(&cluster).await;
-        keep_passwords(&cluster).await;
-        let settings = Settings::parse(&format!(
-            "installation: {class}\nrelease: r\nnamespace: {class}\nplans: {{standard: {{}}}}\n\
-             archive: {{layout: PerTenant, bucketPrefix: lh-test-}}\n\
-             secrets:\n  peppers: {{name: r-peppers, create: true}}\n  postgresData: r-postgres-data\n  \
-             postgresMaintain: r-postgres-maintain\n\
-             dataplane: {{image: loggerhub, serviceAccountName: default}}\n\
-             watch: {{selector: {OPERATOR_CLASS_LABEL}={class}}}\nresyncSeconds: 3600\n"
-        ))
-        .unwrap();
-        let stores = stores(&class);
+        let ground = Ground::new().await;
+        let settings = Settings::parse(&ground.settings()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let shutdown = CancellationToken::new();
         let (plans, current) = tokio::sync::watch::channel(settings.plans.clone());
-        let (client, given, stop) = (cluster.client.clone(), stores.clone(), shutdown.clone());
-        tokio::spawn(async move { operator::run::operate(settings, current, given, client, listener, stop).await });
-        let operator = Self { cluster, stores, class, plans, shutdown };
-        operator.pipeline("default", json!({})).await;
-        operator
+        let (client, given, stop) = (ground.cluster.client.clone(), ground.stores.clone(), shutdown.clone());
+        tokio::spawn(operator::run::operate(settings, current, given, client, listener, stop));
+        Self { ground, plans, shutdown }
+    }
+
+    /// Removes what the test made in the cluster and ends the operator.
+    pub(crate) async fn stop(self) {
+        self.ground.clear().await;
+        self.shutdown.cancel();
+    }
+}
+
+impl Ground {
+    /// One with the pipeline `default` on it.
+    pub(crate) async fn new() -> Self {
+        let mut cluster = Cluster::connect().await.unwrap();
+        let class = unique("op");
+        cluster.namespace = class.clone();
+        operator_ground::prepare(&cluster).await.unwrap();
+        let ground = Self { cluster, stores: stores(&class), class };
+        ground.pipeline("default", json!({})).await;
+        ground
+    }
+
+    /// Settings of an operator here.
+    pub(crate) fn settings(&self) -> String {
+        operator_ground::settings(&self.cluster, &self.class, 3600)
+    }
+
+    /// The lease by which its operators choose their leader.
+    pub(crate) fn lease(&self) -> (Api<Lease>, &'static str) {
+        (self.cluster.ours(), "r-operator")
     }
 
     /// Applies a pipeline in the operator's namespace.
@@ -100,8 +126,8 @@ impl Operator {
         self.cluster.delete_tenant(name, Duration::from_secs(60)).await.unwrap();
     }
 
-    /// Ends the operator and removes what the test made in the cluster.
-    pub(crate) async fn stop(self) {
+    /// Removes what the test made in the cluster. An operator must run.
+    pub(crate) async fn clear(&self) {
         for tenant in self.cluster.tenants().list(&Default::default()).await.unwrap() {
             if tenant.labels().get(OPERATOR_CLASS_LABEL) == Some(&self.class) {
                 self.delete_tenant(&tenant.name_any()).await;
@@ -117,7 +143,6 @@ impl Operator {
         })
         .await
         .unwrap();
-        self.shutdown.cancel();
         self.cluster.delete_namespace(&self.cluster.namespace).await.unwrap();
     }
 }
@@ -130,40 +155,5 @@ fn stores(installation: &str) -> Stores {
         object_store: ObjectStore::new(servers.s3().unwrap()),
         search: Search::new(servers.opensearch().unwrap(), installation, 0),
         registry: Registry::new(servers.queue().unwrap().connection().unwrap()),
-    }
-}
-
-async fn install_crds(cluster: &Cluster) {
-    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-    let api = Api::<CustomResourceDefinition>::all(cluster.client.clone());
-    for crd in [Tenant::crd(), LogPipeline::crd()] {
-        // An installed LoggerHub has brought them already.
-        if api.get_opt(&crd.name_any()).await.unwrap().is_none() {
-            cluster.apply(&api, &crd).await.unwrap();
-        }
-    }
-    eventually("the CRDs are served", SOON, || async {
-        cluster.tenants().list(&Default::default()).await?;
-        Api::<LogPipeline>::all(cluster.client.clone()).list(&Default::default()).await?;
-        Ok(())
-    })
-    .await
-    .unwrap();
-}
-
-/// The operator sets the roles' passwords from these Secrets: they are what the stores' other users know.
-async fn keep_passwords(cluster: &Cluster) {
-    let passwords = testkit::tenant::role_passwords().await.unwrap();
-    for (name, username, password) in
-        [("r-postgres-data", "lh_data", &passwords.data), ("r-postgres-maintain", "lh_maintain", &passwords.maintain)]
-    {
-        let secret: Secret = serde_json::from_value(json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
-        }))
-        .unwrap();
-        let data = [("username", username), ("password", password.expose_secret())];
-        let data = data.map(|(key, value)| (key.to_owned(), k8s_openapi::ByteString(value.as_bytes().to_vec())));
-        let secret = Secret { data: Some(data.into()), ..secret };
-        cluster.apply(&cluster.ours::<Secret>(), &secret).await.unwrap();
     }
 }

@@ -1,5 +1,7 @@
 //! A LogPipeline's objects on a real API server, and who owns their fields.
 
+use std::time::Duration;
+
 use crds::LogPipeline;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
@@ -49,6 +51,38 @@ async fn the_scaler_owns_replicas_and_the_controller_never_resets_them() {
     .unwrap();
     assert_eq!(replica_owners(&replicas(&on, &processor, 3).await), ["loggerhub-scaler"]);
     on.pipeline(&name, json!({"suspend": true})).await;
+    replicas(&on, &processor, 0).await;
+    on.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_of_none_wakes_for_its_first_event_and_sleeps_only_when_none_is_left() {
+    let on = Operator::start().await;
+    let lane: crds::PipelineName = unique("lane").parse().unwrap();
+    let scaling = json!({"minReplicas": 0, "scaleDownStabilizationSeconds": 0});
+    let spec = json!({"processor": {"scaling": scaling}});
+    on.pipeline(lane.as_str(), spec).await;
+    let processor = format!("r-{lane}-processor");
+    replicas(&on, &processor, 0).await;
+    let counter = lane.lanes().next().unwrap().events_counter();
+    let mut redis = on.stores.registry.connection();
+    let () = redis::cmd("SET").arg(&counter).arg(1).query_async(&mut redis).await.unwrap();
+    let woken = eventually("a processor is asked for", Duration::from_secs(10), || async {
+        let found = on.cluster.ours::<Deployment>().get(&processor).await?;
+        let asked = found.spec.and_then(|spec| spec.replicas);
+        anyhow::ensure!(asked == Some(1), "{asked:?}");
+        Ok(())
+    });
+    woken.await.unwrap();
+    // The event is being worked on: it counts until it is acknowledged.
+    testkit::holds("the processor stays", Duration::from_secs(12), || async {
+        let found = on.cluster.ours::<Deployment>().get(&processor).await?;
+        anyhow::ensure!(found.spec.and_then(|spec| spec.replicas) == Some(1), "it was taken away");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let () = redis::cmd("DEL").arg(&counter).query_async(&mut redis).await.unwrap();
     replicas(&on, &processor, 0).await;
     on.stop().await;
 }

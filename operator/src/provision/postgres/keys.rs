@@ -9,6 +9,7 @@ use crds::TenantName;
 use crds::tenant::{Scope, SecretRef};
 
 use super::Postgres;
+use crate::fail_points::{Point, reach};
 use crate::provision::error::PostgresContext;
 use crate::provision::{Error, IssuedKey, Outcome};
 
@@ -70,6 +71,7 @@ impl Postgres {
         }
         let live = if written { read(&mut transaction, tenant, &[]).await? } else { found };
         transaction.commit().await.doing("commit the tenant's keys")?;
+        reach(Point::KeysRegistered);
         Ok((live, outcome))
     }
 

@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use crds::names::{DATA_ROLE, MAINTAIN_ROLE};
 
 use super::Postgres;
+use crate::fail_points::{Point, reach};
 use crate::provision::error::PostgresContext;
 use crate::provision::marker::Ownership;
 use crate::provision::{DesiredTenant, Error, Outcome, Owner};
@@ -69,7 +70,9 @@ impl Postgres {
             }
         };
         let repaired = ensure_partitions(&mut transaction, &desired.owner, now.into()).await?;
+        reach(Point::SchemaUncommitted);
         transaction.commit().await.doing("commit the tenant's schema")?;
+        reach(Point::SchemaBuilt);
         Ok(if repaired { outcome.and(Outcome::Updated) } else { outcome })
     }
 
@@ -111,7 +114,9 @@ impl Postgres {
             .execute(&mut *transaction)
             .await
             .doing("forget the tenant's series of indices")?;
+        reach(Point::SchemaUndropped);
         transaction.commit().await.doing("commit the removal of the tenant's schema")?;
+        reach(Point::SchemaDropped);
         self.forget(owner).await
     }
 

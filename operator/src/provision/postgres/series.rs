@@ -18,11 +18,10 @@ impl Postgres {
     /// Tenants share it, so they don't wait for each other.
     pub async fn hold_series(&self, series: &str) -> Result<HeldSeries, Error> {
         let mut transaction = self.processor.begin().await.doing("begin in the processor database")?;
-        sqlx::query("SELECT pg_advisory_xact_lock_shared(hashtext('series:' || $1))")
-            .bind(series)
-            .execute(&mut *transaction)
-            .await
-            .doing("hold the series of indices")?;
+        // Silent for as long as OpenSearch is asked. It only keeps a rollover waiting.
+        const HOLD: &str = "SELECT set_config('idle_in_transaction_session_timeout', '60s', true), \
+                            pg_advisory_xact_lock_shared(hashtext('series:' || $1))";
+        sqlx::query(HOLD).bind(series).execute(&mut *transaction).await.doing("hold the series of indices")?;
         let write_number = sqlx::query_scalar("SELECT write_number FROM public.index_series WHERE series = $1")
             .bind(series)
             .fetch_one(&mut *transaction)

@@ -1,0 +1,70 @@
+//! The lock of a tenant: who holds it is alone in changing what the tenant has in the stores.
+//!
+//! A lease says who should work, this says who does. It ends with its session, also of a holder that
+//! stands still or is cut off: PostgreSQL ends a session that is silent within a transaction.
+
+use std::time::Duration;
+
+use sqlx::{Postgres as Database, Transaction};
+
+use crds::TenantName;
+
+use super::Postgres;
+use crate::provision::Error;
+use crate::provision::error::PostgresContext;
+
+/// Time between two signs of life, and the longest wait for an answer to one: well within the silence that
+/// PostgreSQL bears.
+const BEAT: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A tenant that nobody else works on.
+pub struct HeldTenant {
+    transaction: Transaction<'static, Database>,
+}
+
+impl Postgres {
+    /// Takes the tenant's lock, or says that another operator has it: nobody waits here.
+    pub async fn hold_tenant(&self, tenant: &TenantName) -> Result<Option<HeldTenant>, Error> {
+        let mut transaction = self.locks.begin().await.doing("begin to lock a tenant")?;
+        let held =
+            sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtextextended('loggerhub:operator:' || $1, 0))")
+                .bind(tenant.as_str())
+                .fetch_one(&mut *transaction)
+                .await
+                .doing("lock a tenant")?;
+        Ok(if held { Some(HeldTenant { transaction }) } else { None })
+    }
+}
+
+impl HeldTenant {
+    /// Does `work` and lets go. If the lock is lost before the end, `work` stops where it is.
+    pub async fn during<T>(mut self, work: impl Future<Output = T>) -> Result<T, Error> {
+        let lost = async {
+            loop {
+                tokio::time::sleep(BEAT).await;
+                let beat = tokio::time::timeout(PATIENCE, sqlx::query("SELECT").execute(&mut *self.transaction)).await;
+                match beat {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => return error,
+                    Err(_) => return sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()),
+                }
+            }
+        };
+        let done = tokio::select! {
+            // First: after a standstill the lock is asked for before anything else is done.
+            biased;
+            error = lost => Err(error),
+            done = work => Ok(done),
+        };
+        match done {
+            Ok(done) => {
+                if let Err(error) = self.transaction.rollback().await {
+                    tracing::debug!(%error, "let go of a tenant");
+                }
+                Ok(done)
+            }
+            Err(error) => Err(error).doing("keep the lock of a tenant"),
+        }
+    }
+}
