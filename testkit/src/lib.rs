@@ -15,6 +15,7 @@ pub mod http;
 pub mod helm;
 pub mod ledger;
 pub mod chaos;
+pub mod processes;
 
 pub use cluster::Cluster;
 pub use ledger::Ledger;

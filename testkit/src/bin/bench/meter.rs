@@ -5,16 +5,13 @@
 //! after they are gone, and so does a Redis child that rewrites the append-only file. Time that the
 //! kernel spends on our behalf in its own threads (writing back to disk) is shown apart.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use testkit::processes::{TICKS, Table};
 
-/// Ticks a second in /proc: `getconf CLK_TCK` is 100 on every Linux that Rust's standard library
-/// knows.
-const TICKS: f64 = 100.0;
 /// The kernel's first thread, the parent of all its others.
 const KERNEL: u32 = 2;
 
@@ -171,89 +168,9 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Most memory that a process ever held, in MiB.
-pub(crate) fn peak_rss_mb(pid: u32) -> anyhow::Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("read the status of a process")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse().context("VmHWM")?;
-    Ok(kib / 1024.0)
-}
-
-/// All processes, each with its parent and its times.
-struct Table {
-    rows: HashMap<u32, Row>,
-    children: HashMap<u32, Vec<u32>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Row {
-    parent: u32,
-    own: f64,
-    ended_children: f64,
-}
-
-impl Table {
-    fn read() -> anyhow::Result<Self> {
-        let mut table = Self { rows: HashMap::new(), children: HashMap::new() };
-        for entry in fs::read_dir("/proc").context("list /proc")? {
-            let path = entry?.path();
-            let Some(pid) = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()) else { continue };
-            // One that ended meanwhile counts with its parent.
-            let Some(row) = read_row(&path) else { continue };
-            table.children.entry(row.parent).or_default().push(pid);
-            table.rows.insert(pid, row);
-        }
-        Ok(table)
-    }
-
-    fn own(&self, pid: u32) -> f64 {
-        self.rows.get(&pid).map_or(0.0, |row| row.own)
-    }
-
-    fn tree(&self, pid: u32) -> f64 {
-        let Some(row) = self.rows.get(&pid) else { return 0.0 };
-        let below = self.children.get(&pid).into_iter().flatten().map(|child| self.tree(*child));
-        row.own + row.ended_children + below.sum::<f64>()
-    }
-}
-
-fn read_row(folder: &Path) -> Option<Row> {
-    row(&fs::read_to_string(folder.join("stat")).ok()?)
-}
-
-/// A process's `stat`. The name in brackets may hold spaces and brackets.
-fn row(stat: &str) -> Option<Row> {
-    let fields: Vec<&str> = stat.get(stat.rfind(')')? + 2..)?.split(' ').collect();
-    let ticks = |at: usize| fields.get(at)?.parse::<f64>().ok().map(|ticks| ticks / TICKS);
-    Some(Row {
-        parent: fields.get(1)?.parse().ok()?,
-        own: ticks(11)? + ticks(12)?,
-        ended_children: ticks(13)? + ticks(14)?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_row_is_read_whatever_the_name() {
-        let stat = "42 (a) b (c) S 7 1 1 0 -1 4 1 2 3 4 150 50 30 20 20 0 1 0 99 1 2";
-        assert_eq!(row(stat), Some(Row { parent: 7, own: 2.0, ended_children: 0.5 }));
-        assert_eq!(row("nonsense"), None);
-    }
-
-    #[test]
-    fn a_tree_holds_what_is_below_and_what_has_ended() {
-        let rows = [(1, 0, 1.0, 2.0), (2, 1, 4.0, 8.0), (3, 2, 16.0, 0.0), (4, 0, 32.0, 0.0)];
-        let mut table = Table { rows: HashMap::new(), children: HashMap::new() };
-        for (pid, parent, own, ended_children) in rows {
-            table.rows.insert(pid, Row { parent, own, ended_children });
-            table.children.entry(parent).or_default().push(pid);
-        }
-        assert!((table.tree(1) - 31.0).abs() < 1e-9);
-        assert!((table.tree(9)).abs() < 1e-9);
-    }
 
     #[test]
     fn this_process_has_times_and_memory() {
@@ -261,6 +178,6 @@ mod tests {
         let first = watched.read().unwrap();
         let usage = first.until(&watched.read().unwrap());
         assert!(usage.stages.contains_key(&Stage::Ingest));
-        assert!(peak_rss_mb(std::process::id()).unwrap() > 1.0);
+        assert!(testkit::processes::peak_rss_mb(std::process::id()).unwrap() > 1.0);
     }
 }

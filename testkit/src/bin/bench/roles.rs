@@ -8,10 +8,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use testkit::processes::peak_rss_mb;
 use testkit::{Stores, eventually};
 use tokio::process::{Child, Command};
 
-use crate::meter::{Stage, peak_rss_mb};
+use crate::meter::Stage;
 
 /// Longest wait for an answer of a role.
 const ANSWER: Duration = Duration::from_secs(5);
