@@ -38,9 +38,9 @@ pub(crate) async fn has_one_key(ground: &Ground, name: &str) {
     let text = ground.cluster.secret_value(&ground.class, name, "apiKey").await.unwrap();
     let id = crds::apikey::ApiKey::parse(&text).unwrap().id().to_owned();
     let shown: Vec<_> = tenant.status.unwrap().api_keys.into_iter().map(|key| key.key_id).collect();
-    assert_eq!(shown, [id.clone()]);
+    assert_eq!(shown, [id.as_str()]);
     let entry = ground.stores.registry.get(&name.parse().unwrap()).await.unwrap().unwrap();
-    assert_eq!(entry.keys.into_iter().map(|key| key.id).collect::<Vec<_>>(), [id.clone()]);
+    assert_eq!(entry.keys.iter().map(|key| key.id.as_str()).collect::<Vec<_>>(), [id.as_str()]);
     // Also none that was issued and revoked.
     let issued: Vec<String> = sqlx::query_scalar("SELECT key_id FROM public.api_keys WHERE tenant = $1")
         .bind(name)
