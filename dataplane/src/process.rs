@@ -13,7 +13,6 @@ mod memory;
 mod plan;
 mod reader;
 mod redelivered;
-mod rotation;
 mod set_aside;
 mod spool;
 mod staged;
@@ -158,9 +157,11 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
     let spool = Arc::new(Spool::new(settings.spool, measures.clone()));
     let (measured, measuring, until) = (Arc::clone(&spool), catalog.clone(), last.clone());
     tokio::spawn(async move { measured.measure(measuring, until).await });
+    let index = Index::new(stores::opensearch(&settings.opensearch, &settings.tls)?);
     let flusher = Flusher {
         catalog,
-        index: Index::new(stores::opensearch(&settings.opensearch, &settings.tls)?),
+        // One event at a time means that in the index, too.
+        index: if settings.batch_max_events > 1 { index.together() } else { index },
         index_health: IndexHealth::new(flush::PATIENCE),
         tail: Tail::new(&cache)?,
         cache: Cache::new(&cache)?,

@@ -10,6 +10,7 @@ mod auth;
 mod follow;
 mod peppers;
 mod receipt;
+pub(crate) mod rotation;
 mod snapshot;
 mod uses;
 

@@ -12,11 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::late_index::{LateIndexer, Turn, is_away};
 use super::lock::{TenantLock, Work};
-use super::pass::{Measures, now};
+use super::pass::{Measures, look_every, now};
 use crate::tenancy::{Registry, Tenant};
 
-/// Time from one look at all tenants to the next.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Tenants that are indexed at once: each has a lock's connection and its chunks'.
 const TENANTS_AT_ONCE: usize = 2;
 /// Time in which everybody who waits should have had a turn.
@@ -52,15 +50,16 @@ impl CatchUp {
         while !stop.is_cancelled() {
             let looked = Instant::now();
             let mut waiting = self.registry.tenants();
+            let every = look_every(waiting.len());
             while !waiting.is_empty() && !stop.is_cancelled() {
                 let Some(more) = self.round(&waiting, &stop).await else { break };
                 waiting = more;
-                if looked.elapsed() >= LOOK_EVERY {
+                if looked.elapsed() >= every {
                     break;
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY.saturating_sub(looked.elapsed())) => {}
+                () = tokio::time::sleep(every.saturating_sub(looked.elapsed())) => {}
                 () = stop.cancelled() => return,
             }
         }

@@ -15,15 +15,18 @@ use super::{Archived, Error, Rooms, SeriesLimits, Turn, archive, expire, maintai
 use crate::event::{Micros, micros};
 use crate::tenancy::{Registry, Tenant};
 
-/// Time from one pass to the next: what the archive's age is counted in.
+/// Least time from one pass to the next: what the archive's age is counted in.
 const PASS_EVERY: Duration = Duration::from_secs(5);
+/// What a look at one tenant may add to that. A look at a tenant that has nothing to be done costs some
+/// milliseconds of CPU, most of them PostgreSQL's: so all looks together cost a tenth of a core or so, however
+/// many tenants there are.
+const PASS_PER_TENANT: Duration = Duration::from_millis(30);
 /// Tenants worked on at once: each takes two connections and one object's memory.
 const TENANTS_AT_ONCE: usize = 3;
-/// Passes between two roll-ups of usage: one a minute.
-const USAGE_EVERY: u64 = 12;
-/// Passes between two looks for what is expired or due: five minutes. Partitions are made a whole
-/// width ahead.
-const HOUSEKEEPING_EVERY: u64 = 60;
+/// Time between two roll-ups of usage.
+const USAGE_EVERY: Duration = Duration::from_secs(60);
+/// Time between two looks for what is expired or due. Partitions are made a whole width ahead.
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(300);
 
 /// What runs the passes.
 pub(super) struct Passes {
@@ -94,26 +97,29 @@ impl Passes {
             () = self.registry.loaded() => {}
             () = stop.cancelled() => return,
         }
-        for number in 0_u64.. {
+        let (mut usage, mut housekeeping) = (Every::new(USAGE_EVERY), Every::new(HOUSEKEEPING_EVERY));
+        loop {
             let begun = Instant::now();
+            let steps = Steps { usage: usage.is_due(begun), housekeeping: housekeeping.is_due(begun) };
             let tenants = self.registry.tenants();
+            let next = begun + look_every(tenants.len());
             futures::stream::iter(tenants)
                 .take_until(stop.cancelled())
-                .for_each_concurrent(TENANTS_AT_ONCE, async |tenant| self.tenant(&tenant, number, &stop).await)
+                .for_each_concurrent(TENANTS_AT_ONCE, async |tenant| self.tenant(&tenant, steps, &stop).await)
                 .await;
-            if number.is_multiple_of(HOUSEKEEPING_EVERY) && !stop.is_cancelled() {
+            if steps.housekeeping && !stop.is_cancelled() {
                 self.note("look after the indices", maintain_all_series(&self.rooms, self.series, now()).await);
             }
             self.measures.passes.inc();
             tokio::select! {
-                () = tokio::time::sleep(PASS_EVERY.saturating_sub(begun.elapsed())) => {}
+                () = tokio::time::sleep_until(next.into()) => {}
                 () = stop.cancelled() => return,
             }
         }
     }
 
     /// One tenant's share of a pass, unless another `maintain` is at it.
-    async fn tenant(&self, tenant: &Tenant, pass: u64, stop: &CancellationToken) {
+    async fn tenant(&self, tenant: &Tenant, steps: Steps, stop: &CancellationToken) {
         let lock = match TenantLock::try_take(self.rooms.catalog.pool(), tenant, Work::Passes).await {
             Ok(Some(lock)) => lock,
             Ok(None) => return,
@@ -122,7 +128,7 @@ impl Passes {
                 return;
             }
         };
-        if pass.is_multiple_of(HOUSEKEEPING_EVERY) {
+        if steps.housekeeping {
             self.note("make partitions", partitions(&self.rooms, tenant, now()).await);
         }
         if let Some((events, _)) = self.note("redrive", redrive(&self.rooms, tenant, SETTLED, now()).await) {
@@ -134,10 +140,10 @@ impl Passes {
         {
             self.measures.archived.inc();
         }
-        if pass.is_multiple_of(USAGE_EVERY) && !stop.is_cancelled() {
+        if steps.usage && !stop.is_cancelled() {
             self.note("roll up usage", roll_up(&self.rooms, tenant).await);
         }
-        if pass.is_multiple_of(HOUSEKEEPING_EVERY) && !stop.is_cancelled() {
+        if steps.housekeeping && !stop.is_cancelled() {
             self.note("remove what is expired", expire(&self.rooms, tenant, now()).await);
         }
         lock.release().await;
@@ -148,6 +154,57 @@ impl Passes {
     }
 }
 
+/// What a pass does beside what every pass does.
+#[derive(Debug, Clone, Copy)]
+struct Steps {
+    usage: bool,
+    housekeeping: bool,
+}
+
+/// What is due at once, and again so long after it was.
+struct Every {
+    time: Duration,
+    next: Option<Instant>,
+}
+
+impl Every {
+    fn new(time: Duration) -> Self {
+        Self { time, next: None }
+    }
+
+    fn is_due(&mut self, now: Instant) -> bool {
+        let due = self.next.is_none_or(|next| now >= next);
+        if due {
+            self.next = Some(now + self.time);
+        }
+        due
+    }
+}
+
+/// Time from one look at so many tenants to the next.
+pub(super) fn look_every(tenants: usize) -> Duration {
+    PASS_EVERY.max(PASS_PER_TENANT.saturating_mul(u32::try_from(tenants).unwrap_or(u32::MAX)))
+}
+
 pub(super) fn now() -> Micros {
     micros(OffsetDateTime::now_utc())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_tenants_are_looked_at_less_often() {
+        let seconds = [0, 3, 166, 1000, 10_000].map(|tenants| look_every(tenants).as_secs());
+        assert_eq!(seconds, [5, 5, 5, 30, 300]);
+    }
+
+    #[test]
+    fn what_is_due_is_due_once_in_its_time() {
+        let start = Instant::now();
+        let mut every = Every::new(USAGE_EVERY);
+        let due = [0, 5, 59, 60, 61, 200, 201].map(|seconds| every.is_due(start + Duration::from_secs(seconds)));
+        assert_eq!(due, [true, false, false, true, false, true, false]);
+    }
 }

@@ -61,6 +61,13 @@ pub(super) struct Flusher {
 struct PutBack;
 
 impl Flusher {
+    /// Waits until neither steps nor documents wait for their turn. What is read only then comes in larger
+    /// flushes.
+    pub(super) async fn caught_up(&self) {
+        self.workers.caught_up().await;
+        self.index.caught_up().await;
+    }
+
     /// Stores, shows, indexes and acknowledges. Entries that were not acknowledged stay pending.
     pub(super) async fn run(self: Arc<Self>, flush: Flush) {
         let started = Instant::now();
@@ -266,11 +273,7 @@ impl Flusher {
                 }
                 Ask::Leave => return false,
             }
-            let created = {
-                let _place = self.workers.place(tenant.name()).await;
-                self.index.create(tenant, wanted).await
-            };
-            let error = match created {
+            let error = match self.index.create(tenant, wanted).await {
                 Ok(done) => {
                     self.measures.indexed.inc_by((done.created + done.existing) as u64);
                     self.measures.index_away.set(0);

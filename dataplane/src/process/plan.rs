@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crds::TenantName;
 
-use super::rotation::Rotation;
 use crate::queue::EntryRef;
 use crate::queue::entry::Entry;
 use crate::tenancy::Tenant;
+use crate::tenancy::rotation::Rotation;
 
 /// Bounds of a flush.
 #[derive(Debug, Clone, Copy)]

@@ -12,16 +12,19 @@ use super::DRAIN_TIME;
 use super::flush::Flusher;
 use super::memory::{Fit, Hold, Memory};
 use super::plan::{Flush, Limits, Readable, flushes};
-use super::rotation::Rotation;
 use super::set_aside::SetAside;
 use super::spool::Spool;
 use crate::queue::entry::{Entry, Undecodable};
 use crate::queue::{Consumer, ConsumerSettings, Delivery, EntryRef, Lanes};
 use crate::tenancy::Registry;
+use crate::tenancy::rotation::Rotation;
 
 /// Longest wait for workers that have more than enough to do: what the dead left behind is looked for
 /// all the same.
 const CATCH_UP: Duration = Duration::from_secs(1);
+/// Least time between two reads while something is in work: what comes meanwhile shares a flush, and with it
+/// most of what a flush costs.
+const GATHER: Duration = Duration::from_millis(25);
 /// Pause after a read that failed.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long others wait for a tenant that holds its share of memory, before what it has more is set
@@ -64,6 +67,7 @@ impl Reader {
         let tasks = TaskTracker::new();
         let holding = CancellationToken::new();
         let holder = tokio::spawn(hold(self.lanes.clone(), self.settings.clone(), in_work.clone(), holding.clone()));
+        let mut gathered = Instant::now();
         while !stop.is_cancelled() {
             if self.spool.is_shut() {
                 // What would be read could not be stored, of whomever it is.
@@ -76,11 +80,15 @@ impl Reader {
             let again = self.take_up(&in_work).await;
             let busy = !again.is_empty();
             self.hand_out(flushes(again, self.limits), true, &in_work, &tasks, &stop).await;
-            tokio::time::timeout(CATCH_UP, self.flusher.workers.caught_up()).await.ok();
+            tokio::time::timeout(CATCH_UP, self.flusher.caught_up()).await.ok();
+            if !in_work.is_empty() {
+                tokio::time::sleep_until(gathered.into()).await;
+            }
             // A read is never dropped half way: it ends by itself within about a second.
             let read = if busy { self.consumer.read_at_hand().await } else { self.consumer.read().await };
             match read {
                 Ok(read) => {
+                    gathered = Instant::now() + GATHER;
                     let read = self.readable(read, &in_work, &tasks);
                     self.hand_out(flushes(read, self.limits), false, &in_work, &tasks, &stop).await;
                 }
@@ -291,6 +299,10 @@ impl InWork {
         for entry in entries {
             in_work.remove(&(entry.lane.stream(), entry.id.clone()));
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lock().is_empty()
     }
 
     fn all(&self) -> Vec<EntryRef> {

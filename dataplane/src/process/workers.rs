@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crds::TenantName;
 use tokio::sync::{Notify, oneshot};
 
-use super::rotation::Rotation;
+use crate::tenancy::rotation::Rotation;
 
 /// The places of one process. Cheap to clone.
 #[derive(Clone)]

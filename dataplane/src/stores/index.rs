@@ -8,12 +8,14 @@ mod document;
 mod health;
 mod listing;
 mod series;
+mod together;
 
 pub use document::Document;
 pub use health::{Ask, IndexHealth};
 pub use listing::Listed;
 pub use series::{IndexState, SeriesIndex};
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use opensearch::OpenSearch;
@@ -24,7 +26,8 @@ use serde_json::Value;
 use crate::event::rfc3339;
 use crate::stores::batch::{Batch, BatchEvent};
 use crate::tenancy::Tenant;
-use bulk::Verdict;
+use bulk::{Verdict, verdicts};
+use together::Together;
 
 /// Bytes of one `_bulk` request: large enough that the request itself costs nothing, small enough
 /// for any server's limit and for two of them to wait in memory.
@@ -35,7 +38,7 @@ const BULK_TIMEOUT: Duration = Duration::from_secs(10);
 const PATIENT_BULK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why the index did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// OpenSearch can't be reached.
     #[error("{doing}")]
@@ -43,7 +46,7 @@ pub enum Error {
         /// What we were doing.
         doing: &'static str,
         /// The cause.
-        source: opensearch::Error,
+        source: Arc<opensearch::Error>,
     },
     /// OpenSearch can't do it now.
     #[error("{doing}: OpenSearch answered {status}: {reason}")]
@@ -69,6 +72,7 @@ impl Error {
 pub struct Index {
     client: OpenSearch,
     bulk_timeout: Duration,
+    together: Option<Together>,
 }
 
 /// What an index request did.
@@ -85,12 +89,24 @@ pub struct Indexed {
 impl Index {
     /// The index behind this client.
     pub fn new(client: OpenSearch) -> Self {
-        Self { client, bulk_timeout: BULK_TIMEOUT }
+        Self { client, bulk_timeout: BULK_TIMEOUT, together: None }
     }
 
     /// The same for whoever can wait: a server with much to do is slow, and not away.
     pub fn patient(self) -> Self {
         Self { bulk_timeout: PATIENT_BULK_TIMEOUT, ..self }
+    }
+
+    /// The same where many ask at once: what they ask for goes in common requests.
+    pub fn together(self) -> Self {
+        Self { together: Some(Together::new(self.client.clone())), ..self }
+    }
+
+    /// Waits until no more waits to be sent than one request takes.
+    pub async fn caught_up(&self) {
+        if let Some(together) = &self.together {
+            together.caught_up().await;
+        }
     }
 
     /// The client, for questions of other rooms.
@@ -103,7 +119,7 @@ impl Index {
     pub async fn create(&self, tenant: &Tenant, batches: &[(&Batch, &str)]) -> Result<Indexed, Error> {
         let mut done = Indexed::default();
         let mut refused = Vec::new();
-        let mut request = bulk::Request::new(tenant.name().as_str());
+        let mut request = bulk::Request::new(tenant.name());
         for (batch, index) in batches {
             let accepted_at = rfc3339(batch.accepted_at);
             for event in &batch.events {
@@ -126,7 +142,7 @@ impl Index {
         refused: Vec<Refusal<'_>>,
         done: &mut Indexed,
     ) -> Result<(), Error> {
-        let mut request = bulk::Request::new(tenant.name().as_str());
+        let mut request = bulk::Request::new(tenant.name());
         for ((batch, event, index), reason) in refused {
             tracing::warn!(event.id = %event.id, tenant.name = %tenant.name(), reason, "index the message only");
             let accepted_at = rfc3339(batch.accepted_at);
@@ -158,10 +174,11 @@ impl Index {
         if places.is_empty() {
             return Ok(Vec::new());
         }
-        let answer =
-            self.post("index events", "/_bulk?filter_path=items.create.status,items.create.error", body).await?;
+        let verdicts = match &self.together {
+            Some(together) => together.send(request.tenant(), body, places.len()).await?,
+            None => verdicts(&post_bulk(&self.client, body, self.bulk_timeout).await?, places.len())?,
+        };
         let mut refused = Vec::new();
-        let verdicts = bulk::verdicts(&answer, places.len())?;
         for (place, verdict) in places.into_iter().zip(verdicts) {
             match verdict {
                 Verdict::Created => done.created += 1,
@@ -173,17 +190,6 @@ impl Index {
             }
         }
         Ok(refused)
-    }
-
-    async fn post(&self, doing: &'static str, path: &str, body: Vec<u8>) -> Result<Vec<u8>, Error> {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-        let response = self
-            .client
-            .send(Method::Post, path, headers, Option::<&()>::None, Some(body), Some(self.bulk_timeout))
-            .await
-            .map_err(unreachable(doing))?;
-        answer(doing, response).await
     }
 
     async fn call(
@@ -205,13 +211,33 @@ impl Index {
     }
 }
 
+async fn post_bulk(client: &OpenSearch, body: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, Error> {
+    post(client, "index events", "/_bulk?filter_path=items.create.status,items.create.error", body, timeout).await
+}
+
+async fn post(
+    client: &OpenSearch,
+    doing: &'static str,
+    path: &str,
+    body: Vec<u8>,
+    timeout: Duration,
+) -> Result<Vec<u8>, Error> {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    let response = client
+        .send(Method::Post, path, headers, Option::<&()>::None, Some(body), Some(timeout))
+        .await
+        .map_err(unreachable(doing))?;
+    answer(doing, response).await
+}
+
 /// An event, its batch and its index.
 type Place<'a> = (&'a Batch, &'a BatchEvent, &'a str);
 /// What OpenSearch refuses, and why.
 type Refusal<'a> = (Place<'a>, String);
 
 fn unreachable(doing: &'static str) -> impl FnOnce(opensearch::Error) -> Error {
-    move |source| Error::Unreachable { doing, source }
+    move |source| Error::Unreachable { doing, source: Arc::new(source) }
 }
 
 /// The body of a response, if it succeeded.

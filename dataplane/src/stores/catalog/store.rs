@@ -197,21 +197,19 @@ async fn insert_spool(
     spool_ids: &[i64],
 ) -> Result<(), Error> {
     let used: HashSet<usize> = candidates.values().map(|(_, frame)| *frame).collect();
-    for (at, (frame, spool_id)) in frames.iter().zip(spool_ids).enumerate() {
-        if !used.contains(&at) {
-            continue;
-        }
-        sqlx::query(
-            "INSERT INTO spool (spool_id, header, frame, raw_bytes) OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4)",
-        )
-        .bind(spool_id)
-        .bind(spool_header(frame, candidates)?.as_ref())
-        .bind(&frame.payload)
-        .bind(bytes(frame.raw_bytes))
-        .execute(&mut *connection)
-        .await
-        .map_err(failed("spool the raw lines"))?;
-    }
+    let rows = || frames.iter().zip(spool_ids).enumerate().filter(|(at, _)| used.contains(at)).map(|(_, row)| row);
+    let headers = rows().map(|(frame, _)| spool_header(frame, candidates)).collect::<Result<Vec<_>, _>>()?;
+    sqlx::query(
+        "INSERT INTO spool (spool_id, header, frame, raw_bytes) OVERRIDING SYSTEM VALUE
+         SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bigint[])",
+    )
+    .bind(rows().map(|(_, spool_id)| *spool_id).collect::<Vec<_>>())
+    .bind(headers.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>())
+    .bind(rows().map(|(frame, _)| frame.payload.as_slice()).collect::<Vec<_>>())
+    .bind(rows().map(|(frame, _)| bytes(frame.raw_bytes)).collect::<Vec<_>>())
+    .execute(connection)
+    .await
+    .map_err(failed("spool the raw lines"))?;
     Ok(())
 }
 

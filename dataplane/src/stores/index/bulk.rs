@@ -1,5 +1,6 @@
 //! One `_bulk` request: its lines going out, and the verdict on each of its items coming back.
 
+use crds::TenantName;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -7,7 +8,7 @@ use super::{Document, Error};
 
 /// A request that grows; `P` is what its owner wants to know of each item afterwards.
 pub(super) struct Request<'t, P> {
-    tenant: &'t str,
+    tenant: &'t TenantName,
     body: Vec<u8>,
     places: Vec<P>,
 }
@@ -25,8 +26,12 @@ struct Target<'a> {
 }
 
 impl<'t, P> Request<'t, P> {
-    pub(super) fn new(tenant: &'t str) -> Self {
+    pub(super) fn new(tenant: &'t TenantName) -> Self {
         Self { tenant, body: Vec::new(), places: Vec::new() }
+    }
+
+    pub(super) fn tenant(&self) -> &'t TenantName {
+        self.tenant
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -35,7 +40,7 @@ impl<'t, P> Request<'t, P> {
 
     /// Adds one document. All of a tenant's go to one shard of each index.
     pub(super) fn create(&mut self, index: &str, id: Uuid, document: &Document<'_>, place: P) {
-        let action = Action { create: Target { _index: index, _id: id, routing: self.tenant } };
+        let action = Action { create: Target { _index: index, _id: id, routing: self.tenant.as_str() } };
         let before = self.body.len();
         if line(&mut self.body, &action).and_then(|()| line(&mut self.body, document)).is_ok() {
             self.places.push(place);

@@ -6,7 +6,7 @@ use crds::TenantName;
 
 /// What waits, in the order in which its tenants have their turns.
 #[derive(Debug)]
-pub(super) struct Rotation<T> {
+pub(crate) struct Rotation<T> {
     waiting: HashMap<TenantName, VecDeque<T>>,
     /// Every tenant that has something waiting, once; the next one first.
     turns: VecDeque<TenantName>,
@@ -20,17 +20,17 @@ impl<T> Default for Rotation<T> {
 
 impl<T> Rotation<T> {
     /// Adds behind what the tenant has waiting already.
-    pub(super) fn push(&mut self, tenant: &TenantName, item: T) {
+    pub(crate) fn push(&mut self, tenant: &TenantName, item: T) {
         self.queue(tenant).push_back(item);
     }
 
     /// Adds before what the tenant has waiting already; its turn stays.
-    pub(super) fn push_front(&mut self, tenant: &TenantName, item: T) {
+    pub(crate) fn push_front(&mut self, tenant: &TenantName, item: T) {
         self.queue(tenant).push_front(item);
     }
 
     /// The first of the tenant whose turn it is, which then waits for all others.
-    pub(super) fn next(&mut self) -> Option<(TenantName, T)> {
+    pub(crate) fn next(&mut self) -> Option<(TenantName, T)> {
         let tenant = self.turns.pop_front()?;
         let queue = self.waiting.get_mut(&tenant)?;
         let item = queue.pop_front()?;
@@ -43,12 +43,12 @@ impl<T> Rotation<T> {
     }
 
     /// Tenants that have something waiting.
-    pub(super) fn tenants(&self) -> usize {
+    pub(crate) fn tenants(&self) -> usize {
         self.turns.len()
     }
 
     /// How much waits.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.waiting.values().map(VecDeque::len).sum()
     }
 
