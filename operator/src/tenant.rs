@@ -163,6 +163,9 @@ async fn reconcile_tenant(ctx: &Context, tenant: &Tenant) -> Result<(Action, End
         begun = Tenant { status: Some(status), ..tenant.clone() };
         &begun
     };
+    if status::is_asked_for(tenant) {
+        ctx.stores.search.look_anew().await;
+    }
     let exists = pipeline_exists(ctx, tenant).await?;
     let plans = ctx.plans.borrow().clone();
     match validate(tenant, &ctx.settings, &plans, exists) {

@@ -12,6 +12,7 @@ use opensearch::http::transport::{SingleNodeConnectionPool, TransportBuilder};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{ConnectionAddr, IntoConnectionInfo, TlsCertificates};
 use secrecy::ExposeSecret;
+use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
 
 use crate::settings::{
@@ -25,6 +26,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const REDIS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for a free PostgreSQL connection, connecting included.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection to PostgreSQL that was used within this time is taken to be alive.
+const TRUSTED: Duration = Duration::from_secs(5);
 /// Longest wait for one attempt of an object store call; a 64 MiB PUT at 4 MiB/s.
 const S3_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(16);
 /// Longest wait for an answer of OpenSearch; a bulk of 5 MB takes well under a second.
@@ -88,10 +91,24 @@ pub fn postgres(
     application_name: &str,
 ) -> Result<PgPool, Error> {
     let options = postgres_options(settings, tls, database, application_name)?;
-    Ok(PgPoolOptions::new()
-        .max_connections(settings.max_connections)
+    Ok(postgres_pool(settings.max_connections).connect_lazy_with(options))
+}
+
+/// A pool of at most so many connections, none of which is asked whether it is alive each time that it is
+/// used: that costs as much as a statement.
+pub fn postgres_pool(max_connections: u32) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_lazy_with(options))
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for >= TRUSTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
 }
 
 /// A Redis server: gives out connections that reconnect by themselves.

@@ -127,7 +127,11 @@ impl TenantBuilder {
 
     /// Gives the tenant its place in every store, and a key.
     pub async fn provision(self, stores: &Stores) -> anyhow::Result<Tenant> {
-        let platform = platform(stores).await?;
+        self.provision_by(&platform(stores).await?).await
+    }
+
+    /// Like [`provision`](Self::provision), with the clients of `platform`: for many tenants at once.
+    pub async fn provision_by(self, platform: &provision::Stores) -> anyhow::Result<Tenant> {
         let tenant = unique(&self.prefix).parse()?;
         let owner = Owner { installation: INSTALLATION.to_owned(), tenant, uid: unique("uid") };
         let desired = DesiredTenant {
@@ -144,9 +148,9 @@ impl TenantBuilder {
         };
         let key = ApiKey::generate();
         let issued = IssuedKey::of(&key, &pepper(), "main", &self.scopes);
-        provision::provision_tenant(&platform, &desired, &[issued]).await?;
+        provision::provision_tenant(platform, &desired, &[issued]).await?;
         let registered = platform.registry.get(desired.name()).await?.context("the registry has the tenant")?;
-        Ok(Tenant { desired, registered, key: key.to_string(), scopes: self.scopes, stores: platform })
+        Ok(Tenant { desired, registered, key: key.to_string(), scopes: self.scopes, stores: platform.clone() })
     }
 }
 
@@ -175,7 +179,7 @@ impl Stores {
 }
 
 /// Provisioning's clients on `stores`, with databases and roles in place.
-async fn platform(stores: &Stores) -> anyhow::Result<provision::Stores> {
+pub async fn platform(stores: &Stores) -> anyhow::Result<provision::Stores> {
     let options = runtime::stores::postgres_options(&stores.postgres, &stores.tls, "postgres", "loggerhub-test")?;
     let provisioning = provision::Stores {
         postgres: Postgres::new(options),

@@ -1,13 +1,15 @@
 //! OpenSearch: the one index template, the index that a series is written to, and each tenant's
 //! filtered, routed alias on every index of its series.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use opensearch::OpenSearch;
 use opensearch::http::Method;
 use opensearch::http::headers::HeaderMap;
 use opensearch::http::request::JsonBody;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use crds::TenantName;
 use crds::names::{INDEX_TEMPLATE, index_name};
@@ -22,6 +24,9 @@ mod template;
 const DELETE_BATCH: u64 = 20_000;
 /// Such batches in one `retire`: a minute or so, then the caller shows progress and comes again.
 const DELETE_ROUNDS: usize = 10;
+/// Time between two looks at what all tenants share: with a thousand of them each resync would look a
+/// thousand times.
+const SHARED_LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// OpenSearch, and what the installation says about its indices.
 #[derive(Clone)]
@@ -29,6 +34,8 @@ pub struct Search {
     client: OpenSearch,
     installation: String,
     replicas: u32,
+    /// When what all tenants share was last seen to be right.
+    shared_looked_at: Arc<Mutex<Option<Instant>>>,
 }
 
 /// An answer: its status and its JSON.
@@ -40,7 +47,12 @@ struct Answer {
 impl Search {
     /// `replicas` is how many copies each shard has besides the first.
     pub fn new(client: OpenSearch, installation: impl Into<String>, replicas: u32) -> Self {
-        Self { client, installation: installation.into(), replicas }
+        Self { client, installation: installation.into(), replicas, shared_looked_at: Arc::default() }
+    }
+
+    /// The next [`ensure`](Self::ensure) looks at everything, also at what was looked at a moment ago.
+    pub async fn look_anew(&self) {
+        *self.shared_looked_at.lock().await = None;
     }
 
     /// Ensures template, write index and alias. Without `write_number` (PostgreSQL is down) no
@@ -51,12 +63,14 @@ impl Search {
         series: &str,
         write_number: Option<i64>,
     ) -> Result<Outcome, Error> {
-        let mut outcome = self.ensure_template(desired.adopt).await?.and(self.forbid_auto_create().await?);
+        let mut outcome = self.ensure_shared(desired.adopt).await?;
         let mut indices = self.indices(series).await?;
         if let Some(index) = write_number.map(|number| index_name(series, number))
             && !indices.contains(&index)
         {
-            outcome = outcome.and(self.create_index(&index).await?);
+            // It takes its mapping from the template, which may be gone with the index.
+            self.look_anew().await;
+            outcome = outcome.and(self.ensure_shared(desired.adopt).await?).and(self.create_index(&index).await?);
             reach(Point::IndexMade);
             indices.push(index);
         }
@@ -100,6 +114,17 @@ impl Search {
     /// Whether OpenSearch answers.
     pub async fn ping(&self) -> Result<(), Error> {
         self.call(Method::Get, "/", &[], None, "ask for its version", &[]).await.map(drop)
+    }
+
+    /// Ensures what all tenants share. Whoever comes while somebody looks waits for that look.
+    async fn ensure_shared(&self, adopt: bool) -> Result<Outcome, Error> {
+        let mut looked_at = self.shared_looked_at.lock().await;
+        if looked_at.is_some_and(|at| at.elapsed() < SHARED_LOOK_EVERY) {
+            return Ok(Outcome::Unchanged);
+        }
+        let outcome = self.ensure_template(adopt).await?.and(self.forbid_auto_create().await?);
+        *looked_at = Some(Instant::now());
+        Ok(outcome)
     }
 
     async fn ensure_template(&self, adopt: bool) -> Result<Outcome, Error> {

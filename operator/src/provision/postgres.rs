@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use runtime::stores::postgres_pool;
+use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{ConnectOptions, Connection};
 
 use crds::names::{CORE_DATABASE, PROCESSOR_DATABASE};
@@ -25,12 +26,10 @@ pub use tenants::{RowState, TenantRow};
 
 /// Connections to each database. Ten reconciliations at once use one at a time, and hold another while
 /// they ask OpenSearch; PostgreSQL's default limit is 100 for everybody.
-const CONNECTIONS: u32 = 16;
+const CONNECTIONS: u32 = 20;
 /// Silence within a transaction after which PostgreSQL ends it, with its locks: an operator that stands
 /// still, or whose machine is gone. Below the 15 s after which another one leads.
 const SILENCE: (&str, &str) = ("idle_in_transaction_session_timeout", "10s");
-/// Longest wait for a connection. A store that is down is a condition to report soon.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// All databases, as their administrator.
 #[derive(Clone)]
@@ -52,9 +51,7 @@ impl Postgres {
         // A lock that somebody holds must not hang a reconciliation: the next one tries again.
         let options = options.options([("lock_timeout", "10s"), ("statement_timeout", "60s"), SILENCE]);
         let pool = |database: &str| {
-            PgPoolOptions::new()
-                .max_connections(CONNECTIONS)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
+            postgres_pool(CONNECTIONS)
                 .idle_timeout(Duration::from_secs(600))
                 .connect_lazy_with(options.clone().database(database))
         };

@@ -3,8 +3,10 @@
 
 CREATE SCHEMA IF NOT EXISTS {schema};
 
--- Leaf partitions are made later, by public.ensure_partitions, and are written to directly.
+-- Of all that is made here; leaf partitions are made later, by public.ensure_partitions, and are written to
+-- directly. Provisioning grants it once more on what was there before.
 ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role};
+ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT USAGE ON SEQUENCES TO {role};
 
 -- Which leaves `logs` has, kept by public.ensure_partitions.
 CREATE TABLE IF NOT EXISTS {schema}.partitions (
@@ -127,5 +129,3 @@ CREATE TABLE IF NOT EXISTS {schema}.dead_letters (
 CREATE INDEX IF NOT EXISTS dead_letters_by_batch ON {schema}.dead_letters (batch_id);
 
 GRANT USAGE ON SCHEMA {schema} TO {role};
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};
-GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {role};

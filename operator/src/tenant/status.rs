@@ -130,6 +130,13 @@ fn finding(type_: &'static str, status: Status, reason: Reason, message: String)
     Finding { type_, status, reason, message }
 }
 
+/// Whether somebody asks, by the annotation, for a look that was not yet taken.
+pub fn is_asked_for(tenant: &Tenant) -> bool {
+    let handled = tenant.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_ref());
+    let asked = tenant.annotations().get(RECONCILE_REQUESTED_AT_ANNOTATION);
+    asked.is_some() && asked != handled
+}
+
 /// The status that says so, from the one before.
 pub fn status(
     tenant: &Tenant,

@@ -1,14 +1,14 @@
 //! The databases, the platform's roles, and the migrations. Run at start and at every resync, so
 //! that a server that was replaced is filled again.
 
+use runtime::stores::postgres_pool;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::migrate::Migrator;
-use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
 
 use crds::names::{CORE_DATABASE, DATA_ROLE, MAINTAIN_ROLE, PROCESSOR_DATABASE, SEARCH_DATABASE};
 
-use super::{ACQUIRE_TIMEOUT, Postgres};
+use super::Postgres;
 use crate::provision::Error;
 use crate::provision::error::PostgresContext;
 
@@ -46,7 +46,7 @@ impl Postgres {
         }
         migrate(sqlx::migrate!("migrations/core"), CORE_DATABASE, &self.core).await?;
         migrate(sqlx::migrate!("migrations/processor"), PROCESSOR_DATABASE, &self.processor).await?;
-        let search = PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT);
+        let search = postgres_pool(1);
         let search = search.connect_lazy_with(self.options.clone().database(SEARCH_DATABASE));
         let migrated = migrate(sqlx::migrate!("migrations/search"), SEARCH_DATABASE, &search).await;
         search.close().await;

@@ -151,13 +151,17 @@ async fn lock(processor: &mut PgConnection, owner: &Owner) -> Result<(), Error> 
 }
 
 async fn look(processor: &mut PgConnection, owner: &Owner) -> Result<Found, Error> {
+    // What a schema holds is found by its dependencies: pg_class has no index by schema alone, and a thousand
+    // tenants have tens of thousands of relations.
     let row = sqlx::query(
         "SELECT n.oid IS NOT NULL AS schema, obj_description(n.oid, 'pg_namespace') AS schema_marker, \
                 r.oid IS NOT NULL AS role, shobj_description(r.oid, 'pg_authid') AS role_marker, \
                 s.version, s.total_days, \
                 (SELECT count(*) FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname = ANY($3)) AS relations, \
                 coalesce(has_schema_privilege(r.oid, n.oid, 'USAGE'), false) \
-                AND NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'S') \
+                AND NOT EXISTS (SELECT FROM pg_depend d JOIN pg_class c ON c.oid = d.objid \
+                                WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid \
+                                AND d.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'S') \
                                 AND NOT CASE c.relkind WHEN 'S' THEN has_sequence_privilege(r.oid, c.oid, 'USAGE') \
                                 ELSE has_table_privilege(r.oid, c.oid, 'SELECT') AND has_table_privilege(r.oid, c.oid, 'INSERT') \
                                 AND has_table_privilege(r.oid, c.oid, 'UPDATE') AND has_table_privilege(r.oid, c.oid, 'DELETE') END) \
@@ -260,6 +264,14 @@ async fn build(processor: &mut PgConnection, desired: &DesiredTenant, found: &Fo
     for step in STEPS {
         let step = step.replace("{schema}", &format!("\"{schema}\"")).replace("{role}", &format!("\"{role}\""));
         execute(processor, step, "run the template of the tenant's schema").await?;
+    }
+    if found.schema {
+        // What is created here has it by the schema's default privileges. This reads the whole of pg_class.
+        let grant = format!(
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA \"{schema}\" TO \"{role}\"; \
+             GRANT USAGE ON ALL SEQUENCES IN SCHEMA \"{schema}\" TO \"{role}\""
+        );
+        execute(processor, grant, "grant the tenant's role what its tables need").await?;
     }
     let grant = format!("GRANT \"{role}\" TO {DATA_ROLE}, {MAINTAIN_ROLE}");
     execute(processor, grant, "let the platform's roles act as the tenant's").await?;

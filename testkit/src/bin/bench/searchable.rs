@@ -29,6 +29,8 @@ pub(crate) const CONNECTIONS: usize = 4;
 const WARM: Duration = Duration::from_secs(5);
 /// Seconds of the rate that other scenarios relate to, where this one did not run.
 const REFERENCE: Duration = Duration::from_secs(10);
+/// Longest wait for maintain's first pass over all tenants.
+const FIRST_PASS: Duration = Duration::from_secs(120);
 /// Longest wait until everything accepted is searchable.
 const SETTLE: Duration = Duration::from_secs(60);
 
@@ -57,6 +59,17 @@ impl Path {
         let flushes = self.process.metric("loggerhub_process_flush_seconds_count").await?;
         let stored = self.process.metric("loggerhub_process_stored_events_total").await?;
         Ok(rounded(stored / flushes.max(1.0)))
+    }
+
+    /// Waits until `maintain` has passed over all tenants once: it begins with what is else due every five
+    /// minutes.
+    pub(crate) async fn first_pass(&self) -> anyhow::Result<()> {
+        let passed = async || {
+            let passes = self.maintain.metric("loggerhub_maintain_passes_total").await?;
+            ensure!(passes >= 1.0, "{passes} passes");
+            Ok(())
+        };
+        eventually("maintain passes over all tenants", FIRST_PASS, passed).await
     }
 
     pub(crate) async fn stop(self) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ use anyhow::Context;
 use futures::{StreamExt, TryStreamExt};
 use serde_json::json;
 use testkit::Tenant;
+use testkit::tenant::platform;
 
 use crate::bed::{Bed, headers, indices};
 use crate::control;
@@ -26,8 +27,9 @@ pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, count: usize, retir
     control::warm(bed).await?;
     let one = reference(bed, report).await?;
     let begun = Instant::now();
+    let platform = platform(&bed.stores).await?;
     let tenants: Vec<Tenant> = futures::stream::iter(0..count)
-        .map(|_| Tenant::named("many").provision(&bed.stores))
+        .map(|_| Tenant::named("many").provision_by(&platform))
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await
@@ -35,6 +37,7 @@ pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, count: usize, retir
     eprintln!("  {count} tenants provisioned in {:.0} s", begun.elapsed().as_secs_f64());
 
     let path = Path::start(bed, Mode::Batched).await?;
+    path.first_pass().await?;
     let watched = bed.watch(path.roles());
     let zipf = Zipf::new(count, EXPONENT);
     let keys = tenants.iter().map(|tenant| headers(&tenant.key)).collect();

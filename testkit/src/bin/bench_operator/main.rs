@@ -51,8 +51,8 @@ struct Settings {
     /// Tenants that are applied one after the other.
     #[arg(long, env = "BENCH_SINGLES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     singles: u32,
-    /// Seconds in which nothing changes.
-    #[arg(long, env = "BENCH_QUIET_SECONDS", default_value_t = 60)]
+    /// Seconds in which nothing changes: a whole resync, so that each Tenant is looked at.
+    #[arg(long, env = "BENCH_QUIET_SECONDS", default_value_t = RESYNC_SECONDS)]
     quiet_seconds: u64,
 }
 

@@ -23,7 +23,7 @@ use crate::wire::{self, Connection};
 /// cost the processor a flush, so there are few.
 const EVERY: Duration = Duration::from_millis(40);
 const LOOK_CATALOG: Duration = Duration::from_millis(5);
-const LOOK_INDEX: Duration = Duration::from_millis(20);
+const LOOK_INDEX: Duration = Duration::from_millis(50);
 /// Longest wait for the last probes to appear.
 const LAST: Duration = Duration::from_secs(20);
 /// Longest delay told apart.
