@@ -55,17 +55,40 @@ pub struct LogPipelineSpec {
 /// The ingest Deployment and its Service.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.autoscaling) || has(self.resources) && has(self.resources.requests) && 'cpu' in self.resources.requests").message("autoscaling needs resources.requests.cpu: utilization is a part of it"))]
 pub struct Ingest {
-    /// Pods.
+    /// Pods, where there is no autoscaling.
     #[schemars(range(min = 1, max = 100))]
     #[serde(default = "one")]
     pub replicas: i32,
+    /// Pods by CPU instead of `replicas`, by a HorizontalPodAutoscaler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<IngestAutoscaling>,
     /// What each pod asks for.
     #[serde(default)]
     pub resources: Resources,
     /// How the Service is reached.
     #[serde(default)]
     pub service: IngestService,
+}
+
+/// How many ingest pods run, by the CPU that they use.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.minReplicas <= self.maxReplicas").message("minReplicas must not exceed maxReplicas"))]
+pub struct IngestAutoscaling {
+    /// Fewest pods.
+    #[schemars(range(min = 1, max = 100))]
+    #[serde(default = "two")]
+    pub min_replicas: i32,
+    /// Most pods.
+    #[schemars(range(min = 1, max = 100))]
+    #[serde(default = "ten")]
+    pub max_replicas: i32,
+    /// Percent of the CPU that the pods ask for that they are to use on average.
+    #[schemars(range(min = 1, max = 100))]
+    #[serde(default = "seventy", rename = "targetCPUUtilizationPercentage")]
+    pub target_cpu_utilization_percentage: i32,
 }
 
 /// How the ingest Service is reached.
@@ -230,6 +253,9 @@ fn ten() -> i32 {
 }
 fn thirty() -> i32 {
     30
+}
+fn seventy() -> i32 {
+    70
 }
 fn three_hundred() -> i32 {
     300

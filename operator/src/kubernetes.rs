@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -31,6 +32,38 @@ where
     K: Resource<Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
 {
     api.patch(&object.name_any(), &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object)).await
+}
+
+/// Sets a Deployment's replicas, as the scaler's field. Whoever else set them is overruled.
+pub async fn set_replicas(deployments: &Api<Deployment>, name: &str, replicas: i32) -> kube::Result<()> {
+    let scale = json!({
+        "apiVersion": "autoscaling/v1",
+        "kind": "Scale",
+        "metadata": {"name": name},
+        "spec": {"replicas": replicas},
+    });
+    let params = PatchParams::apply(SCALER_FIELD_MANAGER).force();
+    deployments.patch_scale(name, &params, &Patch::Apply(scale)).await?;
+    Ok(())
+}
+
+/// Lets go of the replicas that we applied: they stay what they are until somebody scales. An apply
+/// that just names them no more would make them one.
+pub async fn release_replicas(deployments: &Api<Deployment>, name: &str) -> kube::Result<()> {
+    match deployments.get_opt(name).await?.and_then(|found| applied_replicas(&found)) {
+        Some(replicas) => set_replicas(deployments, name, replicas).await,
+        None => Ok(()),
+    }
+}
+
+/// A Deployment's replicas, if they are what [`apply`] made them.
+fn applied_replicas(deployment: &Deployment) -> Option<i32> {
+    let mut entries = deployment.metadata.managed_fields.iter().flatten();
+    let ours = entries.any(|entry| {
+        let replicas = entry.fields_v1.as_ref().and_then(|fields| fields.0.pointer("/f:spec/f:replicas"));
+        entry.manager.as_deref() == Some(FIELD_MANAGER) && replicas.is_some()
+    });
+    deployment.spec.as_ref().filter(|_| ours)?.replicas
 }
 
 /// Applies a status under a field manager.

@@ -1,12 +1,14 @@
 //! The controller of LogPipelines: look → validate → build → apply → status. Deletion comes before
 //! all of them. How many processors run is the scaler's.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crds::condition::{Finding, Reason};
-use crds::{LogPipeline, PAUSED_ANNOTATION, PIPELINE_FINALIZER, PIPELINE_LABEL, PipelineName};
+use crds::{LogPipeline, LogPipelineSpec, PAUSED_ANNOTATION, PIPELINE_FINALIZER, PIPELINE_LABEL, PipelineName};
 use futures::{Stream, StreamExt};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::DeleteParams;
@@ -15,20 +17,25 @@ use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store as Reader, store};
 use kube::runtime::{Predicate, predicates};
 use kube::runtime::{WatchStreamExt, reflector, watcher};
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 mod acceptance;
 pub mod build;
+pub mod availability;
 pub mod status;
 
 use crate::context::Context;
 use crate::kubernetes::{
-    FIELD_MANAGER, add_finalizer, apply, apply_status, is_not_found, now, publish, remove_finalizer, transitions,
+    FIELD_MANAGER, add_finalizer, apply, apply_status, is_not_found, now, publish, release_replicas, remove_finalizer,
+    transitions,
 };
 use crate::metrics::{Controller as Which, Ending};
 use crate::provision;
 use crate::scaler::Pipelines;
+use build::Role;
 
 /// Pipelines that are worked on at once.
 const CONCURRENCY: u16 = 4;
@@ -182,39 +189,84 @@ fn validate(pipeline: &LogPipeline, release_namespace: &str, now: i64) -> Result
         );
         return Err((Reason::NamespaceNotAllowed, message));
     }
-    let scaling = &pipeline.spec.processor.scaling;
-    if scaling.min_replicas > scaling.max_replicas {
-        let message = "spec.processor.scaling: minReplicas must not exceed maxReplicas".to_owned();
-        return Err((Reason::InvalidSpec, message));
-    }
+    check_replicas(&pipeline.spec).map_err(|message| (Reason::InvalidSpec, message))?;
     acceptance::check(&pipeline.spec, now)?;
     pipeline.name_any().parse().map_err(|error| (Reason::InvalidSpec, format!("metadata.name: {error}")))
 }
 
-async fn apply_children(ctx: &Context, pipeline: &LogPipeline, name: &PipelineName) -> Result<Applied, Error> {
-    let namespace = &ctx.settings.namespace;
-    let deployments = Api::<Deployment>::namespaced(ctx.client.clone(), namespace);
-    let services = Api::<Service>::namespaced(ctx.client.clone(), namespace);
-    let processor = build::processor(&ctx.settings, pipeline, name);
-    let processor =
-        apply(&deployments, &processor).await.map_err(failed("apply the processors' Deployment", pipeline))?;
-    let Some(ingest) = &pipeline.spec.ingest else {
-        let object = name.ingest_deployment(&ctx.settings.release);
-        remove(&deployments, &object).await.map_err(failed("remove the ingest Deployment", pipeline))?;
-        remove(&services, &object).await.map_err(failed("remove the ingest Service", pipeline))?;
-        return Ok(Applied { processor, ingest: None });
+/// What the API server's rules say, too; objects that were stored before a rule was made can break it.
+fn check_replicas(spec: &LogPipelineSpec) -> Result<(), String> {
+    let scaling = &spec.processor.scaling;
+    if scaling.min_replicas > scaling.max_replicas {
+        return Err("spec.processor.scaling: minReplicas must not exceed maxReplicas".to_owned());
+    }
+    let ingest = spec.ingest.as_ref();
+    let Some((ingest, autoscaling)) = ingest.and_then(|ingest| Some((ingest, ingest.autoscaling.as_ref()?))) else {
+        return Ok(());
     };
-    let service = build::ingest_service(&ctx.settings, pipeline, name, ingest);
-    apply(&services, &service).await.map_err(failed("apply the ingest Service", pipeline))?;
-    let deployment = build::ingest(&ctx.settings, pipeline, name, ingest);
-    let deployment = apply(&deployments, &deployment).await.map_err(failed("apply the ingest Deployment", pipeline))?;
-    Ok(Applied { processor, ingest: Some(deployment) })
+    if autoscaling.min_replicas > autoscaling.max_replicas {
+        return Err("spec.ingest.autoscaling: minReplicas must not exceed maxReplicas".to_owned());
+    }
+    if !ingest.resources.requests.contains_key("cpu") {
+        return Err("spec.ingest.autoscaling needs spec.ingest.resources.requests.cpu".to_owned());
+    }
+    Ok(())
+}
+
+/// Brings the pipeline's objects to what its spec asks for, and removes those that it asks for no more.
+async fn apply_children(ctx: &Context, pipeline: &LogPipeline, name: &PipelineName) -> Result<Applied, Error> {
+    let settings = &ctx.settings;
+    let processors = name.processor_deployment(&settings.release);
+    let budget = |role| availability::budget(settings, pipeline, name, role);
+    let budgets = settings.dataplane.pod_disruption_budget;
+    let processor = build::processor(settings, pipeline, name);
+    let processor = apply(&children(ctx), &processor).await.map_err(failed("apply the processors", pipeline))?;
+    keep(ctx, &processors, budgets.then(|| budget(Role::Processor)))
+        .await
+        .map_err(failed("keep the processors' PodDisruptionBudget", pipeline))?;
+
+    let ingests = name.ingest_deployment(&settings.release);
+    let spec = pipeline.spec.ingest.as_ref();
+    let service = spec.map(|spec| build::ingest_service(settings, pipeline, name, spec));
+    keep(ctx, &ingests, service).await.map_err(failed("keep the ingest Service", pipeline))?;
+    let autoscaling = spec.and_then(|spec| spec.autoscaling.as_ref());
+    let autoscaler = autoscaling.map(|wanted| availability::autoscaler(settings, pipeline, name, wanted));
+    // Before the Deployment: one that goes must not undo the replicas that are applied next.
+    keep(ctx, &ingests, autoscaler).await.map_err(failed("keep the ingest HorizontalPodAutoscaler", pipeline))?;
+    if autoscaling.is_some() {
+        release_replicas(&children(ctx), &ingests).await.map_err(failed("release the ingest's replicas", pipeline))?;
+    }
+    let ingest = spec.map(|spec| build::ingest(settings, pipeline, name, spec));
+    let ingest = keep(ctx, &ingests, ingest).await.map_err(failed("keep the ingest Deployment", pipeline))?;
+    keep(ctx, &ingests, (budgets && spec.is_some()).then(|| budget(Role::Ingest)))
+        .await
+        .map_err(failed("keep the ingest PodDisruptionBudget", pipeline))?;
+    Ok(Applied { processor, ingest })
+}
+
+/// The objects of a kind that pipelines have.
+fn children<K>(ctx: &Context) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    Api::namespaced(ctx.client.clone(), &ctx.settings.namespace)
+}
+
+/// Applies the object that a pipeline is to have, or removes the one that it had.
+async fn keep<K>(ctx: &Context, name: &str, wanted: Option<K>) -> kube::Result<Option<K>>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
+{
+    match wanted {
+        Some(object) => apply(&children(ctx), &object).await.map(Some),
+        None => remove::<K>(&children(ctx), name).await.map(|()| None),
+    }
 }
 
 /// Removes an object that is a pipeline's, if it is there.
 async fn remove<K>(api: &Api<K>, name: &str) -> kube::Result<()>
 where
-    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+    K: Resource + Clone + Debug + DeserializeOwned,
 {
     let found = api.get_metadata_opt(name).await?;
     if !found.is_some_and(|found| found.labels().contains_key(PIPELINE_LABEL)) {

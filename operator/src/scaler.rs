@@ -12,12 +12,10 @@ use crds::pipeline::ScalingMode;
 use crds::{LogPipeline, PAUSED_ANNOTATION, PipelineName};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::Store as Reader;
 use kube::{Api, ResourceExt};
 use serde::Serialize;
-use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +23,9 @@ pub mod backlog;
 pub mod scale;
 
 use crate::context::Context;
-use crate::kubernetes::{SCALER_FIELD_MANAGER, apply_status, explain, is_not_found, now, publish, transitions};
+use crate::kubernetes::{
+    SCALER_FIELD_MANAGER, apply_status, explain, is_not_found, now, publish, set_replicas, transitions,
+};
 use scale::{Backlog, Decision, History, Observation, Policy, rounded};
 
 /// Time between two looks: with reading and applying, replicas follow a backlog within 15 s.
@@ -183,19 +183,6 @@ fn decide(pipeline: &LogPipeline, observation: &Observation, memory: &mut Memory
     Outcome { finding: say(status, reason, message), desired: Some(to), scaled: to != current, backlog }
 }
 
-/// Sets replicas as the scaler's field. Whoever else set them is overruled: in this mode they are ours.
-async fn set_replicas(deployments: &Api<Deployment>, name: &str, replicas: i32) -> kube::Result<()> {
-    let scale = json!({
-        "apiVersion": "autoscaling/v1",
-        "kind": "Scale",
-        "metadata": {"name": name},
-        "spec": {"replicas": replicas},
-    });
-    let params = PatchParams::apply(SCALER_FIELD_MANAGER).force();
-    deployments.patch_scale(name, &params, &Patch::Apply(scale)).await?;
-    Ok(())
-}
-
 async fn report(ctx: &Context, pipeline: &LogPipeline, outcome: Outcome, memory: &mut Memory) -> kube::Result<()> {
     let before = before(pipeline);
     let finding = outcome.finding;
@@ -249,6 +236,7 @@ fn before(pipeline: &LogPipeline) -> ScalerStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn pipeline(spec: serde_json::Value) -> LogPipeline {
         serde_json::from_value(json!({

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::plans::Plans;
 use crds::names::BucketLayout;
-use k8s_openapi::api::core::v1::Toleration;
+use k8s_openapi::api::core::v1::{Toleration, TopologySpreadConstraint};
 
 /// An installation of LoggerHub.
 #[derive(Deserialize, Clone, Debug)]
@@ -126,6 +126,12 @@ pub struct DataPlane {
     /// Taints that they stand.
     #[serde(default)]
     pub tolerations: Vec<Toleration>,
+    /// How they are spread; the pods that are counted are those of the same pipeline and role.
+    #[serde(default)]
+    pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
+    /// Whether evictions take one pod of a pipeline's role at a time.
+    #[serde(default)]
+    pub pod_disruption_budget: bool,
 }
 
 /// One environment variable.
@@ -210,7 +216,7 @@ pub(crate) mod tests {
     const SETTINGS: &str = "installation: prod\nrelease: loggerhub\nnamespace: logs\nversion: 0.1.0\nplans: {standard: {}, small: {quotas: {ingestEventsPerSecond: 100}}}\n\
              archive: {layout: PerTenant, bucketPrefix: lh-}\nopensearch: {replicas: 1}\n\
              secrets:\n  peppers: {name: loggerhub-peppers, create: true}\n  postgresData: loggerhub-postgres-data\n  postgresMaintain: loggerhub-postgres-maintain\n\
-             dataplane:\n  image: loggerhub:1\n  serviceAccountName: loggerhub-dataplane\n  env:\n  - {name: LOGGERHUB_LOG, value: info}\n  - {name: LOGGERHUB_PIPELINE, value: wrong}\n  secrets: {redisQueue: queue-secret, redisCache: cache-secret}\n  caBundle: {configMap: ca}\n";
+             dataplane:\n  image: loggerhub:1\n  serviceAccountName: loggerhub-dataplane\n  env:\n  - {name: LOGGERHUB_LOG, value: info}\n  - {name: LOGGERHUB_PIPELINE, value: wrong}\n  secrets: {redisQueue: queue-secret, redisCache: cache-secret}\n  caBundle: {configMap: ca}\n  topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway}]\n";
 
     pub(crate) fn settings() -> Settings {
         Settings::parse(SETTINGS).unwrap()

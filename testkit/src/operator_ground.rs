@@ -33,7 +33,7 @@ pub fn settings(cluster: &Cluster, class: &str, resync_seconds: u64) -> String {
          archive: {{layout: PerTenant, bucketPrefix: lh-test-}}\n\
          secrets:\n  peppers: {{name: r-peppers, create: true}}\n  postgresData: r-postgres-data\n  \
          postgresMaintain: r-postgres-maintain\n\
-         dataplane: {{image: loggerhub, serviceAccountName: default}}\n\
+         dataplane: {{image: loggerhub, serviceAccountName: default, podDisruptionBudget: true}}\n\
          watch: {{selector: {OPERATOR_CLASS_LABEL}={class}}}\nresyncSeconds: {resync_seconds}\n"
     )
 }

@@ -44,6 +44,7 @@ async fn values_that_cannot_work_are_refused_with_a_reason() {
         ("gateway.service.nodePort=30100", "/gateway/service/type"),
         ("defaultPipeline.ingest.service.nodePort=5", "/defaultPipeline/ingest/service/nodePort"),
         ("defaultPipeline.ingest.resources.requests.cpu=1", "got number, want string"),
+        ("defaultPipeline.ingest.autoscaling.enabled=true", "additional properties 'enabled' not allowed"),
         ("defaultPipeline.processors=1", "additional properties 'processors' not allowed"),
         ("rbac.tenantNamespaces={A_b}", "/rbac/tenantNamespaces/0"),
         (
@@ -106,6 +107,20 @@ async fn the_default_pipeline_is_one_that_the_operator_reads() {
     let spec = LogPipelineSpec::deserialize(&config["defaultPipeline"]).unwrap();
     assert_eq!(spec.processor.scaling.max_replicas, 4);
     assert!(spec.ingest.is_some());
+}
+
+/// A pod that two budgets select can't be evicted at all.
+#[tokio::test]
+async fn budgets_of_ingest_and_processors_are_left_to_the_operator() {
+    let objects = rendered(&[]).await;
+    let budgets = names(&objects, "PodDisruptionBudget");
+    assert_eq!(budgets, ["loggerhub-operator", "loggerhub-gateway", "loggerhub-search"]);
+    let config = find(&objects, "ConfigMap", "loggerhub-operator")["data"]["config.yaml"].as_str().unwrap();
+    let config: Value = serde_saphyr::from_str(config).unwrap();
+    let dataplane = &config["dataplane"];
+    assert_eq!(dataplane["podDisruptionBudget"], true);
+    let keys = dataplane["topologySpreadConstraints"].as_array().unwrap().iter().map(|one| &one["topologyKey"]);
+    assert_eq!(keys.collect::<Vec<_>>(), ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]);
 }
 
 #[tokio::test]

@@ -181,6 +181,8 @@ async fn a_pipeline_that_cannot_be_is_refused_with_the_reason() -> anyhow::Resul
         (json!({"processor": {"batch": {"maxEvents": 0}}}), "spec.processor.batch.maxEvents"),
         (json!({"ingest": {"service": {"nodePort": 30100}}}), "nodePort is only for type NodePort"),
         (json!({"ingest": {"replicas": 0}}), "spec.ingest.replicas"),
+        (json!({"ingest": {"autoscaling": {}}}), "autoscaling needs resources.requests.cpu"),
+        (json!({"ingest": {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}}), "minReplicas must not exceed"),
     ] {
         let refused = try_create(&pipelines, spec.clone(), "bad").await;
         assert!(refused.as_ref().is_err_and(|said| said.contains(reason)), "{spec}: {refused:?}");

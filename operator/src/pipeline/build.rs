@@ -17,7 +17,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource;
 use kube::api::ObjectMeta;
 
-use super::acceptance;
+use super::{acceptance, availability};
 use crate::settings::{CaBundle, Settings};
 
 /// Port that every role listens on.
@@ -29,8 +29,10 @@ const SECRETS: &str = "/etc/loggerhub/secrets";
 
 /// A role of the data plane that pipelines run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
+pub enum Role {
+    /// Stores and indexes what is in the queue.
     Processor,
+    /// Takes events in.
     Ingest,
 }
 
@@ -81,7 +83,7 @@ pub fn processor(settings: &Settings, pipeline: &LogPipeline, name: &PipelineNam
     workload(settings, pipeline, name, Role::Processor, deployment, None, &processor.resources, own, mounts.into())
 }
 
-/// The Deployment of a pipeline's own ingest.
+/// The Deployment of a pipeline's own ingest. Where there is autoscaling it says nothing about replicas.
 pub fn ingest(settings: &Settings, pipeline: &LogPipeline, name: &PipelineName, ingest: &Ingest) -> Deployment {
     let mounts = [
         mount("redis-queue", "LOGGERHUB_REDIS_QUEUE_CREDENTIALS", settings.dataplane.secrets.redis_queue.clone()),
@@ -89,7 +91,7 @@ pub fn ingest(settings: &Settings, pipeline: &LogPipeline, name: &PipelineName, 
         mount("peppers", "LOGGERHUB_PEPPERS", Some(settings.secrets.peppers.name.clone())),
     ];
     let deployment = name.ingest_deployment(&settings.release);
-    let replicas = Some(ingest.replicas);
+    let replicas = ingest.autoscaling.is_none().then_some(ingest.replicas);
     workload(settings, pipeline, name, Role::Ingest, deployment, replicas, &ingest.resources, vec![], mounts.into())
 }
 
@@ -225,6 +227,7 @@ fn pod(
         ),
         node_selector: Some(dataplane.node_selector.clone()).filter(|selector| !selector.is_empty()),
         tolerations: some(dataplane.tolerations.clone()),
+        topology_spread_constraints: some(availability::spread(settings, name, role)),
         containers: vec![container],
         volumes: some(volumes),
         ..PodSpec::default()
@@ -263,7 +266,8 @@ fn environment(
     given.map(|given| variable(&given.name, given.value.clone())).chain(ours.clone()).collect()
 }
 
-fn metadata(
+/// Metadata of an object of a pipeline's.
+pub(super) fn metadata(
     settings: &Settings,
     pipeline: &LogPipeline,
     name: &PipelineName,
@@ -290,7 +294,7 @@ fn labels(settings: &Settings, name: &PipelineName, role: Role) -> BTreeMap<Stri
 }
 
 /// The labels that never change: a Deployment's selector can't.
-fn selector(settings: &Settings, name: &PipelineName, role: Role) -> BTreeMap<String, String> {
+pub(super) fn selector(settings: &Settings, name: &PipelineName, role: Role) -> BTreeMap<String, String> {
     BTreeMap::from([
         ("app.kubernetes.io/name".to_owned(), "loggerhub".to_owned()),
         ("app.kubernetes.io/instance".to_owned(), settings.release.clone()),

@@ -6,12 +6,14 @@ use std::time::Duration;
 use crds::{LogPipeline, Tenant};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use operator::provision::{ObjectStore, Postgres, Registry, Search, Stores};
+use operator::run::Ended;
 use operator::settings::{OPERATOR_CLASS_LABEL, Settings};
 use serde_json::{Value, json};
 use testkit::{Cluster, eventually, operator_ground, unique};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Longest wait for what takes the operator a second or two.
@@ -33,6 +35,7 @@ pub(crate) struct Operator {
     /// The installation's plans, to change.
     pub(crate) plans: tokio::sync::watch::Sender<operator::plans::Plans>,
     shutdown: CancellationToken,
+    running: JoinHandle<Result<(), Ended>>,
 }
 
 impl Deref for Operator {
@@ -47,13 +50,26 @@ impl Operator {
     /// Starts one on a ground of its own.
     pub(crate) async fn start() -> Self {
         let ground = Ground::new().await;
-        let settings = Settings::parse(&ground.settings()).unwrap();
+        let (settings, client) = (ground.settings(), ground.cluster.client.clone());
+        Self::start_on(ground, &settings, client).await
+    }
+
+    /// Starts one with these settings, which reaches the API server by this client.
+    pub(crate) async fn start_on(ground: Ground, settings: &str, client: Client) -> Self {
+        let settings = Settings::parse(settings).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let shutdown = CancellationToken::new();
         let (plans, current) = tokio::sync::watch::channel(settings.plans.clone());
-        let (client, given, stop) = (ground.cluster.client.clone(), ground.stores.clone(), shutdown.clone());
-        tokio::spawn(operator::run::operate(settings, current, given, client, listener, stop));
-        Self { ground, plans, shutdown }
+        let (given, stop) = (ground.stores.clone(), shutdown.clone());
+        let running = tokio::spawn(operator::run::operate(settings, current, given, client, listener, stop));
+        Self { ground, plans, shutdown, running }
+    }
+
+    /// Ends the operator and leaves everything as it is.
+    pub(crate) async fn leave(self) -> Ground {
+        self.shutdown.cancel();
+        self.running.await.unwrap().unwrap();
+        self.ground
     }
 
     /// Removes what the test made in the cluster and ends the operator.
@@ -77,7 +93,12 @@ impl Ground {
 
     /// Settings of an operator here.
     pub(crate) fn settings(&self) -> String {
-        operator_ground::settings(&self.cluster, &self.class, 3600)
+        self.settings_with(3600)
+    }
+
+    /// Those of one that looks again after so many seconds.
+    pub(crate) fn settings_with(&self, resync_seconds: u64) -> String {
+        operator_ground::settings(&self.cluster, &self.class, resync_seconds)
     }
 
     /// The lease by which its operators choose their leader.

@@ -1,12 +1,17 @@
 //! A LogPipeline's objects on a real API server, and who owns their fields.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use crds::LogPipeline;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Service;
-use kube::Api;
-use kube::api::DeleteParams;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use testkit::{eventually, unique};
 
@@ -111,6 +116,76 @@ async fn ingest_comes_and_goes_with_the_spec_and_a_deleted_lane_is_left_to_defau
     .await
     .unwrap();
     on.stores.registry.adopt(&name.parse().unwrap()).await.unwrap();
+    on.stop().await;
+}
+
+/// Waits until an object is there, or is not.
+async fn is_there<K>(on: &Operator, name: &str, wanted: bool)
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let what = format!("{} {name}: {wanted}", K::kind(&()));
+    let seen = eventually(&what, SOON, || async {
+        let found = on.cluster.ours::<K>().get_metadata_opt(name).await?;
+        anyhow::ensure!(found.is_some() == wanted, "{}", found.is_some());
+        Ok(())
+    });
+    seen.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn budgets_and_the_autoscaler_come_and_go_with_the_spec() {
+    let on = Operator::start().await;
+    let name = unique("lane");
+    let (processor, ingest) = (format!("r-{name}-processor"), format!("r-{name}-ingest"));
+    let resources = json!({"requests": {"cpu": "100m"}});
+    let fixed = json!({"ingest": {"replicas": 3, "resources": resources}});
+    let autoscaling = json!({"minReplicas": 2, "maxReplicas": 5});
+    let scaled = |workers: i32| {
+        json!({
+            "ingest": {"replicas": 3, "resources": resources, "autoscaling": autoscaling},
+            "processor": {"workers": workers},
+        })
+    };
+    on.pipeline(&name, fixed.clone()).await;
+    replicas(&on, &ingest, 3).await;
+    for budget in [&processor, &ingest] {
+        is_there::<PodDisruptionBudget>(&on, budget, true).await;
+    }
+    is_there::<HorizontalPodAutoscaler>(&on, &ingest, false).await;
+
+    // Whoever scales begins with the replicas that there are.
+    on.pipeline(&name, scaled(2)).await;
+    is_there::<HorizontalPodAutoscaler>(&on, &ingest, true).await;
+    let deployments = on.cluster.ours::<Deployment>();
+    eventually("the operator has let go of the replicas", SOON, || async {
+        let owners = replica_owners(&deployments.get(&ingest).await?);
+        anyhow::ensure!(owners == ["loggerhub-scaler"], "{owners:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    replicas(&on, &ingest, 3).await;
+    let five = Patch::Merge(json!({"spec": {"replicas": 5}}));
+    let autoscaler = PatchParams { field_manager: Some("autoscaler".to_owned()), ..PatchParams::default() };
+    deployments.patch_scale(&ingest, &autoscaler, &five).await.unwrap();
+    on.pipeline(&name, scaled(4)).await;
+    accepted(&on, &name, "Accepted").await;
+    let kept = replicas(&on, &ingest, 5).await;
+    assert_eq!(replica_owners(&kept), ["autoscaler"]);
+
+    on.pipeline(&name, fixed).await;
+    is_there::<HorizontalPodAutoscaler>(&on, &ingest, false).await;
+    replicas(&on, &ingest, 3).await;
+    on.pipeline(&name, json!({})).await;
+    is_there::<PodDisruptionBudget>(&on, &ingest, false).await;
+    is_there::<PodDisruptionBudget>(&on, &processor, true).await;
+
+    let settings = on.settings().replace("podDisruptionBudget: true", "podDisruptionBudget: false");
+    let ground = on.leave().await;
+    let client = ground.cluster.client.clone();
+    let on = Operator::start_on(ground, &settings, client).await;
+    is_there::<PodDisruptionBudget>(&on, &processor, false).await;
     on.stop().await;
 }
 
