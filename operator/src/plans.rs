@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crds::Tenant;
 use crds::quota::{InvalidQuotas, Quotas};
-use crds::registry::{IngestQuotas, TenantState};
+use crds::registry::{IngestQuotas, RegistryTenant, TenantState};
 use futures::StreamExt;
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
@@ -142,7 +142,8 @@ async fn project(ctx: &Context) -> Result<(), kube::Error> {
     }
 }
 
-/// Whatever fails here is done by the Tenant's reconciliation, which also says what is wrong.
+/// Whatever fails here is done by the Tenant's reconciliation, which also says what is wrong. An entry
+/// that somebody else changes meanwhile is theirs: what they wrote, such as that a key is revoked, stays.
 async fn project_one(ctx: &Context, tenant: &Tenant) {
     let plans = ctx.plans.borrow().clone();
     let (Ok(name), Ok(quotas)) =
@@ -150,14 +151,15 @@ async fn project_one(ctx: &Context, tenant: &Tenant) {
     else {
         return;
     };
-    if let Ok(Some(mut entry)) = ctx.stores.registry.get(&name).await
-        && entry.quotas != quotas
-        && entry.state != TenantState::Deleting
-    {
-        entry.quotas = quotas;
-        if let Err(error) = ctx.stores.registry.upsert(&entry).await {
-            tracing::debug!(tenant.name = %name, "project quotas: {}", runtime::logging::chain(&error));
-        }
+    let registry = &ctx.stores.registry;
+    let Ok(Some(seen)) = registry.see(&name).await else { return };
+    if seen.entry.quotas == quotas || seen.entry.state == TenantState::Deleting {
+        return;
+    }
+    match registry.replace(&seen, &RegistryTenant { quotas, ..seen.entry.clone() }).await {
+        Ok(Some(_)) => {}
+        Ok(None) => tracing::debug!(tenant.name = %name, "somebody else changed the registry entry of {name}"),
+        Err(error) => tracing::debug!(tenant.name = %name, "project quotas: {}", runtime::logging::chain(&error)),
     }
 }
 

@@ -25,7 +25,7 @@ pub use error::{Error, Failure};
 pub use marker::Owner;
 pub use opensearch::Search;
 pub use postgres::{HeldTenant, IssuedKeyRow, Postgres, RolePasswords, RowState, TenantRow};
-pub use redis::Registry;
+pub use redis::{Registry, SeenEntry};
 pub use s3::ObjectStore;
 
 /// What an `ensure` did.

@@ -22,9 +22,11 @@ end
 ";
 
 /// Changes one tenant's entry, the epoch and the stream of changes together, or nothing at all
-/// where the entry is already so. `ARGV[2]` is the entry, or empty to remove it. Runs after [`BEGIN`].
+/// where the entry is already so. `ARGV[2]` is the entry, or empty to remove it; `ARGV[3]`, if given, is
+/// what the entry must be before. Runs after [`BEGIN`].
 const CHANGE: &str = r"
 local before = redis.call('HGET', KEYS[1], ARGV[1])
+if ARGV[3] and before ~= ARGV[3] then return 3 end
 local kind = 'upserted'
 if ARGV[2] == '' then
     if not before then return 0 end
@@ -40,6 +42,15 @@ redis.call('XADD', KEYS[3], 'MAXLEN', '~', 10000, '*',
 if before then return 1 end
 return 2
 ";
+
+/// A tenant's entry as it was read, to change it only if nobody else does meanwhile.
+#[derive(Debug, Clone)]
+pub struct SeenEntry {
+    /// The entry.
+    pub entry: RegistryTenant,
+    /// The same as it stands in Redis.
+    json: String,
+}
 
 /// The registry in Redis.
 #[derive(Clone)]
@@ -67,23 +78,31 @@ impl Registry {
 
     /// Writes a tenant's entry, announces it; nothing if it is so already.
     pub async fn upsert(&self, entry: &RegistryTenant) -> Result<Outcome, Error> {
-        let json = serde_json::to_string(entry).map_err(|error| Error::Redis {
-            doing: "encode a registry entry",
-            source: (redis::ErrorKind::Client, "JSON", error.to_string()).into(),
-        })?;
-        self.change(&entry.tenant, &json, "write a registry entry").await
+        Ok(outcome(self.change(&entry.tenant, &encoded(entry)?, None, "write a registry entry").await?))
+    }
+
+    /// Writes `entry` in place of the one that was seen. `None`: it is another by now, or gone, and stays so.
+    pub async fn replace(&self, seen: &SeenEntry, entry: &RegistryTenant) -> Result<Option<Outcome>, Error> {
+        let doing = "replace a registry entry";
+        let changed = self.change(&seen.entry.tenant, &encoded(entry)?, Some(&seen.json), doing).await?;
+        Ok((changed != OTHER).then(|| outcome(changed)))
     }
 
     /// Removes a tenant's entry and announces it; nothing if there is none.
     pub async fn remove(&self, tenant: &TenantName) -> Result<Outcome, Error> {
-        self.change(tenant, "", "remove a registry entry").await
+        Ok(outcome(self.change(tenant, "", None, "remove a registry entry").await?))
     }
 
     /// One tenant's entry, if it is there and can be read.
     pub async fn get(&self, tenant: &TenantName) -> Result<Option<RegistryTenant>, Error> {
+        Ok(self.see(tenant).await?.map(|seen| seen.entry))
+    }
+
+    /// The same, to be replaced.
+    pub async fn see(&self, tenant: &TenantName) -> Result<Option<SeenEntry>, Error> {
         let json: Option<String> =
             self.connection.clone().hget(REGISTRY_TENANTS, tenant.as_str()).await.doing("read a registry entry")?;
-        Ok(json.and_then(|json| serde_json::from_str(&json).ok()))
+        Ok(json.and_then(|json| Some(SeenEntry { entry: serde_json::from_str(&json).ok()?, json })))
     }
 
     /// Names of all tenants in the registry, readable or not.
@@ -140,20 +159,37 @@ impl Registry {
         self.connection.clone()
     }
 
-    async fn change(&self, tenant: &TenantName, json: &str, doing: &'static str) -> Result<Outcome, Error> {
-        let changed: i64 = Script::new(&format!("{BEGIN}{CHANGE}"))
-            .key(REGISTRY_TENANTS)
-            .key(REGISTRY_EPOCH)
-            .key(REGISTRY_CHANGES)
-            .arg(tenant.as_str())
-            .arg(json)
-            .invoke_async(&mut self.connection.clone())
-            .await
-            .doing(doing)?;
-        Ok(match changed {
-            0 => Outcome::Unchanged,
-            1 => Outcome::Updated,
-            _ => Outcome::Created,
-        })
+    async fn change(
+        &self,
+        tenant: &TenantName,
+        json: &str,
+        before: Option<&str>,
+        doing: &'static str,
+    ) -> Result<i64, Error> {
+        let script = Script::new(&format!("{BEGIN}{CHANGE}"));
+        let mut invocation = script.key(REGISTRY_TENANTS);
+        invocation.key(REGISTRY_EPOCH).key(REGISTRY_CHANGES).arg(tenant.as_str()).arg(json);
+        if let Some(before) = before {
+            invocation.arg(before);
+        }
+        invocation.invoke_async(&mut self.connection.clone()).await.doing(doing)
     }
+}
+
+/// What [`CHANGE`] answers where the entry is not the one that was expected.
+const OTHER: i64 = 3;
+
+fn outcome(changed: i64) -> Outcome {
+    match changed {
+        0 => Outcome::Unchanged,
+        1 => Outcome::Updated,
+        _ => Outcome::Created,
+    }
+}
+
+fn encoded(entry: &RegistryTenant) -> Result<String, Error> {
+    serde_json::to_string(entry).map_err(|error| Error::Redis {
+        doing: "encode a registry entry",
+        source: (redis::ErrorKind::Client, "JSON", error.to_string()).into(),
+    })
 }

@@ -1,9 +1,10 @@
 //! Removal: all of the tenant's things and nothing else, twice, and from half of it.
 
 use crds::names::{BucketLayout, index_name};
+use crds::registry::{IngestQuotas, Rate, RegistryTenant};
 use crds::tenant::Isolation;
 use opensearch::http::Method;
-use operator::provision::{DesiredTenant, Error, Outcome, Retired, RowState, delete_tenant};
+use operator::provision::{DesiredTenant, Error, Outcome, Retired, RowState, SeenEntry, delete_tenant};
 use serde_json::json;
 
 use crate::stores::{Fixture, chain, key, stores, tenant};
@@ -114,4 +115,29 @@ async fn a_retained_tenant_takes_its_data_back() {
     assert_eq!(on.provision(&desired, &[]).await.object_store, Outcome::Unchanged);
     let list = on.s3.list_objects_v2().bucket(&desired.archive.bucket).send().await.unwrap();
     assert_eq!(list.contents().len(), 1);
+}
+
+#[tokio::test]
+async fn who_read_an_entry_before_a_revocation_does_not_bring_the_key_back() {
+    let on = stores().await;
+    let (desired, registry) = (tenant(), &on.stores.registry);
+    on.provision(&desired, &[key()]).await;
+    let quotas = IngestQuotas { bytes: None, events: Some(Rate { per_second: 7, burst: 70 }) };
+    let limited = |seen: &SeenEntry| RegistryTenant { quotas, ..seen.entry.clone() };
+    let read = async || registry.see(desired.name()).await.unwrap().unwrap();
+
+    let seen = read().await;
+    assert_eq!(seen.entry.keys.len(), 1);
+    registry.upsert(&RegistryTenant { keys: vec![], ..seen.entry.clone() }).await.unwrap();
+    assert_eq!(registry.replace(&seen, &limited(&seen)).await.unwrap(), None);
+    let seen = read().await;
+    assert!(seen.entry.keys.is_empty() && seen.entry.quotas.is_unlimited(), "{seen:?}");
+
+    assert_eq!(registry.replace(&seen, &limited(&seen)).await.unwrap(), Some(Outcome::Updated));
+    let seen = read().await;
+    assert!(seen.entry.keys.is_empty() && seen.entry.quotas == quotas, "{seen:?}");
+
+    registry.remove(desired.name()).await.unwrap();
+    assert_eq!(registry.replace(&seen, &limited(&seen)).await.unwrap(), None);
+    assert!(registry.get(desired.name()).await.unwrap().is_none(), "a tenant that is gone comes back");
 }
