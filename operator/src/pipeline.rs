@@ -149,7 +149,7 @@ async fn reconcile_pipeline(ctx: &Context, pipeline: &LogPipeline) -> Result<(Ac
         }
     };
     let finalized;
-    let pipeline = if pipeline.finalizers().iter().any(|one| one == PIPELINE_FINALIZER) {
+    let pipeline = if is_held(pipeline, &name) {
         pipeline
     } else {
         let added = add_finalizer(&api, pipeline, PIPELINE_FINALIZER).await;
@@ -172,6 +172,12 @@ async fn reconcile_pipeline(ctx: &Context, pipeline: &LogPipeline) -> Result<(Ac
     let ready = applied.processor.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
     report(ctx, &api, pipeline, findings, Some(ready)).await?;
     Ok((Action::requeue(wait), ending))
+}
+
+/// Whether all is done that has to be before a pipeline may be deleted: its finalizer is there, or it
+/// is `default`, whose streams go to nobody else.
+fn is_held(pipeline: &LogPipeline, name: &PipelineName) -> bool {
+    *name == PipelineName::default_pipeline() || pipeline.finalizers().iter().any(|one| one == PIPELINE_FINALIZER)
 }
 
 fn unix_micros() -> i64 {
@@ -294,7 +300,6 @@ async fn conclude(ctx: &Context, api: &Api<LogPipeline>, pipeline: &LogPipeline)
     }
     remove_finalizer(api, pipeline, PIPELINE_FINALIZER).await.map_err(failed("remove the finalizer", pipeline))?;
     ctx.pipeline_backoff.succeeded(&name);
-    ctx.metrics.forget_pipeline(&name);
     tracing::info!(pipeline.name = %name, "pipeline {name} is gone; `default` drains what it left");
     Ok((Action::await_change(), Ending::success))
 }
@@ -346,5 +351,11 @@ mod tests {
         let mut contradictory = pipeline("logs");
         contradictory.spec.processor.scaling.min_replicas = 11;
         assert_eq!(validate(&contradictory, "logs", 0).unwrap_err().0, Reason::InvalidSpec);
+    }
+
+    #[test]
+    fn only_a_pipeline_whose_streams_go_to_another_is_held() {
+        assert!(!is_held(&pipeline("logs"), &"fast".parse().unwrap()));
+        assert!(is_held(&pipeline("logs"), &PipelineName::default_pipeline()));
     }
 }

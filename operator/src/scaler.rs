@@ -90,7 +90,13 @@ pub async fn run(ctx: Arc<Context>, pipelines: Pipelines, shutdown: Cancellation
     let mut memories: HashMap<String, Memory> = HashMap::new();
     loop {
         let present = pipelines.of(&ctx.settings.namespace);
-        memories.retain(|name, _| present.iter().any(|pipeline| pipeline.name_any() == *name));
+        memories.retain(|name, _| {
+            let stays = present.iter().any(|pipeline| pipeline.name_any() == *name);
+            if !stays {
+                ctx.metrics.forget_pipeline(name);
+            }
+            stays
+        });
         for pipeline in &present {
             let Ok(name) = pipeline.name_any().parse::<PipelineName>() else { continue };
             let memory = memories.entry(name.to_string()).or_default();

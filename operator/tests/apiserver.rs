@@ -13,6 +13,8 @@ mod keys;
 mod deletion;
 #[path = "apiserver/pipelines.rs"]
 mod pipelines;
+#[path = "apiserver/default_pipeline.rs"]
+mod default_pipeline;
 #[path = "apiserver/rights.rs"]
 mod rights;
 #[path = "apiserver/program.rs"]
