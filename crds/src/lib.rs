@@ -40,6 +40,8 @@ pub const TENANT_LABEL: &str = "loggerhub.io/tenant";
 pub const PIPELINE_LABEL: &str = "loggerhub.io/pipeline";
 /// Finalizer that holds a Tenant until its stores are retired.
 pub const TENANT_FINALIZER: &str = "loggerhub.io/tenant-cleanup";
+/// Annotation of a pipeline's processors: the spec that was accepted last, and its generation.
+pub const ACCEPTED_SPEC_ANNOTATION: &str = "loggerhub.io/accepted-spec";
 /// Finalizer that holds a LogPipeline until its streams are handed to the `default` pipeline, which has
 /// none itself.
 pub const PIPELINE_FINALIZER: &str = "loggerhub.io/pipeline-cleanup";

@@ -1,4 +1,4 @@
-//! The controller of LogPipelines: look → validate → build → apply → status. Deletion comes before
+//! The controller of LogPipelines: look → accept → build → apply → status. Deletion comes before
 //! all of them. How many processors run is the scaler's.
 
 use std::fmt::Debug;
@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 mod acceptance;
+mod accepted;
 pub mod build;
 pub mod availability;
 pub mod status;
@@ -141,13 +142,18 @@ async fn reconcile_pipeline(ctx: &Context, pipeline: &LogPipeline) -> Result<(Ac
     if pipeline.annotations().get(PAUSED_ANNOTATION).is_some_and(|value| value == "true") {
         return Ok((Action::await_change(), Ending::success));
     }
-    let name = match validate(pipeline, &ctx.settings.namespace, unix_micros()) {
+    let name = match place(pipeline, &ctx.settings.namespace) {
         Ok(name) => name,
         Err((reason, message)) => {
             report(ctx, &api, pipeline, status::refused(reason, &message), None).await?;
             return Ok((Action::await_change(), Ending::success));
         }
     };
+    if let Err((reason, message)) = accept(&pipeline.spec, unix_micros()) {
+        let ready = keep_last_accepted(ctx, pipeline, &name).await?;
+        report(ctx, &api, pipeline, status::refused(reason, &message), ready).await?;
+        return Ok((Action::requeue(ctx.resync()), Ending::success));
+    }
     let finalized;
     let pipeline = if is_held(pipeline, &name) {
         pipeline
@@ -169,8 +175,7 @@ async fn reconcile_pipeline(ctx: &Context, pipeline: &LogPipeline) -> Result<(Ac
             (wait, ending) = (ctx.pipeline_backoff.failed(name.as_str()), Ending::requeue);
         }
     }
-    let ready = applied.processor.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
-    report(ctx, &api, pipeline, findings, Some(ready)).await?;
+    report(ctx, &api, pipeline, findings, Some(ready(&applied.processor))).await?;
     Ok((Action::requeue(wait), ending))
 }
 
@@ -180,13 +185,27 @@ fn is_held(pipeline: &LogPipeline, name: &PipelineName) -> bool {
     *name == PipelineName::default_pipeline() || pipeline.finalizers().iter().any(|one| one == PIPELINE_FINALIZER)
 }
 
+/// A pipeline that is refused goes on as it was accepted last, of the image that the release has now.
+/// Says how many of its processors are ready, if it has any.
+async fn keep_last_accepted(ctx: &Context, pipeline: &LogPipeline, name: &PipelineName) -> Result<Option<i32>, Error> {
+    let processors = children::<Deployment>(ctx).get_opt(&name.processor_deployment(&ctx.settings.release)).await;
+    let processors = processors.map_err(failed("look for the processors", pipeline))?;
+    match processors.and_then(|processors| accepted::last(pipeline, &processors)) {
+        Some(last) => Ok(Some(ready(&apply_children(ctx, &last, name).await?.processor))),
+        None => Ok(None),
+    }
+}
+
+fn ready(processor: &Deployment) -> i32 {
+    processor.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0)
+}
+
 fn unix_micros() -> i64 {
     i64::try_from(time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX)
 }
 
-/// Whether a pipeline is one that we run. One that is not leaves the processors as they are, with what was
-/// accepted before. Its tests are run as if their lines came `now`, in microseconds since 1970.
-fn validate(pipeline: &LogPipeline, release_namespace: &str, now: i64) -> Result<PipelineName, (Reason, String)> {
+/// The name of a pipeline that is where we run any.
+fn place(pipeline: &LogPipeline, release_namespace: &str) -> Result<PipelineName, (Reason, String)> {
     let namespace = pipeline.namespace().unwrap_or_default();
     if namespace != release_namespace {
         let message = format!(
@@ -195,9 +214,14 @@ fn validate(pipeline: &LogPipeline, release_namespace: &str, now: i64) -> Result
         );
         return Err((Reason::NamespaceNotAllowed, message));
     }
-    check_replicas(&pipeline.spec).map_err(|message| (Reason::InvalidSpec, message))?;
-    acceptance::check(&pipeline.spec, now)?;
     pipeline.name_any().parse().map_err(|error| (Reason::InvalidSpec, format!("metadata.name: {error}")))
+}
+
+/// Whether a spec is one that is run. Its tests are run as if their lines came `now`, in microseconds
+/// since 1970.
+fn accept(spec: &LogPipelineSpec, now: i64) -> Result<(), (Reason, String)> {
+    check_replicas(spec).map_err(|message| (Reason::InvalidSpec, message))?;
+    acceptance::check(spec, now)
 }
 
 /// What the API server's rules say, too; objects that were stored before a rule was made can break it.
@@ -346,11 +370,31 @@ mod tests {
 
     #[test]
     fn a_pipeline_runs_in_the_release_namespace_only() {
-        assert!(validate(&pipeline("logs"), "logs", 0).is_ok());
-        assert_eq!(validate(&pipeline("acme"), "logs", 0).unwrap_err().0, Reason::NamespaceNotAllowed);
-        let mut contradictory = pipeline("logs");
-        contradictory.spec.processor.scaling.min_replicas = 11;
-        assert_eq!(validate(&contradictory, "logs", 0).unwrap_err().0, Reason::InvalidSpec);
+        assert_eq!(place(&pipeline("logs"), "logs").unwrap().as_str(), "fast");
+        assert_eq!(place(&pipeline("acme"), "logs").unwrap_err().0, Reason::NamespaceNotAllowed);
+    }
+
+    #[test]
+    fn a_spec_that_contradicts_itself_is_refused() {
+        let cpu = serde_json::json!({"requests": {"cpu": "100m"}});
+        for (spec, said) in [
+            (serde_json::json!({}), None),
+            (serde_json::json!({"processor": {"scaling": {"minReplicas": 11}}}), Some("scaling: minReplicas must not")),
+            (serde_json::json!({"ingest": {"autoscaling": {}, "resources": cpu}}), None),
+            (serde_json::json!({"ingest": {"autoscaling": {}}}), Some("needs spec.ingest.resources.requests.cpu")),
+            (
+                serde_json::json!({"ingest": {"autoscaling": {"minReplicas": 11}, "resources": cpu}}),
+                Some("autoscaling: minReplicas must not"),
+            ),
+        ] {
+            let refused = accept(&serde_json::from_value(spec.clone()).unwrap(), 0).err();
+            let refused = refused.map(|(reason, message)| (reason == Reason::InvalidSpec, message));
+            let as_expected = match (&refused, said) {
+                (Some((true, message)), Some(said)) => message.contains(said),
+                (refused, said) => refused.is_none() && said.is_none(),
+            };
+            assert!(as_expected, "{spec}: {refused:?}");
+        }
     }
 
     #[test]

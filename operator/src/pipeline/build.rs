@@ -17,7 +17,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource;
 use kube::api::ObjectMeta;
 
-use super::{acceptance, availability};
+use super::{acceptance, accepted, availability};
 use crate::settings::{CaBundle, Settings};
 
 /// Port that every role listens on.
@@ -80,7 +80,10 @@ pub fn processor(settings: &Settings, pipeline: &LogPipeline, name: &PipelineNam
         mount("opensearch", "LOGGERHUB_OPENSEARCH_CREDENTIALS", secrets.opensearch.clone()),
     ];
     let deployment = name.processor_deployment(&settings.release);
-    workload(settings, pipeline, name, Role::Processor, deployment, None, &processor.resources, own, mounts.into())
+    let mut deployment =
+        workload(settings, pipeline, name, Role::Processor, deployment, None, &processor.resources, own, mounts.into());
+    deployment.metadata.annotations = accepted::annotation(pipeline).map(|annotation| BTreeMap::from([annotation]));
+    deployment
 }
 
 /// The Deployment of a pipeline's own ingest. Where there is autoscaling it says nothing about replicas.

@@ -237,7 +237,7 @@ async fn stages_whose_tests_fail_are_not_given_to_the_processors() {
         })
     };
     let processor = format!("r-{name}-processor");
-    let given = || async {
+    let given = async |on: &Operator| {
         let found = on.cluster.ours::<Deployment>().get_opt(&processor).await.unwrap()?;
         let container = found.spec?.template.spec?.containers.into_iter().next()?;
         let variable = |name: &str| {
@@ -250,11 +250,11 @@ async fn stages_whose_tests_fail_are_not_given_to_the_processors() {
     let message = accepted(&on, &name, "TestsFailed").await;
     let expected = "test `no address is kept`: field `message`: expected `to [email]`, got `to ada@example.com`";
     assert_eq!(message, expected);
-    assert_eq!(given().await, None, "nothing was ever accepted, so nothing runs");
+    assert_eq!(given(&on).await, None, "nothing was ever accepted, so nothing runs");
 
     on.pipeline(&name, spec("Email", "^GET /(healthz|ready)$")).await;
     accepted(&on, &name, "Accepted").await;
-    let (stages, generation) = given().await.unwrap();
+    let (stages, generation) = given(&on).await.unwrap();
     let stages = stages.unwrap();
     let read: Vec<crds::stage::Stage> = serde_json::from_str(&stages).unwrap();
     assert_eq!(read, on.cluster.pipelines().get(&name).await.unwrap().spec.stages);
@@ -263,7 +263,24 @@ async fn stages_whose_tests_fail_are_not_given_to_the_processors() {
         on.pipeline(&name, broken).await;
         accepted(&on, &name, reason).await;
         let kept = (Some(stages.clone()), generation.clone());
-        assert_eq!(given().await.unwrap(), kept, "the processors keep what was accepted last");
+        assert_eq!(given(&on).await.unwrap(), kept, "the processors keep what was accepted last");
     }
+
+    // An upgrade reaches them all the same.
+    let settings = on.settings().replace("image: loggerhub,", "image: loggerhub:2,");
+    let ground = on.leave().await;
+    let client = ground.cluster.client.clone();
+    let on = Operator::start_on(ground, &settings, client).await;
+    eventually("the processors have the new image", SOON, || async {
+        let found = on.cluster.ours::<Deployment>().get(&processor).await?;
+        let pod = found.spec.and_then(|spec| spec.template.spec);
+        let image = pod.and_then(|pod| pod.containers.into_iter().next()?.image);
+        anyhow::ensure!(image.as_deref() == Some("loggerhub:2"), "{image:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(given(&on).await.unwrap(), (Some(stages), generation), "with what was accepted last");
+    accepted(&on, &name, "InvalidStages").await;
     on.stop().await;
 }
