@@ -128,6 +128,9 @@ impl JsonSchema for Quantity {
         json_schema!({
             "x-kubernetes-int-or-string": true,
             "pattern": "^[1-9][0-9]{0,14}(k|M|G|T|Ki|Mi|Gi|Ti)?$",
+            // A pattern is for text alone.
+            "minimum": 1,
+            "maximum": MAX_QUANTITY,
         })
     }
 }
