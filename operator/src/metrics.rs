@@ -82,6 +82,12 @@ pub struct LeaseLabel {
     name: String,
 }
 
+/// Label of what is wrong: the reason of a condition.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabel {
+    reason: String,
+}
+
 /// Label of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PipelineLabel {
@@ -104,6 +110,8 @@ pub struct OperatorMetrics {
     backlog: Family<PipelineLabel, Gauge>,
     oldest: Family<PipelineLabel, Seconds>,
     desired: Family<PipelineLabel, Gauge>,
+    at_most: Family<PipelineLabel, Gauge>,
+    not_ready: Family<ReasonLabel, Gauge>,
 }
 
 impl OperatorMetrics {
@@ -122,6 +130,8 @@ impl OperatorMetrics {
             backlog: Family::default(),
             oldest: Family::default(),
             desired: Family::default(),
+            at_most: Family::default(),
+            not_ready: Family::default(),
         };
         let mut registry = metrics.registry();
         registry.register("controller_runtime_reconcile", "Reconciliations", all.reconciles.clone());
@@ -143,6 +153,12 @@ impl OperatorMetrics {
         registry.register("loggerhub_pipeline_backlog_events", "Events that wait", all.backlog.clone());
         registry.register("loggerhub_pipeline_oldest_age_seconds", "Age of the oldest entry", all.oldest.clone());
         registry.register("loggerhub_pipeline_desired_replicas", "Processors asked for", all.desired.clone());
+        registry.register(
+            "loggerhub_pipeline_at_max_replicas",
+            "Whether the backlog asks for more than maxReplicas",
+            all.at_most.clone(),
+        );
+        registry.register("loggerhub_tenants_not_ready", "Tenants that are not Ready", all.not_ready.clone());
         drop(registry);
         all
     }
@@ -193,11 +209,22 @@ impl OperatorMetrics {
         self.desired.get_or_create(&PipelineLabel { pipeline: pipeline.to_owned() }).set(i64::from(replicas));
     }
 
+    /// Whether a pipeline's backlog asks for more processors than it may have.
+    pub fn at_max_replicas(&self, pipeline: &str, at_most: bool) {
+        self.at_most.get_or_create(&PipelineLabel { pipeline: pipeline.to_owned() }).set(i64::from(at_most));
+    }
+
+    /// How many Tenants are not Ready for this reason.
+    pub fn tenants_not_ready(&self, reason: &str, tenants: i64) {
+        self.not_ready.get_or_create(&ReasonLabel { reason: reason.to_owned() }).set(tenants);
+    }
+
     /// Forgets a pipeline that is gone.
     pub fn forget_pipeline(&self, pipeline: &str) {
         let label = PipelineLabel { pipeline: pipeline.to_owned() };
         self.backlog.remove(&label);
         self.oldest.remove(&label);
         self.desired.remove(&label);
+        self.at_most.remove(&label);
     }
 }

@@ -148,6 +148,7 @@ async fn look(
         set_replicas(&deployments, &deployment, to).await?;
         tracing::info!(pipeline.name = %name, from = replicas, to, "scaled pipeline {name}: {}", outcome.finding.message);
     }
+    ctx.metrics.at_max_replicas(name.as_str(), outcome.finding.reason == Reason::AtMaxReplicas);
     if let Some(desired) = outcome.desired {
         ctx.metrics.desired_replicas(name.as_str(), desired);
     }

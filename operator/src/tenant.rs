@@ -27,6 +27,7 @@ pub mod apply;
 pub mod drain;
 pub mod delete;
 pub mod status;
+mod census;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -80,7 +81,8 @@ pub async fn run(ctx: Arc<Context>, wake: impl Stream<Item = ()> + Send + 'stati
     );
     let pipelines = Api::<DeserializeGuard<LogPipeline>>::namespaced(ctx.client.clone(), &ctx.settings.namespace);
     let tenants = reader.clone();
-    Controller::for_stream(changes, reader)
+    let census = census::run(reader.clone(), ctx.metrics.clone(), shutdown.clone());
+    let controller = Controller::for_stream(changes, reader)
         .with_config(Config::default().concurrency(CONCURRENCY))
         .watches(pipelines, selected, move |pipeline| users(&tenants, &pipeline))
         .reconcile_all_on(wake)
@@ -90,8 +92,8 @@ pub async fn run(ctx: Arc<Context>, wake: impl Stream<Item = ()> + Send + 'stati
             if let Err(error) = result {
                 tracing::debug!("tenant controller: {error}");
             }
-        })
-        .await;
+        });
+    tokio::join!(controller, census);
 }
 
 /// The Tenants that a pipeline's coming or going changes something for: those that wait for it, or

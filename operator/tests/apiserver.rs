@@ -21,5 +21,7 @@ mod rights;
 mod program;
 #[path = "apiserver/leader.rs"]
 mod leader;
+#[path = "apiserver/metrics.rs"]
+mod metrics;
 #[path = "apiserver/crash.rs"]
 mod crash;

@@ -96,7 +96,11 @@ async fn a_tenant_that_cannot_be_is_refused_with_the_reason() -> anyhow::Result<
         ("displayName", json!("x".repeat(257)), "spec.displayName"),
         ("quotas", json!({"ingestBytesPerSecond": "fast"}), "spec.quotas.ingestBytesPerSecond"),
         ("quotas", json!({"ingestBytesPerSecond": "1.5Mi"}), "spec.quotas.ingestBytesPerSecond"),
-        ("quotas", json!({"ingestBytesPerSecond": 0}), "ingestBytesPerSecond in body should be greater than or equal to 1"),
+        (
+            "quotas",
+            json!({"ingestBytesPerSecond": 0}),
+            "ingestBytesPerSecond in body should be greater than or equal to 1",
+        ),
         ("quotas", json!({"ingestEventsPerSecond": -1}), "should be greater than or equal to 1"),
         ("quotas", json!({"ingestEventsPerSecond": 1_000_000_000_000_001_i64}), "should be less than or equal to"),
         ("quotas", json!({"ingestEventsPerSecond": "0"}), "spec.quotas.ingestEventsPerSecond"),
