@@ -112,7 +112,7 @@ pub enum KeysCommand {
         /// The tenant.
         tenant: TenantName,
     },
-    /// Issue a key: the operator writes it to the Secret.
+    /// Issue a key: the operator writes it to the Secret, or takes the one that is there.
     #[command(after_help = GITOPS)]
     Issue(IssueArgs),
     /// Replace keys by new ones, written to the same Secrets; those before still work for their overlap.
@@ -150,6 +150,9 @@ pub struct IssueArgs {
     /// Secret that the key is written to; the namespace must be one of the tenant's spec.namespaces.
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = secret)]
     pub secret: (String, String),
+    /// The Secret is yours and holds the key under `apiKey`: it is read, and never changed (source: Existing).
+    #[arg(long)]
+    pub existing: bool,
 }
 
 /// How to reach the API of a tenant.
@@ -331,6 +334,7 @@ mod tests {
             "-n logs backlog",
             "keys list acme",
             "keys issue acme shipper --scope Ingest,query --secret acme/shipper-key",
+            "keys issue acme shipper --scope Ingest --secret acme/shipper-key --existing",
             "keys rotate acme main shipper",
             "keys rotate acme --all",
             "search acme payment refused --service a,b --from 15m --limit 500",

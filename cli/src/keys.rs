@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use crds::condition::types::CREDENTIALS_READY;
-use crds::tenant::{ApiKeySpec, Scope};
+use crds::tenant::{ApiKeySpec, ApiKeyStatus, KeySource, PreviousKey, Scope};
 use crds::{ROTATE_KEYS_ANNOTATION, Tenant, TenantName};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use serde::Serialize;
@@ -26,15 +27,29 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Tries against others who change the same Tenant.
 const TRIES: usize = 5;
 
+/// A key as it is listed. Times are seconds since 1970.
 #[derive(Serialize, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 struct KeyRow {
     name: String,
     scopes: Vec<Scope>,
+    source: KeySource,
     secret: String,
     key_id: Option<String>,
-    /// Seconds since 1970.
     issued_at: Option<i64>,
+    expires_at: Option<i64>,
+    /// Rounded down to the hour.
+    last_used_at: Option<i64>,
+    previous: Option<PreviousRow>,
+}
+
+/// A key that was replaced and still works.
+#[derive(Serialize, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+struct PreviousRow {
+    key_id: String,
+    expires_at: i64,
+    last_used_at: Option<i64>,
 }
 
 /// Does what is asked for.
@@ -49,8 +64,11 @@ pub async fn run(global: &Global, command: KeysCommand) -> anyhow::Result<()> {
 }
 
 async fn issue(kubernetes: &Kubernetes, args: IssueArgs) -> anyhow::Result<()> {
-    let IssueArgs { tenant, name, scope, secret: (namespace, secret) } = args;
-    let key = json!({"name": name, "scopes": scope, "secretRef": {"name": secret, "namespace": namespace}});
+    let IssueArgs { tenant, name, scope, secret: (namespace, secret), existing } = args;
+    let mut key = json!({"name": name, "scopes": scope, "secretRef": {"name": secret, "namespace": namespace}});
+    if existing {
+        key["source"] = json!(KeySource::Existing);
+    }
     change(kubernetes, &tenant, |keys| with_key(keys, &key)).await?;
     let id_of = |tenant: &Tenant| issued(tenant).iter().find(|key| key.0 == name).map(|key| key.1.clone());
     let id = acted(kubernetes, &tenant, id_of).await?;
@@ -154,8 +172,12 @@ fn with_key(mut keys: Vec<Value>, key: &Value) -> anyhow::Result<Vec<Value>> {
         keys.push(key.clone());
         return Ok(keys);
     };
-    let same = ["scopes", "secretRef"].iter().all(|field| there[field] == key[field]);
-    ensure!(same, "there is such a key with other scopes or another Secret: revoke it first, or use another name");
+    let source = |key: &Value| key.get("source").cloned().unwrap_or_else(|| json!(KeySource::Generate));
+    let same = ["scopes", "secretRef"].iter().all(|field| there[field] == key[field]) && source(there) == source(key);
+    ensure!(
+        same,
+        "there is such a key with other scopes, another Secret or another source: revoke it first, or use another name"
+    );
     Ok(keys)
 }
 
@@ -167,27 +189,58 @@ fn without_key(mut keys: Vec<Value>, name: &str) -> anyhow::Result<Vec<Value>> {
 
 fn rows(tenant: &Tenant) -> Vec<KeyRow> {
     let issued = tenant.status.as_ref().map(|status| status.api_keys.as_slice()).unwrap_or_default();
-    let row = |key: &ApiKeySpec| {
-        let issued = issued.iter().find(|issued| issued.name == key.name);
-        KeyRow {
-            name: key.name.clone(),
-            scopes: key.scopes.clone(),
-            secret: format!("{}/{}", key.secret_ref.namespace, key.secret_ref.name),
-            key_id: issued.map(|issued| issued.key_id.clone()),
-            issued_at: issued.map(|issued| issued.issued_at.0.as_second()),
-        }
-    };
+    let row = |key: &ApiKeySpec| row(key, issued.iter().find(|issued| issued.name == key.name));
     tenant.spec.api_keys.iter().map(row).collect()
 }
 
+fn row(key: &ApiKeySpec, issued: Option<&ApiKeyStatus>) -> KeyRow {
+    let seconds = |time: &Time| time.0.as_second();
+    let previous = |previous: &PreviousKey| PreviousRow {
+        key_id: previous.key_id.clone(),
+        expires_at: seconds(&previous.expires_at),
+        last_used_at: previous.last_used_at.as_ref().map(seconds),
+    };
+    KeyRow {
+        name: key.name.clone(),
+        scopes: key.scopes.clone(),
+        source: key.source,
+        secret: format!("{}/{}", key.secret_ref.namespace, key.secret_ref.name),
+        key_id: issued.map(|issued| issued.key_id.clone()),
+        issued_at: issued.map(|issued| seconds(&issued.issued_at)),
+        expires_at: issued.and_then(|issued| issued.expires_at.as_ref()).map(seconds),
+        last_used_at: issued.and_then(|issued| issued.last_used_at.as_ref()).map(seconds),
+        previous: issued.and_then(|issued| issued.previous.as_ref()).map(previous),
+    }
+}
+
 impl Row for KeyRow {
-    const HEADER: &'static [&'static str] = &["NAME", "SCOPES", "SECRET", "ID", "AGE"];
+    const HEADER: &'static [&'static str] = &["NAME", "SCOPES", "SECRET", "ID", "AGE", "LAST USED", "PREVIOUS"];
 
     fn cells(&self, now: i64) -> Vec<String> {
         let scopes: Vec<_> = self.scopes.iter().map(|scope| format!("{scope:?}")).collect();
         let age = self.issued_at.map(|at| output::age(now - at)).unwrap_or_default();
-        vec![self.name.clone(), scopes.join(","), self.secret.clone(), self.key_id.clone().unwrap_or_default(), age]
+        vec![
+            self.name.clone(),
+            scopes.join(","),
+            self.secret.clone(),
+            self.key_id.clone().unwrap_or_default(),
+            age,
+            self.last_used_at.map(|at| ago(at, now)).unwrap_or_default(),
+            self.previous.as_ref().map(|previous| previous.cell(now)).unwrap_or_default(),
+        ]
     }
+}
+
+impl PreviousRow {
+    fn cell(&self, now: i64) -> String {
+        let end = output::age(self.expires_at - now);
+        let used = self.last_used_at.map_or("not used".to_owned(), |at| format!("used {}", ago(at, now)));
+        format!("{}, ends in {end}, {used}", self.key_id)
+    }
+}
+
+fn ago(at: i64, now: i64) -> String {
+    format!("{} ago", output::age(now - at))
 }
 
 #[cfg(test)]
@@ -209,7 +262,13 @@ mod tests {
         assert_eq!(with_key(both.clone(), &key("main", &[Scope::Query])).unwrap(), both);
         assert!(with_key(both.clone(), &key("main", &[Scope::Admin])).is_err());
         assert_eq!(without_key(both.clone(), "shipper").unwrap(), [main]);
-        assert!(without_key(both, "other").is_err());
+        assert!(without_key(both.clone(), "other").is_err());
+        let mut existing = shipper.clone();
+        existing["source"] = json!("Existing");
+        assert!(with_key(both, &existing).is_err(), "another source");
+        let mut defaulted = shipper.clone();
+        defaulted["source"] = json!("Generate");
+        assert_eq!(with_key(vec![defaulted.clone()], &shipper).unwrap(), [defaulted], "as the API server fills it in");
     }
 
     #[test]
@@ -230,9 +289,17 @@ mod tests {
         let keys = [key("main", &[Scope::Ingest, Scope::Query]), key("new", &[Scope::Admin])];
         let spec = json!({"namespaces": ["acme"], "apiKeys": keys});
         let mut tenant = Tenant::new("acme", serde_json::from_value(spec).unwrap());
-        let status = json!({"apiKeys": [{"name": "main", "keyId": "abc", "issuedAt": "2026-01-01T00:00:00Z"}]});
-        tenant.status = serde_json::from_value(status).unwrap();
-        let cells: Vec<_> = rows(&tenant).iter().map(|row| row.cells(1_767_225_660).join("|")).collect();
-        assert_eq!(cells, ["main|Ingest,Query|acme/main-key|abc|60s", "new|Admin|acme/new-key||"]);
+        let issued = json!({
+            "name": "main", "keyId": "abc", "issuedAt": "2026-01-01T00:00:00Z", "lastUsedAt": "2026-01-01T00:00:00Z",
+            "previous": {"keyId": "old", "expiresAt": "2026-01-01T20:01:00Z"},
+        });
+        tenant.status = serde_json::from_value(json!({"apiKeys": [issued]})).unwrap();
+        let mut rows = rows(&tenant);
+        let cells: Vec<_> = rows.iter().map(|row| row.cells(1_767_225_660).join("|")).collect();
+        let main = "main|Ingest,Query|acme/main-key|abc|60s|60s ago|old, ends in 20h, not used";
+        assert_eq!(cells, [main, "new|Admin|acme/new-key||||"]);
+        let mut previous = rows.remove(0).previous.unwrap();
+        previous.last_used_at = Some(1_767_225_600);
+        assert_eq!(previous.cell(1_767_232_800), "old, ends in 18h, used 2h ago");
     }
 }

@@ -6,6 +6,7 @@
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use crds::tenant::KeySource;
 use crds::{LogPipeline, Tenant};
 use futures::{SinkExt, StreamExt};
 use k8s_openapi::api::batch::v1::Job;
@@ -87,7 +88,12 @@ impl House {
         })
         .await
         .unwrap();
-        let issued = |key: &crds::tenant::ApiKeySpec| json!({"name": key.name, "keyId": "k1", "issuedAt": "2026-01-01T00:00:00Z"});
+        let issued = |key: &crds::tenant::ApiKeySpec| {
+            json!({
+                "name": key.name, "keyId": "k1", "issuedAt": "2026-01-01T00:00:00Z", "lastUsedAt": "2026-01-02T03:00:00Z",
+                "previous": {"keyId": "k0", "expiresAt": "2099-01-01T00:00:00Z", "lastUsedAt": "2026-01-01T00:00:00Z"},
+            })
+        };
         let keys: Vec<_> = tenant.spec.api_keys.iter().map(issued).collect();
         let patch = Patch::Merge(json!({"status": {"apiKeys": keys}}));
         tenants.patch_status(&self.name, &PatchParams::default(), &patch).await.unwrap();
@@ -141,6 +147,26 @@ async fn a_key_is_issued_and_revoked_in_the_spec_by_a_manager_of_its_own() {
     assert!(managers.contains(&"kubectl-loggerhub".to_owned()), "{managers:?}");
     let (_, keys, _) = house.run("keys list TENANT").await;
     assert!(keys.contains(&format!("ship   Ingest   {}/ship", house.name)), "{keys}");
+    assert!(
+        keys.lines().nth(1).is_some_and(|line| line.contains("k0, ends in ") && line.contains(", used ")),
+        "{keys}"
+    );
+    let (_, listed, _) = house.run("keys list TENANT -o json").await;
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let ship = &listed[1];
+    assert_eq!((&ship["lastUsedAt"], &ship["previous"]["keyId"]), (&json!(1_767_322_800), &json!("k0")), "{ship}");
+
+    let issue = house.command("keys issue TENANT mine --scope Query --secret TENANT/mine --existing").spawn().unwrap();
+    house.act(3).await;
+    let (code, _, said) = ended(issue.wait_with_output().await.unwrap());
+    assert_eq!(code, 0, "{said}");
+    let tenant = house.cluster.tenants().get(&house.name).await.unwrap();
+    assert_eq!(tenant.spec.api_keys[2].source, KeySource::Existing);
+    let (code, _, said) = house.run("keys issue TENANT mine --scope Query --secret TENANT/mine").await;
+    assert!(code == 1 && said.contains("another source"), "{said}");
+    let revoke = house.command("keys revoke TENANT mine").spawn().unwrap();
+    house.act(2).await;
+    assert_eq!(ended(revoke.wait_with_output().await.unwrap()).0, 0);
 
     let revoke = house.command("keys revoke TENANT ship").spawn().unwrap();
     house.act(1).await;
