@@ -21,5 +21,7 @@ mod tls;
 mod verify;
 #[path = "maintain/rebuild.rs"]
 mod rebuild;
+#[path = "maintain/tool.rs"]
+mod tool;
 #[path = "maintain/months.rs"]
 mod months;

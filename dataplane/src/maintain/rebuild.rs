@@ -129,7 +129,7 @@ fn overlaps(key: &str, (from, to): (Micros, Micros)) -> bool {
     let name = key.rsplit('/').next().unwrap_or_default();
     let mut parts = name.splitn(3, '-').map(|part| part.parse::<Micros>().ok());
     match (parts.next().flatten(), parts.next().flatten()) {
-        (Some(first), Some(last)) => first.saturating_mul(1000) < to && (last + 1).saturating_mul(1000) > from,
+        (Some(first), Some(last)) => first.saturating_mul(1000) < to && last.saturating_add(1).saturating_mul(1000) > from,
         _ => true,
     }
 }
@@ -241,6 +241,8 @@ mod tests {
             (key, (2_000_999, 9_000_000), true),
             (key, (2_001_000, 9_000_000), false),
             (key, (Micros::MIN, Micros::MAX), true),
+            // Whoever can put objects can name one so.
+            ("1000-9223372036854775807-00ff.lhz", (0, Micros::MAX), true),
             ("something else", (0, 1), true),
         ] {
             assert_eq!(overlaps(key, span), expected, "{key} {span:?}");

@@ -216,7 +216,13 @@ impl Bench {
     /// Waits until the index has everything: what a processor gave up on a busy machine, too.
     #[allow(dead_code, reason = "the tests of the processor index by themselves")]
     pub(crate) async fn indexed(&self, rooms: &Rooms) -> anyhow::Result<()> {
-        eventually("the index has every batch", 4 * SOON, async || {
+        self.indexed_within(rooms, 4 * SOON).await
+    }
+
+    /// The same, for as long as this.
+    #[allow(dead_code, reason = "the tests of the processor index by themselves")]
+    pub(crate) async fn indexed_within(&self, rooms: &Rooms, within: Duration) -> anyhow::Result<()> {
+        eventually("the index has every batch", within, async || {
             self.execute("UPDATE {}.batches SET stored_at = stored_at - interval '1 minute' WHERE indexed_at IS NULL")
                 .await?;
             maintain::late_index(rooms, &self.tenant, now()).await?;
@@ -228,7 +234,12 @@ impl Bench {
 
     /// Waits until nothing waits in the lanes.
     pub(crate) async fn drained(&self) -> anyhow::Result<()> {
-        eventually("the lanes are empty", SOON, async || {
+        self.drained_within(SOON).await
+    }
+
+    /// The same, for as long as this.
+    pub(crate) async fn drained_within(&self, within: Duration) -> anyhow::Result<()> {
+        eventually("the lanes are empty", within, async || {
             let backlog = self.backlog().await?;
             ensure!(backlog == 0, "{backlog} still wait");
             Ok(())
