@@ -7,6 +7,7 @@ COPY Cargo.toml Cargo.lock rust-toolchain.toml ./
 COPY cli cli
 COPY crds crds
 COPY dataplane dataplane
+COPY fuzz fuzz
 COPY operator operator
 COPY runtime runtime
 COPY stages stages

@@ -1,7 +1,7 @@
 # The ways to run, test and keep LoggerHub. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status env seed load-test bench test chaos check generate lint
+.PHONY: help up down status env seed load-test bench test chaos fuzz check generate lint
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -35,6 +35,9 @@ test: ## everything, against real servers; KEEP=1 leaves the test stack running
 
 chaos: ## break everything that can break, and check that every 202 was kept; SEED, KILLS=200, ONLY=redis
 	@dev/chaos
+
+fuzz: ## feed every decoder of foreign bytes with what it never saw; FUZZ_SECONDS=60, ONLY=body
+	@dev/fuzz
 
 check: lint ## what needs no servers: lints, and whether generated files are fresh
 	@dev/check

@@ -129,7 +129,9 @@ fn overlaps(key: &str, (from, to): (Micros, Micros)) -> bool {
     let name = key.rsplit('/').next().unwrap_or_default();
     let mut parts = name.splitn(3, '-').map(|part| part.parse::<Micros>().ok());
     match (parts.next().flatten(), parts.next().flatten()) {
-        (Some(first), Some(last)) => first.saturating_mul(1000) < to && last.saturating_add(1).saturating_mul(1000) > from,
+        (Some(first), Some(last)) => {
+            first.saturating_mul(1000) < to && last.saturating_add(1).saturating_mul(1000) > from
+        }
         _ => true,
     }
 }

@@ -16,7 +16,10 @@ pub(crate) mod fuzzing {
         object.extend((bytes.len() as u64).to_le_bytes());
         object.extend(checksum);
         object.resize(bytes.len() + TRAILER_BYTES, 0);
-        super::object::read_footer(&object);
+        if let Some(footer) = super::object::read_footer(&object) {
+            let places = footer.places();
+            assert_eq!(places.starts.len(), footer.frames.len() + 1);
+        }
     }
 }
 
