@@ -42,6 +42,11 @@ impl<T> Rotation<T> {
         Some((tenant, item))
     }
 
+    /// What [`next`](Self::next) would give.
+    pub(crate) fn peek(&self) -> Option<&T> {
+        self.waiting.get(self.turns.front()?)?.front()
+    }
+
     /// Tenants that have something waiting.
     pub(crate) fn tenants(&self) -> usize {
         self.turns.len()

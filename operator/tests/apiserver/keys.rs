@@ -3,7 +3,7 @@
 use crds::apikey::ApiKey;
 use crds::registry::{RegistryKey, hour_of};
 use crds::tenant::ApiKeyStatus;
-use crds::{ROTATE_KEYS_ANNOTATION, TenantName};
+use crds::{PAUSED_ANNOTATION, ROTATE_KEYS_ANNOTATION, TenantName};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -59,9 +59,24 @@ async fn count(on: &Operator, tenant: &str, keys: usize) {
 
 async fn rotate(on: &Operator, tenant: &str, value: &str) {
     on.cluster.annotate_tenant(tenant, &[(ROTATE_KEYS_ANNOTATION, value)]).await.unwrap();
+    rotated(on, tenant, value).await;
+}
+
+async fn rotated(on: &Operator, tenant: &str, value: &str) {
     eventually("the rotation is echoed", SOON, || async {
         let status = on.cluster.tenants().get(tenant).await?.status.unwrap_or_default();
         anyhow::ensure!(status.last_handled_key_rotation.as_deref() == Some(value), "{status:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+async fn pause(on: &Operator, tenant: &str) {
+    on.cluster.annotate_tenant(tenant, &[(PAUSED_ANNOTATION, "true")]).await.unwrap();
+    eventually("the Tenant is paused", SOON, || async {
+        let conditions = on.cluster.tenants().get(tenant).await?.status.unwrap_or_default().conditions;
+        anyhow::ensure!(conditions.iter().any(|condition| condition.reason == "Paused"), "{conditions:?}");
         Ok(())
     })
     .await
@@ -159,8 +174,12 @@ async fn a_rotation_that_was_cut_off_is_finished() {
         "stringData": {"apiKey": new.to_string()},
     });
     let secrets = on.cluster.ours::<Secret>();
+    // No other look at the Tenant comes between the Secret and the request.
+    pause(&on, &name).await;
     secrets.patch("cut", &PatchParams::default(), &Patch::Merge(written)).await.unwrap();
-    rotate(&on, &name, "main@1").await;
+    let request = [(ROTATE_KEYS_ANNOTATION, "main@1"), (PAUSED_ANNOTATION, "false")];
+    on.cluster.annotate_tenant(&name, &request).await.unwrap();
+    rotated(&on, &name, "main@1").await;
     assert_eq!(text(&on, "cut").await.id(), new.id(), "no third key");
     let status = shown(&on, &name).await;
     assert_eq!((status.key_id.as_str(), status.previous.unwrap().key_id.as_str()), (new.id(), old.id()));

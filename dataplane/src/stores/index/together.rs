@@ -156,11 +156,10 @@ impl State {
     /// Takes what fits into one request, in turns; at least one part.
     fn take(&mut self) -> Vec<Part> {
         let (mut parts, mut bytes) = (Vec::new(), 0);
-        while let Some((tenant, part)) = self.waiting.next() {
-            if !parts.is_empty() && bytes + part.body.len() > BULK_BYTES {
-                self.waiting.push_front(&tenant, part);
-                break;
-            }
+        // What does not fit keeps its turn.
+        while self.waiting.peek().is_some_and(|part| parts.is_empty() || bytes + part.body.len() <= BULK_BYTES)
+            && let Some((_, part)) = self.waiting.next()
+        {
             bytes += part.body.len();
             parts.push(part);
         }
@@ -203,14 +202,14 @@ mod tests {
     fn a_request_is_bounded_and_tenants_take_turns() {
         let mut state = State::default();
         let part = |bytes| Part { body: vec![b' '; bytes], items: bytes, answer: oneshot::channel().0 };
-        for (tenant, bytes) in [("a", BULK_BYTES + 1), ("a", 10), ("b", 20), ("a", BULK_BYTES - 25)] {
+        for (tenant, bytes) in [("a", BULK_BYTES + 1), ("a", 10), ("b", 20), ("a", BULK_BYTES - 15), ("c", 30)] {
             state.bytes += bytes;
             state.waiting.push(&tenant.parse().unwrap(), part(bytes));
         }
         let mut sizes = || state.take().iter().map(|part| part.items).collect::<Vec<_>>();
         assert_eq!(sizes(), [BULK_BYTES + 1], "one that is too large goes alone");
-        assert_eq!(sizes(), [20, 10], "then others, and the rest does not fit");
-        assert_eq!(sizes(), [BULK_BYTES - 25]);
+        assert_eq!(sizes(), [20, 30, 10], "then others, and the rest does not fit");
+        assert_eq!(sizes(), [BULK_BYTES - 15]);
         assert_eq!((sizes(), state.bytes), (vec![], 0));
     }
 }
