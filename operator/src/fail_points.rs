@@ -60,21 +60,3 @@ impl Point {
         self.name().starts_with("delete.")
     }
 }
-
-/// Reads an order to die or to stand still at one of them.
-#[cfg(debug_assertions)]
-pub fn order(text: &str) -> Result<runtime::fail_points::Order, String> {
-    runtime::fail_points::Order::parse(text, Point::ALL.iter().map(|point| point.name()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashSet;
-
-    #[test]
-    fn every_point_has_a_name_of_its_own() {
-        let names: HashSet<_> = Point::ALL.iter().map(|point| point.name()).collect();
-        assert_eq!(names.len(), Point::ALL.len());
-    }
-}

@@ -4,7 +4,8 @@
 //! `failpoints`, can be told to; in what is shipped, reaching a point does nothing. A point does to
 //! its process what a power cut or a debugger does: it neither unwinds nor flushes anything.
 
-/// Names the points of a program: an enum `Point`, and `reach`, which says that the process is at one.
+/// Names the points of a program: an enum `Point`; `reach`, which says that the process is at one; and, in a
+/// build that can be told to, `order`, which reads what to do there.
 #[macro_export]
 macro_rules! fail_points {
     ($($(#[$doc:meta])+ $point:ident = $name:literal,)+) => {
@@ -31,7 +32,37 @@ macro_rules! fail_points {
         pub fn reach(point: Point) {
             $crate::fail_points::reach(point.name());
         }
+
+        $crate::fail_point_order!();
+
+        #[cfg(test)]
+        #[test]
+        fn every_point_has_a_name_of_its_own() {
+            let names: std::collections::HashSet<_> = Point::ALL.iter().map(|point| point.name()).collect();
+            assert_eq!(names.len(), Point::ALL.len());
+        }
     };
+}
+
+/// Part of [`crate::fail_points!`]: whether there are orders is this crate's build to say.
+#[doc(hidden)]
+#[cfg(any(debug_assertions, feature = "failpoints"))]
+#[macro_export]
+macro_rules! fail_point_order {
+    () => {
+        /// Reads an order to die or to stand still at one of them.
+        pub fn order(text: &str) -> Result<$crate::fail_points::Order, String> {
+            $crate::fail_points::Order::parse(text, Point::ALL.iter().map(|point| point.name()))
+        }
+    };
+}
+
+/// Part of [`crate::fail_points!`]: nothing in what is shipped.
+#[doc(hidden)]
+#[cfg(not(any(debug_assertions, feature = "failpoints")))]
+#[macro_export]
+macro_rules! fail_point_order {
+    () => {};
 }
 
 /// Says that the process is at the point of that name.
@@ -141,6 +172,7 @@ mod tests {
     fn points_are_listed_by_name_and_nobody_is_told_to_die() {
         let names: Vec<_> = Point::ALL.iter().map(|point| point.name()).collect();
         assert_eq!(names, ["a.first", "a.second"]);
+        assert!(order("a.second=kill@1").is_ok() && order("a.third=kill@1").is_err());
         reach(Point::Second);
     }
 }

@@ -176,7 +176,7 @@ impl Index {
         }
         let verdicts = match &self.together {
             Some(together) => together.send(request.tenant(), body, places.len()).await?,
-            None => verdicts(&post_bulk(&self.client, body, self.bulk_timeout).await?, places.len())?,
+            None => post_bulk(&self.client, body, places.len(), self.bulk_timeout).await?,
         };
         let mut refused = Vec::new();
         for (place, verdict) in places.into_iter().zip(verdicts) {
@@ -211,8 +211,10 @@ impl Index {
     }
 }
 
-async fn post_bulk(client: &OpenSearch, body: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, Error> {
-    post(client, "index events", "/_bulk?filter_path=items.create.status,items.create.error", body, timeout).await
+/// The verdicts on so many items, in their order.
+async fn post_bulk(client: &OpenSearch, body: Vec<u8>, items: usize, timeout: Duration) -> Result<Vec<Verdict>, Error> {
+    let path = "/_bulk?filter_path=items.create.status,items.create.error";
+    verdicts(&post(client, "index events", path, body, timeout).await?, items)
 }
 
 async fn post(

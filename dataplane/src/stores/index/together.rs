@@ -12,7 +12,7 @@ use crds::TenantName;
 use opensearch::OpenSearch;
 use tokio::sync::{Notify, oneshot};
 
-use super::bulk::{Verdict, verdicts};
+use super::bulk::Verdict;
 use super::{BULK_BYTES, BULK_TIMEOUT, Error, post_bulk};
 use crate::tenancy::rotation::Rotation;
 
@@ -128,7 +128,7 @@ impl Together {
             askers.push((items, answer));
         }
         let items = askers.iter().map(|(items, _)| items).sum();
-        let answer = post_bulk(&self.client, body, BULK_TIMEOUT).await.and_then(|answer| verdicts(&answer, items));
+        let answer = post_bulk(&self.client, body, items, BULK_TIMEOUT).await;
         self.lock().under_way -= 1;
         self.go_on();
         match answer {
