@@ -22,6 +22,8 @@ pub mod types {
     pub const ACCEPTED: &str = "Accepted";
     /// Pipeline: the operator can see the backlog and sets the number of processors.
     pub const SCALING_ACTIVE: &str = "ScalingActive";
+    /// Pipeline: the canary's last event was accepted, listed, found and shown live in time.
+    pub const CANARY_HEALTHY: &str = "CanaryHealthy";
 }
 
 /// Why a condition has its status.
@@ -85,6 +87,12 @@ pub enum Reason {
     BacklogUnavailable,
     /// Scaling is left to somebody else.
     External,
+    /// The canary's last event went its whole way in time; the message says how long each stage took.
+    RoundTripSucceeded,
+    /// The canary's last event got stuck; the message says where.
+    RoundTripFailed,
+    /// The canary can't be asked, or has sent nothing for too long.
+    CanaryUnavailable,
 }
 
 impl Reason {
@@ -120,6 +128,9 @@ impl Reason {
             Self::Stabilizing => "Stabilizing",
             Self::BacklogUnavailable => "BacklogUnavailable",
             Self::External => "External",
+            Self::RoundTripSucceeded => "RoundTripSucceeded",
+            Self::RoundTripFailed => "RoundTripFailed",
+            Self::CanaryUnavailable => "CanaryUnavailable",
         }
     }
 }

@@ -311,6 +311,16 @@ impl PipelineName {
     pub fn ingest_deployment(&self, release: &str) -> String {
         format!("{release}-{}-ingest", self.0)
     }
+
+    /// Deployment and Service of the pipeline's canary.
+    pub fn canary_deployment(&self, release: &str) -> String {
+        format!("{release}-{}-canary", self.0)
+    }
+}
+
+/// Service of the gateway, which the chart makes; `release` is the Helm release's full name.
+pub fn gateway_service(release: &str) -> String {
+    format!("{release}-gateway")
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use crate::stage::{PipelineTest, Stage};
     printcolumn(name = "Processors", type_ = "integer", json_path = ".status.readyReplicas"),
     printcolumn(name = "Backlog", type_ = "integer", json_path = ".status.backlogEvents"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Canary", type_ = "string", json_path = ".status.conditions[?(@.type==\"CanaryHealthy\")].status", priority = 1),
     printcolumn(name = "Scaling", type_ = "string", json_path = ".status.conditions[?(@.type==\"ScalingActive\")].message", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
@@ -47,6 +48,9 @@ pub struct LogPipelineSpec {
     /// The pods that store and index events.
     #[serde(default)]
     pub processor: Processor,
+    /// A pod that sends an event every so often as a tenant would, finds it again, and measures how long that takes. Absent: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
     /// Stop processing: events are still accepted, and wait in the queue.
     #[serde(default)]
     pub suspend: bool,
@@ -150,6 +154,23 @@ impl Default for Processor {
             workers: two(),
         }
     }
+}
+
+/// The pod that goes an event's whole way, again and again.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Canary {
+    /// Secret beside the pipeline whose `apiKey` has the scopes Ingest and Query, such as the operator writes for a Tenant of this pipeline made for this purpose.
+    #[schemars(length(min = 1, max = 253))]
+    pub key_secret: String,
+    /// Seconds between two round trips.
+    #[schemars(range(min = 5, max = 3600))]
+    #[serde(default = "sixty")]
+    pub interval_seconds: i32,
+    /// Seconds after which a round trip has failed.
+    #[schemars(range(min = 1, max = 300))]
+    #[serde(default = "thirty")]
+    pub timeout_seconds: i32,
 }
 
 /// How many processors run.
@@ -257,6 +278,11 @@ fn thirty() -> i32 {
 fn seventy() -> i32 {
     70
 }
+
+fn sixty() -> i32 {
+    60
+}
+
 fn three_hundred() -> i32 {
     300
 }
@@ -277,7 +303,7 @@ pub struct LogPipelineStatus {
     /// Generation that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Reconciling, Stalled, Accepted, ScalingActive.
+    /// Ready, Reconciling, Stalled, Accepted, ScalingActive, CanaryHealthy.
     #[schemars(length(max = 16))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

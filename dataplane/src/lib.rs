@@ -14,7 +14,9 @@ pub mod process;
 pub mod maintain;
 pub mod search;
 pub mod gateway;
+mod asking;
 pub mod smoke;
+pub mod canary;
 pub mod try_out;
 pub mod fail_points;
 #[cfg(test)]

@@ -56,6 +56,8 @@ enum Role {
     /// Send one event and find it again: ends with 1 if it is not found in time, and with 2 if it is
     /// not accepted.
     Smoke(dataplane::smoke::Settings),
+    /// Send an event every so often as a tenant would, find it again, and measure how long that takes.
+    Canary(dataplane::canary::Settings),
 }
 
 #[tokio::main]
@@ -85,6 +87,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Role::Maintain(settings) => dataplane::maintain::run(settings, stop).await,
         Role::Search(settings) => dataplane::search::run(settings, stop).await,
         Role::Gateway(settings) => dataplane::gateway::run(settings, stop).await,
+        Role::Canary(settings) => dataplane::canary::run(settings, stop).await,
         Role::Verify(settings) => return Ok(tool::run(Tool::Verify(settings), stop).await),
         Role::Rebuild(settings) => return Ok(tool::run(Tool::Rebuild(settings), stop).await),
         Role::Smoke(settings) => return Ok(dataplane::smoke::run(settings, stop).await),

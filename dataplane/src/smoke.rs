@@ -4,34 +4,23 @@
 //! not accepted or nobody could be asked. The answer goes to standard output, the log to standard error.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
-use axum::body::{Body, to_bytes};
-use axum::extract::Request;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
-use axum::http::{HeaderValue, Method, StatusCode};
+use anyhow::{Context, bail};
 use clap::Args;
-use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, timeout_at};
+use serde_json::json;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
+use crate::asking::{Step, after_looking, after_sending, ask, bearer, getting, marker, sending, until};
 use crate::gateway::forward::Upstream;
 
 /// Exit code: accepted, and not found in time.
 const NOT_FOUND: u8 = 1;
 /// Exit code: not even accepted.
 const FAILED: u8 = 2;
-/// Time between two attempts.
-const PAUSE: Duration = Duration::from_millis(250);
-/// Longest answer that is read: a page of one event is a thousandth of it.
-const MAX_ANSWER: usize = 1024 * 1024;
-/// Longest file that can be a key's.
-const MAX_KEY: usize = 512;
 
 /// Settings of `smoke`.
 #[derive(Args, Clone, Debug)]
@@ -57,13 +46,6 @@ enum Trip {
     Found { accepted: Duration, found: Duration, source: String },
     /// Accepted, and then this until the time was over.
     NotFound { last: String },
-}
-
-/// What follows from one answer.
-#[derive(Debug, PartialEq, Eq)]
-enum Step<T> {
-    Done(T),
-    Again(String),
 }
 
 /// Does it, unless `stop` comes first.
@@ -98,28 +80,21 @@ async fn round_trip(settings: &Settings) -> anyhow::Result<Trip> {
     let gateway = Upstream::new(&settings.url).context("--url")?;
     let file = std::fs::read_to_string(&settings.key_file).context("read --key-file")?;
     let key = bearer(&file).context("--key-file")?;
-    // A word of its own: nothing else can be found by it.
-    let marker = format!("smoke{}", Uuid::now_v7().simple());
+    let marker = marker("smoke");
     let begun = Instant::now();
     let deadline = begun + Duration::from_secs(settings.timeout_seconds);
 
     let event =
         json!({"service": "loggerhub-smoke", "level": "INFO", "message": format!("{marker} of loggerhub smoke")});
-    let send = async || {
-        let request =
-            Request::post("/logs").header(CONTENT_TYPE, "application/json").header("idempotency-key", &marker);
-        let (status, body) = ask(&ingest, request.body(Body::from(event.to_string()))?, &key).await?;
-        after_sending(status, &body)
-    };
+    let send = async || after_sending(ask(&ingest, sending(&event, &marker)?, &key).await?);
     if let Step::Again(last) = until(deadline, send).await? {
         bail!("not accepted within {} s: {last}", settings.timeout_seconds);
     }
     let accepted = begun.elapsed();
 
     let search = async || {
-        let request = Request::builder().method(Method::GET).uri(format!("/api/search?limit=1&q={marker}"));
-        let (status, body) = ask(&gateway, request.body(Body::empty())?, &key).await?;
-        after_searching(status, &body, &marker)
+        let answer = ask(&gateway, getting(&format!("/api/search?limit=1&q={marker}"))?, &key).await?;
+        after_looking(answer, &marker)
     };
     Ok(match until(deadline, search).await? {
         Step::Done(source) => Trip::Found { accepted, found: begun.elapsed(), source },
@@ -127,70 +102,14 @@ async fn round_trip(settings: &Settings) -> anyhow::Result<Trip> {
     })
 }
 
-/// The key as a header's value that no log shows.
-fn bearer(file: &str) -> anyhow::Result<HeaderValue> {
-    let key = file.trim();
-    ensure!(!key.is_empty() && key.len() <= MAX_KEY, "holds no API key");
-    let mut value = HeaderValue::try_from(format!("Bearer {key}")).context("holds no API key")?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-/// Attempts until one is done or the time is over; then, what the last one said.
-async fn until<T>(
-    deadline: Instant,
-    mut attempt: impl AsyncFnMut() -> anyhow::Result<Step<T>>,
-) -> anyhow::Result<Step<T>> {
-    let mut last = "no answer came".to_owned();
-    while let Ok(step) = timeout_at(deadline, attempt()).await {
-        match step? {
-            Step::Done(done) => return Ok(Step::Done(done)),
-            Step::Again(why) => last = why,
-        }
-        sleep(PAUSE).await;
-    }
-    Ok(Step::Again(last))
-}
-
-/// Status and body. A role that can't be reached answers 503, as behind the gateway.
-async fn ask(role: &Upstream, mut request: Request, key: &HeaderValue) -> anyhow::Result<(StatusCode, Value)> {
-    request.headers_mut().insert(AUTHORIZATION, key.clone());
-    let response = role.forward(request, SocketAddr::from(([127, 0, 0, 1], 0))).await;
-    let status = response.status();
-    let body = to_bytes(response.into_body(), MAX_ANSWER).await.context("read the answer")?;
-    Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
-}
-
-fn after_sending(status: StatusCode, body: &Value) -> anyhow::Result<Step<()>> {
-    if status.is_success() { Ok(Step::Done(())) } else { refused("ingest", status, body) }
-}
-
-fn after_searching(status: StatusCode, body: &Value, marker: &str) -> anyhow::Result<Step<String>> {
-    if !status.is_success() {
-        return refused("the gateway", status, body);
-    }
-    let found = body["items"].as_array().into_iter().flatten();
-    let found = found.filter_map(|item| item["message"].as_str()).any(|message| message.contains(marker));
-    let source = body["source"].as_str().unwrap_or("search").to_owned();
-    Ok(if found { Step::Done(source) } else { Step::Again(format!("{source} does not know the event")) })
-}
-
-/// A refusal that passes, or one that does not.
-fn refused<T>(who: &str, status: StatusCode, body: &Value) -> anyhow::Result<Step<T>> {
-    let code = body["error"]["code"].as_str().unwrap_or("no code");
-    let message = body["error"]["message"].as_str().unwrap_or("no message");
-    let said = format!("{who} answers {status} ({code}): {message}");
-    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-        return Ok(Step::Again(said));
-    }
-    bail!(said)
-}
-
 #[cfg(test)]
 mod tests {
+    use axum::http::StatusCode;
     use axum::routing::{get, post};
     use axum::{Json, Router};
+    use serde_json::Value;
     use tokio::net::TcpListener;
+    use uuid::Uuid;
 
     use super::*;
 
@@ -198,33 +117,6 @@ mod tests {
 
     fn refusal(code: &str) -> Value {
         json!({"error": {"code": code, "message": "why"}})
-    }
-
-    #[test]
-    fn a_refusal_that_passes_is_asked_again_and_another_is_the_end() {
-        for (status, again) in [(503, true), (500, true), (429, true), (401, false), (403, false), (404, false)] {
-            let step = after_sending(StatusCode::from_u16(status).unwrap(), &refusal("code"));
-            assert_eq!(step.is_ok_and(|step| matches!(step, Step::Again(_))), again, "{status}");
-        }
-        assert_eq!(after_sending(StatusCode::ACCEPTED, &Value::Null).unwrap(), Step::Done(()));
-    }
-
-    #[test]
-    fn only_the_event_itself_is_found() {
-        let page = |message: &str| json!({"items": [{"message": message}], "source": "index"});
-        let after = |body: &Value| after_searching(StatusCode::OK, body, "smoke1").unwrap();
-        assert_eq!(after(&page("smoke1 of loggerhub smoke")), Step::Done("index".to_owned()));
-        for other in [page("smoke2 of loggerhub smoke"), json!({"items": [], "source": "index"}), Value::Null] {
-            assert!(matches!(after(&other), Step::Again(_)), "{other}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_key_is_not_sent() {
-        assert_eq!(bearer(&format!("{KEY}\n")).unwrap(), format!("Bearer {KEY}"));
-        for wrong in ["", " \n", "two\nlines", &"x".repeat(MAX_KEY + 1)] {
-            assert!(bearer(wrong).is_err(), "{wrong:?}");
-        }
     }
 
     /// A server that answers every event and every search with these.

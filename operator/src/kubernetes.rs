@@ -19,6 +19,8 @@ use crds::condition::{Finding, Reason, types};
 pub const FIELD_MANAGER: &str = "loggerhub-operator";
 /// Field manager of replicas, on the scale subresource.
 pub const SCALER_FIELD_MANAGER: &str = "loggerhub-scaler";
+/// Field manager of the condition CanaryHealthy.
+pub const CANARY_FIELD_MANAGER: &str = "loggerhub-canary";
 
 /// Now, as Kubernetes writes it: without fractions of a second.
 pub fn now() -> Time {

@@ -17,7 +17,7 @@ use crate::plans::{self, Plans};
 use crate::provision::Stores;
 use crate::scaler::{self, Pipelines};
 use crate::settings::Settings;
-use crate::{default_pipeline, pipeline, platform, sweep, tenant};
+use crate::{canary, default_pipeline, pipeline, platform, sweep, tenant};
 
 /// What a leader works with.
 pub struct Work {
@@ -69,7 +69,8 @@ pub fn begin(work: Work, shutdown: &CancellationToken) -> JoinSet<()> {
     tasks.spawn(tenant::run(Arc::clone(&ctx), wake(&ctx), shutdown.clone()));
     tasks.spawn(pipeline::run(Arc::clone(&ctx), pipelines.clone(), wake(&ctx), shutdown.clone()));
     tasks.spawn(default_pipeline::run(ctx.client.clone(), ctx.settings.clone(), shutdown.clone()));
-    tasks.spawn(scaler::run(Arc::clone(&ctx), pipelines, shutdown.clone()));
+    tasks.spawn(scaler::run(Arc::clone(&ctx), pipelines.clone(), shutdown.clone()));
+    tasks.spawn(canary::run(Arc::clone(&ctx), pipelines, shutdown.clone()));
     tasks.spawn(sweep::run(ctx, shutdown.clone()));
     tasks
 }

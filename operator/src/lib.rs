@@ -12,6 +12,7 @@ pub mod health;
 pub mod tenant;
 pub mod pipeline;
 pub mod scaler;
+pub mod canary;
 pub mod default_pipeline;
 pub mod sweep;
 pub mod provision;

@@ -255,6 +255,13 @@ async fn apply_children(ctx: &Context, pipeline: &LogPipeline, name: &PipelineNa
         .await
         .map_err(failed("keep the processors' PodDisruptionBudget", pipeline))?;
 
+    let canaries = name.canary_deployment(&settings.release);
+    let canary = pipeline.spec.canary.as_ref();
+    let service = canary.map(|_| build::canary_service(settings, pipeline, name));
+    keep(ctx, &canaries, service).await.map_err(failed("keep the canary's Service", pipeline))?;
+    let canary = canary.map(|canary| build::canary(settings, pipeline, name, canary));
+    keep(ctx, &canaries, canary).await.map_err(failed("keep the canary's Deployment", pipeline))?;
+
     let ingests = name.ingest_deployment(&settings.release);
     let spec = pipeline.spec.ingest.as_ref();
     let service = spec.map(|spec| build::ingest_service(settings, pipeline, name, spec));

@@ -46,7 +46,7 @@ impl Pipelines {
     }
 
     /// The pipelines of the release's namespace that can be read.
-    fn of(&self, namespace: &str) -> Vec<LogPipeline> {
+    pub fn of(&self, namespace: &str) -> Vec<LogPipeline> {
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let state = reader.map(|reader| reader.state()).unwrap_or_default();
         let pipelines = state.iter().filter_map(|guard| guard.0.as_ref().ok());

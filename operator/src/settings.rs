@@ -41,6 +41,10 @@ pub struct Settings {
     /// else's to apply.
     #[serde(default)]
     pub default_pipeline: Option<serde_json::Value>,
+    /// URL of a pipeline's canary, `{service}` standing for its Service; absent: `http://{service}.<namespace>`. For
+    /// an operator that runs outside its cluster.
+    #[serde(default)]
+    pub canary_url: Option<String>,
     /// What this operator looks at.
     #[serde(default)]
     pub watch: Watch,

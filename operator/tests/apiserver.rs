@@ -17,6 +17,8 @@ mod pipelines;
 mod default_pipeline;
 #[path = "apiserver/rights.rs"]
 mod rights;
+#[path = "apiserver/canary.rs"]
+mod canary;
 #[path = "apiserver/program.rs"]
 mod program;
 #[path = "apiserver/leader.rs"]

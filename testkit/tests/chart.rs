@@ -45,6 +45,7 @@ async fn values_that_cannot_work_are_refused_with_a_reason() {
         ("defaultPipeline.ingest.service.nodePort=5", "/defaultPipeline/ingest/service/nodePort"),
         ("defaultPipeline.ingest.resources.requests.cpu=1", "got number, want string"),
         ("defaultPipeline.ingest.autoscaling.enabled=true", "additional properties 'enabled' not allowed"),
+        ("defaultPipeline.canary.intervalSeconds=60", "missing property 'keySecret'"),
         ("defaultPipeline.processors=1", "additional properties 'processors' not allowed"),
         ("rbac.tenantNamespaces={A_b}", "/rbac/tenantNamespaces/0"),
         (
@@ -101,11 +102,13 @@ async fn without_values_the_first_missing_one_is_named() {
 
 #[tokio::test]
 async fn the_default_pipeline_is_one_that_the_operator_reads() {
-    let objects = rendered(&["defaultPipeline.processor.scaling.maxReplicas=4"]).await;
+    let sets = ["defaultPipeline.processor.scaling.maxReplicas=4", "defaultPipeline.canary.keySecret=canary-key"];
+    let objects = rendered(&sets).await;
     let config = find(&objects, "ConfigMap", "loggerhub-operator")["data"]["config.yaml"].as_str().unwrap();
     let config: Value = serde_saphyr::from_str(config).unwrap();
     let spec = LogPipelineSpec::deserialize(&config["defaultPipeline"]).unwrap();
     assert_eq!(spec.processor.scaling.max_replicas, 4);
+    assert_eq!(spec.canary.unwrap().key_secret, "canary-key");
     assert!(spec.ingest.is_some());
 }
 
@@ -252,6 +255,16 @@ async fn egress_is_open_to_the_stores_ports_and_no_others() {
     let api = find(&objects, "NetworkPolicy", "loggerhub-egress-operator");
     assert_eq!(api["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"], "operator");
     assert!(!names(&rendered(&[]).await, "NetworkPolicy").contains(&"loggerhub-egress"));
+}
+
+#[tokio::test]
+async fn canaries_are_reached_by_the_operator_alone() {
+    let objects = rendered(&[]).await;
+    let policy = &find(&objects, "NetworkPolicy", "loggerhub-canary")["spec"];
+    let component = "app.kubernetes.io/component";
+    assert_eq!(policy["podSelector"]["matchLabels"][component], "canary");
+    assert_eq!(policy["ingress"].as_array().unwrap().len(), 1);
+    assert_eq!(policy["ingress"][0]["from"][0]["podSelector"]["matchLabels"][component], "operator");
 }
 
 #[tokio::test]

@@ -11,7 +11,11 @@ use tokio_util::task::TaskTracker;
 use crate::house::{House, Served, closed_port};
 
 /// A gateway in front of `upstream`, or of nothing.
-async fn gateway(house: &House, upstream: Option<&Served>, stop: &CancellationToken) -> anyhow::Result<Served> {
+pub(crate) async fn gateway(
+    house: &House,
+    upstream: Option<&Served>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Served> {
     let url = match upstream {
         Some(served) => served.url.clone(),
         None => format!("http://{}", closed_port().await?),

@@ -4,3 +4,4 @@ mod house;
 mod search;
 mod gateway;
 mod smoke;
+mod canary;

@@ -79,6 +79,7 @@ fn deployment(settings: &Settings, name: &PipelineName, role: Role) -> String {
     match role {
         Role::Processor => name.processor_deployment(&settings.release),
         Role::Ingest => name.ingest_deployment(&settings.release),
+        Role::Canary => name.canary_deployment(&settings.release),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crds::pipeline::{Ingest, Resources, ServiceType};
+use crds::names::gateway_service;
+use crds::pipeline::{Canary, Ingest, Resources, ServiceType};
 use crds::{LogPipeline, PIPELINE_LABEL, PipelineName};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
@@ -34,6 +35,8 @@ pub enum Role {
     Processor,
     /// Takes events in.
     Ingest,
+    /// Sends events and looks for them.
+    Canary,
 }
 
 impl Role {
@@ -42,6 +45,7 @@ impl Role {
         match self {
             Self::Processor => "processor",
             Self::Ingest => "ingest",
+            Self::Canary => "canary",
         }
     }
 
@@ -50,6 +54,7 @@ impl Role {
         match self {
             Self::Processor => "process",
             Self::Ingest => "ingest",
+            Self::Canary => "canary",
         }
     }
 }
@@ -105,19 +110,60 @@ pub fn ingest_service(settings: &Settings, pipeline: &LogPipeline, name: &Pipeli
         ServiceType::NodePort => "NodePort",
         ServiceType::LoadBalancer => "LoadBalancer",
     };
+    let node_port = ingest.service.node_port;
+    service(settings, pipeline, name, Role::Ingest, name.ingest_deployment(&settings.release), type_, node_port)
+}
+
+/// The Deployment of a pipeline's canary: it holds the API key of a tenant, and no store's credentials.
+pub fn canary(settings: &Settings, pipeline: &LogPipeline, name: &PipelineName, canary: &Canary) -> Deployment {
+    let release = &settings.release;
+    let default = PipelineName::default_pipeline();
+    let ingest = if pipeline.spec.ingest.is_some() { name } else { &default };
+    let own = vec![
+        variable("LOGGERHUB_INGEST_URL", format!("http://{}", ingest.ingest_deployment(release))),
+        variable("LOGGERHUB_GATEWAY_URL", format!("http://{}", gateway_service(release))),
+        variable("LOGGERHUB_CANARY_INTERVAL_SECONDS", canary.interval_seconds.to_string()),
+        variable("LOGGERHUB_CANARY_TIMEOUT_SECONDS", canary.timeout_seconds.to_string()),
+    ];
+    let mounts = [mount("key", "LOGGERHUB_CANARY_CREDENTIALS", Some(canary.key_secret.clone()))];
+    // An event a minute needs hardly anything.
+    let quantity = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let resources = Resources {
+        requests: [quantity("cpu", "10m"), quantity("memory", "16Mi")].into(),
+        limits: [quantity("memory", "64Mi")].into(),
+    };
+    let replicas = Some(i32::from(!pipeline.spec.suspend));
+    let deployment = name.canary_deployment(release);
+    workload(settings, pipeline, name, Role::Canary, deployment, replicas, &resources, own, mounts.into())
+}
+
+/// The Service by which the operator asks a pipeline's canary.
+pub fn canary_service(settings: &Settings, pipeline: &LogPipeline, name: &PipelineName) -> Service {
+    service(settings, pipeline, name, Role::Canary, name.canary_deployment(&settings.release), "ClusterIP", None)
+}
+
+fn service(
+    settings: &Settings,
+    pipeline: &LogPipeline,
+    name: &PipelineName,
+    role: Role,
+    object: String,
+    type_: &str,
+    node_port: Option<i32>,
+) -> Service {
     let port = ServicePort {
         name: Some("http".to_owned()),
         port: 80,
         protocol: Some("TCP".to_owned()),
         target_port: Some(IntOrString::String("http".to_owned())),
-        node_port: ingest.service.node_port,
+        node_port,
         ..ServicePort::default()
     };
     Service {
-        metadata: metadata(settings, pipeline, name, Role::Ingest, name.ingest_deployment(&settings.release)),
+        metadata: metadata(settings, pipeline, name, role, object),
         spec: Some(ServiceSpec {
             type_: Some(type_.to_owned()),
-            selector: Some(selector(settings, name, Role::Ingest)),
+            selector: Some(selector(settings, name, role)),
             ports: Some(vec![port]),
             ..ServiceSpec::default()
         }),
@@ -125,7 +171,7 @@ pub fn ingest_service(settings: &Settings, pipeline: &LogPipeline, name: &Pipeli
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "two callers in this file, each naming its differences")]
+#[expect(clippy::too_many_arguments, reason = "three callers in this file, each naming its differences")]
 fn workload(
     settings: &Settings,
     pipeline: &LogPipeline,
@@ -438,5 +484,27 @@ mod tests {
         let service = serde_json::to_value(ingest_service(&settings(), &pipeline, &name, &spec)).unwrap();
         assert_eq!(service["spec"]["selector"]["app.kubernetes.io/component"], "ingest");
         assert_eq!(service["spec"]["ports"][0]["port"], 80);
+    }
+
+    #[test]
+    fn a_canary_holds_a_tenants_key_and_nothing_else() {
+        let (mut pipeline, name) = pipeline();
+        let spec: Canary = serde_json::from_value(json!({"keySecret": "canary-key"})).unwrap();
+        let built = |pipeline: &LogPipeline| {
+            let deployment = serde_json::to_value(canary(&settings(), pipeline, &name, &spec)).unwrap();
+            let pod = deployment["spec"]["template"]["spec"].clone();
+            let env = pod["containers"][0]["env"].as_array().unwrap().clone();
+            let ingest = env.iter().find(|one| one["name"] == "LOGGERHUB_INGEST_URL").unwrap()["value"].clone();
+            (deployment["spec"]["replicas"].clone(), ingest, pod)
+        };
+        let (replicas, ingest, pod) = built(&pipeline);
+        assert_eq!((replicas, ingest), (json!(1), json!("http://loggerhub-fast-ingest")));
+        let secrets: Vec<_> =
+            pod["volumes"].as_array().unwrap().iter().filter_map(|v| v["secret"]["secretName"].as_str()).collect();
+        assert_eq!(secrets, ["canary-key"]);
+        assert_eq!(pod["containers"][0]["command"], json!(["loggerhub", "canary"]));
+        (pipeline.spec.ingest, pipeline.spec.suspend) = (None, true);
+        let (replicas, ingest, _) = built(&pipeline);
+        assert_eq!((replicas, ingest), (json!(0), json!("http://loggerhub-default-ingest")));
     }
 }

@@ -49,8 +49,13 @@ impl Deref for Operator {
 impl Operator {
     /// Starts one on a ground of its own.
     pub(crate) async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// Starts one with more lines in its settings.
+    pub(crate) async fn start_with(more: &str) -> Self {
         let ground = Ground::new().await;
-        let (settings, client) = (ground.settings(), ground.cluster.client.clone());
+        let (settings, client) = (ground.settings() + more, ground.cluster.client.clone());
         Self::start_on(ground, &settings, client).await
     }
 
