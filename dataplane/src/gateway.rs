@@ -30,6 +30,7 @@ use runtime::http::{Limits, refusal, serve};
 use runtime::metrics::Metrics;
 use runtime::settings::{CacheSettings, QueueSettings, TlsSettings};
 use runtime::stores::Redis;
+use runtime::traces::traced;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -102,7 +103,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     let sockets = gateway.sockets.clone();
     let status = Status::new(registry, Lanes::new(&queue)?);
     let metrics = Metrics::default();
-    let router = status::measured(router(gateway), &metrics).merge(status::routes(status, metrics));
+    let router = traced(status::measured(router(gateway), &metrics)).merge(status::routes(status, metrics));
     let listener = TcpListener::bind(settings.listen).await.context("listen")?;
     tracing::info!(listen = %settings.listen, "the gateway answers on {}", settings.listen);
     serve(listener, router, Limits::default(), stop).await;

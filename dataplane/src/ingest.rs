@@ -36,6 +36,7 @@ use runtime::http::{Limits, refusal, serve};
 use runtime::metrics::Metrics;
 use runtime::settings::{QueueSettings, TlsSettings};
 use runtime::stores::Redis;
+use runtime::traces::traced;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -147,7 +148,8 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
     ingest.metrics.register(&metrics);
     let observed = ingest.clone();
     let status = Status::new(registry, Lanes::new(&redis)?).writing(producer);
-    let router = router(ingest).merge(status::routes_refreshed(status, metrics, move || observed.refresh_metrics()));
+    let router =
+        traced(router(ingest)).merge(status::routes_refreshed(status, metrics, move || observed.refresh_metrics()));
     let limits = Limits { connections: settings.max_connections.max(1), ..Limits::default() };
     tracing::info!(listen = %listener.local_addr()?, "ingest accepts logs");
     tokio::select! {

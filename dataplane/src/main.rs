@@ -7,6 +7,7 @@ use dataplane::maintain::tool::{self, Tool};
 use dataplane::try_out;
 use runtime::logging::{self, LogSettings};
 use runtime::shutdown;
+use runtime::traces::Traces;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -60,6 +61,21 @@ enum Role {
     Canary(dataplane::canary::Settings),
 }
 
+impl Role {
+    /// What traces call it.
+    fn service(&self) -> &'static str {
+        match self {
+            Self::Ingest(_) => "loggerhub-ingest",
+            Self::Process(_) => "loggerhub-process",
+            Self::Maintain(_) => "loggerhub-maintain",
+            Self::Search(_) => "loggerhub-search",
+            Self::Gateway(_) => "loggerhub-gateway",
+            Self::Canary(_) => "loggerhub-canary",
+            Self::Verify(_) | Self::Rebuild(_) | Self::Smoke(_) => "loggerhub",
+        }
+    }
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
@@ -71,11 +87,13 @@ async fn main() -> anyhow::Result<ExitCode> {
         }
         Command::Role(role) => role,
     };
-    if matches!(role, Role::Verify(_) | Role::Rebuild(_) | Role::Smoke(_)) {
+    // Until the end: what is still to be sent is sent when they are dropped.
+    let _traces = if matches!(role, Role::Verify(_) | Role::Rebuild(_) | Role::Smoke(_)) {
         logging::init_on_stderr(&cli.log)?;
+        Traces::default()
     } else {
-        logging::init(&cli.log)?;
-    }
+        logging::init(&cli.log, role.service())?
+    };
     #[cfg(feature = "failpoints")]
     if let Some(order) = cli.fail_point {
         runtime::fail_points::arm(order);

@@ -43,6 +43,7 @@ use runtime::http::{Limits, serve};
 use runtime::metrics::Metrics;
 use runtime::settings::{OpenSearchSettings, PostgresSettings, QueueSettings, S3Settings, TlsSettings};
 use runtime::stores::{self, Redis};
+use runtime::traces::traced;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -98,7 +99,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     };
     let status = Status::new(registry.clone(), Lanes::new(&queue)?);
     let metrics = Metrics::default();
-    let router = status::measured(router(Search { registry, reader }), &metrics).merge(status::routes(status, metrics));
+    let router =
+        traced(status::measured(router(Search { registry, reader }), &metrics)).merge(status::routes(status, metrics));
     let listener = TcpListener::bind(settings.listen).await.context("listen")?;
     tracing::info!(listen = %settings.listen, "search answers on {}", settings.listen);
     serve(listener, router, Limits::default(), stop).await;

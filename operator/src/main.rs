@@ -30,7 +30,7 @@ async fn main() -> anyhow::Result<()> {
     }
     match cli.command {
         Command::Run(settings) => {
-            runtime::logging::init(&settings.log)?;
+            let _traces = runtime::logging::init(&settings.log, "loggerhub-operator")?;
             let shutdown = runtime::shutdown::on_signal()?;
             run(*settings, shutdown).await
         }

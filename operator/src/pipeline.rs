@@ -18,9 +18,11 @@ use kube::runtime::reflector::{ObjectRef, Store as Reader, store};
 use kube::runtime::{Predicate, predicates};
 use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Api, Resource, ResourceExt};
+use runtime::traces;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 mod acceptance;
 mod accepted;
@@ -121,8 +123,20 @@ async fn reconcile(guard: Arc<DeserializeGuard<LogPipeline>>, ctx: Arc<Context>)
             return Ok(Action::await_change());
         }
     };
-    let result = reconcile_pipeline(&ctx, pipeline).await;
+    let span = tracing::info_span!(
+        target: traces::TARGET,
+        "reconcile",
+        otel.name = "reconcile pipeline",
+        otel.status_code = tracing::field::Empty,
+        pipeline.name = pipeline.metadata.name,
+        result = tracing::field::Empty,
+    );
+    let result = reconcile_pipeline(&ctx, pipeline).instrument(span.clone()).await;
     let ending = result.as_ref().map_or(Ending::error, |(_, ending)| *ending);
+    span.record("result", tracing::field::debug(ending));
+    if ending == Ending::error {
+        span.record("otel.status_code", "ERROR");
+    }
     ctx.metrics.reconciled(Which::pipeline, ending, begun.elapsed());
     result.map(|(action, _)| action)
 }

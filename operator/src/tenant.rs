@@ -14,7 +14,9 @@ use kube::runtime::reflector::{ObjectRef, Store as Reader, store};
 use kube::runtime::{Predicate, predicates};
 use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Api, Resource, ResourceExt};
+use runtime::traces;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 pub mod validate;
 pub mod rotation;
@@ -124,11 +126,23 @@ async fn reconcile(guard: Arc<DeserializeGuard<Tenant>>, ctx: Arc<Context>) -> R
             return Ok(Action::await_change());
         }
     };
-    let result = reconcile_tenant(&ctx, tenant).await;
+    let span = tracing::info_span!(
+        target: traces::TARGET,
+        "reconcile",
+        otel.name = "reconcile tenant",
+        otel.status_code = tracing::field::Empty,
+        tenant.name = tenant.metadata.name,
+        result = tracing::field::Empty,
+    );
+    let result = reconcile_tenant(&ctx, tenant).instrument(span.clone()).await;
     let ending = match &result {
         Ok(ending) => ending.1,
         Err(_) => Ending::error,
     };
+    span.record("result", tracing::field::debug(ending));
+    if ending == Ending::error {
+        span.record("otel.status_code", "ERROR");
+    }
     ctx.metrics.reconciled(Which::tenant, ending, begun.elapsed());
     result.map(|(action, _)| action)
 }

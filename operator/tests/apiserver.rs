@@ -19,6 +19,8 @@ mod default_pipeline;
 mod rights;
 #[path = "apiserver/canary.rs"]
 mod canary;
+#[path = "apiserver/traces.rs"]
+mod traces;
 #[path = "apiserver/program.rs"]
 mod program;
 #[path = "apiserver/leader.rs"]

@@ -1,9 +1,10 @@
-//! What every LoggerHub process needs: settings, clients for its stores, logs, HTTP, metrics, and
+//! What every LoggerHub process needs: settings, clients for its stores, logs, traces, HTTP, metrics, and
 //! a way to stop. The operator and each role of the data plane start with these rooms.
 
 pub mod settings;
 pub mod stores;
 pub mod logging;
+pub mod traces;
 pub mod http;
 pub mod metrics;
 pub mod shutdown;

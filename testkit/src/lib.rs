@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod operator_ground;
 pub mod operator_process;
 pub mod http;
+pub mod collector;
 pub mod helm;
 pub mod ledger;
 pub mod chaos;

@@ -46,6 +46,8 @@ async fn values_that_cannot_work_are_refused_with_a_reason() {
         ("defaultPipeline.ingest.resources.requests.cpu=1", "got number, want string"),
         ("defaultPipeline.ingest.autoscaling.enabled=true", "additional properties 'enabled' not allowed"),
         ("defaultPipeline.canary.intervalSeconds=60", "missing property 'keySecret'"),
+        ("tracing.endpoint=collector:4318", "/tracing/endpoint"),
+        ("tracing.samplerArg=2", "/tracing/samplerArg"),
         ("defaultPipeline.processors=1", "additional properties 'processors' not allowed"),
         ("rbac.tenantNamespaces={A_b}", "/rbac/tenantNamespaces/0"),
         (
@@ -255,6 +257,23 @@ async fn egress_is_open_to_the_stores_ports_and_no_others() {
     let api = find(&objects, "NetworkPolicy", "loggerhub-egress-operator");
     assert_eq!(api["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"], "operator");
     assert!(!names(&rendered(&[]).await, "NetworkPolicy").contains(&"loggerhub-egress"));
+}
+
+#[tokio::test]
+async fn a_collector_is_named_to_every_pod_and_its_port_is_open() {
+    let sets = ["tracing.endpoint=http://collector:4318", "networkPolicy.egress.enabled=true"];
+    let traced = rendered(&sets).await;
+    let variable = "OTEL_EXPORTER_OTLP_ENDPOINT";
+    let config = find(&traced, "ConfigMap", "loggerhub-operator")["data"]["config.yaml"].to_string();
+    assert!(config.contains(variable), "for ingest and processors");
+    for deployment in traced.iter().filter(|object| object["kind"] == "Deployment") {
+        let env = deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
+        let named = env.iter().find(|one| one["name"] == variable).map(|one| &one["value"]);
+        assert_eq!(named, Some(&Value::from("http://collector:4318")), "{}", deployment["metadata"]["name"]);
+    }
+    let egress = find(&traced, "NetworkPolicy", "loggerhub-egress")["spec"]["egress"].to_string();
+    assert!(egress.contains("4318"), "{egress}");
+    assert!(!serde_json::to_string(&rendered(&[]).await).unwrap().contains("OTEL_"), "off unless asked for");
 }
 
 #[tokio::test]

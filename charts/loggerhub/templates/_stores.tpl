@@ -12,13 +12,21 @@
 - {name: LOGGERHUB_OPENSEARCH_URL, value: {{ required "stores.opensearch.url is required: where OpenSearch is" $stores.opensearch.url | quote }}}
 - {name: LOGGERHUB_LOG, value: {{ .Values.logLevel | quote }}}
 - {name: LOGGERHUB_LOG_FORMAT, value: {{ .Values.logFormat | quote }}}
+{{- with .Values.tracing }}
+{{- if .endpoint }}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .endpoint | quote }}}
+- {name: OTEL_TRACES_SAMPLER, value: {{ .sampler | quote }}}
+- {name: OTEL_TRACES_SAMPLER_ARG, value: {{ .samplerArg | quote }}}
+- {name: OTEL_RESOURCE_ATTRIBUTES, value: {{ printf "service.namespace=%s,k8s.namespace.name=%s" (include "loggerhub.fullname" $) $.Release.Namespace | quote }}}
+{{- end }}
+{{- end }}
 {{- end -}}
 
-{{/* Ports of the stores, each once, as a YAML list. */}}
+{{/* Ports of the stores and of the collector of traces, each once, as a YAML list. */}}
 {{- define "loggerhub.storePorts" -}}
 {{- $usual := dict "http" "80" "https" "443" "redis" "6379" "rediss" "6379" -}}
 {{- $ports := list (toString .Values.stores.postgres.port) -}}
-{{- range $url := list .Values.stores.redis.queue.url .Values.stores.redis.cache.url .Values.stores.s3.endpoint .Values.stores.opensearch.url -}}
+{{- range $url := compact (list .Values.stores.redis.queue.url .Values.stores.redis.cache.url .Values.stores.s3.endpoint .Values.stores.opensearch.url .Values.tracing.endpoint) -}}
 {{- $url = urlParse $url -}}
 {{- $ports = append $ports (regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (get $usual $url.scheme)) -}}
 {{- end -}}

@@ -16,6 +16,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use runtime::http::refusal;
 use runtime::logging::chain;
+use runtime::traces::pass_on;
 
 /// Longest wait for a connection: the role is in the same cluster.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -106,6 +107,7 @@ impl Upstream {
         parts.version = Version::HTTP_11;
         remove_hop_by_hop(&mut parts.headers);
         parts.headers.remove(header::HOST);
+        pass_on(&mut parts.headers);
         let forwarded_for = forwarded_for(&parts.headers, peer)?;
         parts.headers.insert(FORWARDED_FOR, forwarded_for);
         parts.extensions.clear();

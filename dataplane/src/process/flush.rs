@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use runtime::logging::chain;
+use runtime::traces;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::measures::Measures;
@@ -71,8 +73,19 @@ impl Flusher {
     /// Stores, shows, indexes and acknowledges. Entries that were not acknowledged stay pending.
     pub(super) async fn run(self: Arc<Self>, flush: Flush) {
         let started = Instant::now();
-        if self.try_run(flush).await.is_ok() {
+        let span = tracing::info_span!(
+            target: traces::TARGET,
+            "flush",
+            otel.kind = "consumer",
+            otel.status_code = tracing::field::Empty,
+            tenant.name = flush.tenant.name().as_str(),
+            pipeline.name = self.from.pipeline.as_str(),
+            entries = flush.entries.len(),
+        );
+        if self.try_run(flush).instrument(span.clone()).await.is_ok() {
             self.measures.flush_seconds.observe(started.elapsed().as_secs_f64());
+        } else {
+            span.record("otel.status_code", "ERROR");
         }
     }
 

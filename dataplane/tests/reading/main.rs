@@ -5,3 +5,4 @@ mod search;
 mod gateway;
 mod smoke;
 mod canary;
+mod traces;

@@ -11,13 +11,18 @@ use crate::operator_under_test::{Ground, SOON};
 
 /// Starts one, which dies or stands still where `order` says.
 pub(crate) fn start(ground: &Ground, order: Option<&str>) -> OperatorProcess {
+    let more: Vec<_> = order.map(|order| ("LOGGERHUB_FAIL_POINT", order)).into_iter().collect();
+    start_with(ground, &more)
+}
+
+/// Starts one with more in its environment.
+pub(crate) fn start_with(ground: &Ground, more: &[(&str, &str)]) -> OperatorProcess {
     let program = OperatorProgram {
         program: PathBuf::from(env!("CARGO_BIN_EXE_loggerhub-operator")),
         stores: testkit::Stores::from_environment().unwrap(),
         logs: std::env::temp_dir(),
     };
-    let more: Vec<_> = order.map(|order| ("LOGGERHUB_FAIL_POINT", order)).into_iter().collect();
-    program.start(&ground.settings(), &more).unwrap()
+    program.start(&ground.settings(), more).unwrap()
 }
 
 /// How often ingest was told of a tenant.
