@@ -22,6 +22,9 @@ pub const SCALER_FIELD_MANAGER: &str = "loggerhub-scaler";
 /// Field manager of the condition CanaryHealthy.
 pub const CANARY_FIELD_MANAGER: &str = "loggerhub-canary";
 
+/// What the audit log calls the operator. Who asked it stands in the API server's own audit log.
+pub const ACTOR: &str = "operator";
+
 /// Now, as Kubernetes writes it: without fractions of a second.
 pub fn now() -> Time {
     let second = Timestamp::from_second(Timestamp::now().as_second());

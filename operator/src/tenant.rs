@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crds::condition::{Finding, Reason};
+use crds::tenant::DeletionPolicy;
 use crds::{LogPipeline, PAUSED_ANNOTATION, TENANT_FINALIZER, Tenant, TenantName, TenantStatus};
 use futures::{Stream, StreamExt};
 use k8s_openapi::jiff::Timestamp;
@@ -14,6 +15,7 @@ use kube::runtime::reflector::{ObjectRef, Store as Reader, store};
 use kube::runtime::{Predicate, predicates};
 use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Api, Resource, ResourceExt};
+use runtime::audit::{self, Act};
 use runtime::traces;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -37,7 +39,7 @@ use crate::backoff::jittered;
 use crate::context::Context;
 use crate::fail_points::{Point, reach};
 use crate::kubernetes::{
-    FIELD_MANAGER, Note, add_finalizer, apply_status, explain, now, publish, remove_finalizer, transitions,
+    ACTOR, FIELD_MANAGER, Note, add_finalizer, apply_status, explain, now, publish, remove_finalizer, transitions,
 };
 use crate::metrics::{Controller as Which, Ending};
 use crate::provision;
@@ -240,6 +242,9 @@ async fn provision(
     let was_ready = tenant.status.as_ref().is_some_and(is_ready);
     let reported = report(ctx, api, tenant, findings, Some((valid, &applied)), notes).await?;
     let name = tenant.name_any();
+    if let Some((action, outcome)) = suspension(tenant.status.as_ref(), &reported) {
+        audit::tell(&Act { actor: ACTOR, action, tenant: &name, object: &name, outcome });
+    }
     if is_ready(&reported) {
         if !was_ready {
             tracing::info!(tenant.name = %name, "tenant {name} is ready");
@@ -280,6 +285,12 @@ async fn conclude(
             reach(Point::Concluded);
             remove_finalizer(api, tenant, TENANT_FINALIZER).await.map_err(failed("remove the finalizer", tenant))?;
             tracing::info!(tenant.name = %name, "tenant {name} is gone");
+            let outcome = match tenant.spec.deletion_policy {
+                DeletionPolicy::Delete if !delete::is_forced(tenant) => "its data is removed",
+                _ => "its data stays",
+            };
+            let action = audit::Action::TenantDeleted;
+            audit::tell(&Act { actor: ACTOR, action, tenant: &name, object: &name, outcome });
             ctx.forget_tenant(&name);
             if let Some(age) = age(tenant.metadata.deletion_timestamp.as_ref()) {
                 ctx.metrics.deleted(age);
@@ -330,6 +341,19 @@ async fn pipeline_exists(ctx: &Context, tenant: &Tenant) -> Result<bool, Error> 
 
 fn is_ready(status: &TenantStatus) -> bool {
     status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Whether ingest refuses a Tenant's events since now because it is suspended, or takes them again.
+fn suspension(before: Option<&TenantStatus>, now: &TenantStatus) -> Option<(audit::Action, &'static str)> {
+    let is_suspended = |status: &TenantStatus| {
+        let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
+        ready.is_some_and(|ready| ready.status == "True" && ready.reason == Reason::Suspended.as_str())
+    };
+    match (before.is_some_and(is_suspended), is_suspended(now)) {
+        (false, true) => Some((audit::Action::TenantSuspended, "ingest refuses its events")),
+        (true, false) if is_ready(now) => Some((audit::Action::TenantResumed, "ingest takes its events")),
+        _ => None,
+    }
 }
 
 fn age(since: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>) -> Option<Duration> {

@@ -21,6 +21,8 @@ mod rights;
 mod canary;
 #[path = "apiserver/traces.rs"]
 mod traces;
+#[path = "apiserver/audit.rs"]
+mod audit;
 #[path = "apiserver/program.rs"]
 mod program;
 #[path = "apiserver/leader.rs"]

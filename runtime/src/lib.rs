@@ -5,6 +5,7 @@ pub mod settings;
 pub mod stores;
 pub mod logging;
 pub mod traces;
+pub mod audit;
 pub mod http;
 pub mod metrics;
 pub mod shutdown;

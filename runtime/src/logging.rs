@@ -8,6 +8,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
+use crate::audit;
 use crate::traces::{self, Traces};
 
 /// How and how much to log.
@@ -63,7 +64,8 @@ pub(crate) fn subscriber(
     traces: &Traces,
 ) -> anyhow::Result<Box<dyn Subscriber + Send + Sync>> {
     let no_spans = format!("{}=off", traces::TARGET).parse::<Directive>()?;
-    let filter = EnvFilter::try_new(&settings.log)?.add_directive(no_spans);
+    let all_acts = format!("{}=info", audit::TARGET).parse::<Directive>()?;
+    let filter = EnvFilter::try_new(&settings.log)?.add_directive(no_spans).add_directive(all_acts);
     let lines = fmt::layer().with_writer(writer);
     let lines = match settings.log_format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),

@@ -191,6 +191,7 @@ mod tests {
     use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
     use super::*;
+    use crate::audit::{self, Act, Action};
     use crate::logging::{LogFormat, LogSettings, subscriber};
 
     const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -217,7 +218,11 @@ mod tests {
 
     /// Makes this thread's spans and lines go there.
     fn set(traces: &Traces, lines: &Lines) -> tracing::subscriber::DefaultGuard {
-        let settings = LogSettings { log_format: LogFormat::Json, log: "info".to_owned() };
+        set_at("info", traces, lines)
+    }
+
+    fn set_at(log: &str, traces: &Traces, lines: &Lines) -> tracing::subscriber::DefaultGuard {
+        let settings = LogSettings { log_format: LogFormat::Json, log: log.to_owned() };
         let lines = lines.clone();
         let writer = BoxMakeWriter::new(move || lines.clone());
         tracing::subscriber::set_default(subscriber(&settings, writer, traces).unwrap())
@@ -306,6 +311,21 @@ mod tests {
             let variable = |name: &str| environment.iter().find(|one| one.0 == name).map(|one| one.1.to_owned());
             assert_eq!(wanted(variable), on, "{environment:?}");
         }
+    }
+
+    #[test]
+    fn an_act_is_told_whatever_the_filter_says() {
+        let lines = Lines::default();
+        let guard = set_at("error,audit=off", &Traces::default(), &lines);
+        tracing::warn!("too little");
+        let action = Action::KeyIssued;
+        audit::tell(&Act { actor: "operator", action, tenant: "acme", object: "1a2b", outcome: "main" });
+        drop(guard);
+        let logged = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let told: serde_json::Value = serde_json::from_str(logged.trim()).unwrap();
+        let field = |name: &str| told[name].as_str().unwrap_or_default().to_owned();
+        let fields = ["target", "actor", "action", "tenant.name", "object", "outcome"].map(field);
+        assert_eq!(fields, ["audit", "operator", "key_issued", "acme", "1a2b", "main"], "{told}");
     }
 
     #[test]

@@ -92,6 +92,11 @@ impl OperatorProcess {
         Ok(text)
     }
 
+    /// What it has logged so far.
+    pub fn logged(&self) -> anyhow::Result<String> {
+        std::fs::read_to_string(&self.log).with_context(|| format!("read {}", self.log.display()))
+    }
+
     /// Waits until it says of itself that it `leads` or `stands by`.
     pub async fn standing(&self, wanted: &str, within: Duration) -> anyhow::Result<()> {
         eventually(&format!("the operator {} {wanted}", self.pid), within, || async {

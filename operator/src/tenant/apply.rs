@@ -6,11 +6,13 @@ use std::time::{Duration, SystemTime};
 use crds::Tenant;
 use crds::condition::Reason;
 use crds::names::ArchiveLocation;
+use runtime::audit::{self, Act, Action};
 
 use super::keys::{AppliedKeys, ensure_keys};
 use super::validate::{Problem, ValidTenant};
 use crate::context::Context;
 use crate::fail_points::{Point, reach};
+use crate::kubernetes::ACTOR;
 use crate::provision::{self, Failure, IssuedKey, Outcome, TenantRow, registry_entry, series_hot_days};
 
 /// Longest wait for the reason of a failure.
@@ -43,7 +45,14 @@ pub async fn apply(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, away: Op
         None => ctx.stores.postgres.ensure_tenant(&valid.desired).await,
     };
     match registered {
-        Ok((row, registered)) => with_row(ctx, tenant, valid, row, registered).await,
+        Ok((row, registered)) => {
+            if registered == Outcome::Created {
+                let name = valid.desired.name().as_str();
+                let action = Action::TenantCreated;
+                audit::tell(&Act { actor: ACTOR, action, tenant: name, object: name, outcome: "registered" });
+            }
+            with_row(ctx, tenant, valid, row, registered).await
+        }
         Err(error) if error.failure() == Failure::Conflict => {
             // Another installation's tenant: none of its things is looked at.
             let conflict = Err(problem(&error));

@@ -10,13 +10,14 @@ use crds::tenant::DeletionPolicy;
 use crds::{CONFIRM_DELETE_ANNOTATION, FORCE_FINALIZE_ANNOTATION, LogPipeline, PipelineName, Tenant, TenantName};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
+use runtime::audit::{self, Act, Action};
 
 use super::apply::problem;
 use super::drain;
 use super::validate::Problem;
 use crate::context::Context;
 use crate::fail_points::{Point, reach};
-use crate::kubernetes::{Note, publish};
+use crate::kubernetes::{ACTOR, Note, publish};
 use crate::provision::{self, Owner, Part, Retired, RowState, delete_tenant};
 
 /// How long ingest is given to hear that it is to refuse: it follows the registry within a second,
@@ -136,6 +137,9 @@ async fn abandon(ctx: &Context, tenant: &Tenant) {
     };
     let message = format!("let go by {FORCE_FINALIZE_ANNOTATION}: {keys}; its data stays in every store");
     tracing::warn!(tenant.name = tenant.name_any(), "{message}");
+    let name = tenant.name_any();
+    let action = Action::TenantForceFinalized;
+    audit::tell(&Act { actor: ACTOR, action, tenant: &name, object: &name, outcome: keys });
     publish(&ctx.recorder, tenant, vec![Note { warning: true, reason: "ForceFinalized", message }]).await;
 }
 

@@ -10,6 +10,7 @@ use crds::tenant::{ApiKeySpec, KeySource};
 use crds::{ROTATE_KEYS_ANNOTATION, Tenant};
 use futures::future::join_all;
 use kube::ResourceExt;
+use runtime::audit::{self, Act, Action};
 
 use super::apply::{StoreResult, problem};
 use super::changes::{KeyChange, changes};
@@ -19,6 +20,7 @@ use super::validate::{Problem, ValidTenant};
 use super::{existing, secrets};
 use crate::context::Context;
 use crate::fail_points::{Point, reach};
+use crate::kubernetes::ACTOR;
 use crate::provision::{IssuedKey, IssuedKeyRow, Outcome};
 
 /// What is known of a Tenant's keys once they are registered.
@@ -114,6 +116,10 @@ pub async fn ensure_keys(ctx: &Context, tenant: &Tenant, valid: &ValidTenant) ->
         Ok(ensured) => ensured,
         Err(error) => return (None, Err(problem(&error))),
     };
+    for (action, row) in acts(&own, &live) {
+        let (object, outcome) = (row.key.id.as_str(), row.key.name.as_str());
+        audit::tell(&Act { actor: ACTOR, action, tenant: name.as_str(), object, outcome });
+    }
     let removed = remove_left_over(ctx, tenant, valid).await;
     let applied = AppliedKeys {
         changes: changes(&own, &live, |name| !lost.contains(name) && valid.keys.iter().any(|key| key.name == name)),
@@ -122,6 +128,17 @@ pub async fn ensure_keys(ctx: &Context, tenant: &Tenant, valid: &ValidTenant) ->
         live,
     };
     (Some(applied), first_problem.map_or(removed.map(|removed| outcome.and(removed)), Err))
+}
+
+/// What was done to keys, from the rows that lived before and those that live now.
+fn acts<'a>(before: &'a [IssuedKeyRow], live: &'a [IssuedKeyRow]) -> Vec<(Action, &'a IssuedKeyRow)> {
+    let is_in = |rows: &[IssuedKeyRow], row: &IssuedKeyRow| rows.iter().any(|other| other.key.id == row.key.id);
+    let came = live.iter().filter(|row| !is_in(before, row)).map(|row| {
+        let replaces = before.iter().any(|other| other.key.name == row.key.name);
+        (if replaces { Action::KeyRotated } else { Action::KeyIssued }, row)
+    });
+    let went = before.iter().filter(|row| !is_in(live, row)).map(|row| (Action::KeyRevoked, row));
+    came.chain(went).collect()
 }
 
 async fn look(ctx: &Context, tenant: &Tenant, key: &ApiKeySpec) -> Result<Seen, Problem> {

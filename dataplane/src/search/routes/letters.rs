@@ -9,6 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use crds::tenant::Scope;
+use runtime::audit::{self, Act, Action};
 
 use super::super::params::{self, letters};
 use super::super::{Error, Search};
@@ -47,7 +48,7 @@ pub(super) async fn redrive(
     params::none(&pairs(&uri)?)?;
     let chosen = letters::redrive(&read(body).await?)?;
     let marked = search.reader.redrive(&caller.tenant, &chosen).await?;
-    tracing::info!(tenant.name = %caller.tenant.name(), key.id = caller.key_id, "redrive {} dead letters", marked.marked);
+    told(&caller, Action::LettersRedriven, "chosen ones", marked.marked);
     Ok((StatusCode::ACCEPTED, Json(marked)).into_response())
 }
 
@@ -60,6 +61,7 @@ pub(super) async fn redrive_one(
     let caller = admin(&search, &headers)?;
     params::none(&pairs(&uri)?)?;
     let marked = search.reader.redrive_one(&caller.tenant, named(&id)?).await?;
+    told(&caller, Action::LettersRedriven, &id, marked.marked);
     Ok((StatusCode::ACCEPTED, Json(marked)).into_response())
 }
 
@@ -67,7 +69,7 @@ pub(super) async fn purge(State(search): State<Search>, headers: HeaderMap, uri:
     let caller = admin(&search, &headers)?;
     let chosen = letters::purge(&pairs(&uri)?)?;
     let purged = search.reader.purge(&caller.tenant, &chosen).await?;
-    tracing::info!(tenant.name = %caller.tenant.name(), key.id = caller.key_id, "purged {} dead letters", purged.purged);
+    told(&caller, Action::LettersPurged, "chosen ones", purged.purged);
     answer(purged)
 }
 
@@ -80,7 +82,18 @@ pub(super) async fn purge_one(
     let caller = admin(&search, &headers)?;
     params::none(&pairs(&uri)?)?;
     let purged = search.reader.purge(&caller.tenant, &letters::Chosen::Ids(vec![named(&id)?])).await?;
-    if purged.purged == 0 { Err(Error::NotFound) } else { answer(purged) }
+    if purged.purged == 0 {
+        return Err(Error::NotFound);
+    }
+    told(&caller, Action::LettersPurged, &id, purged.purged);
+    answer(purged)
+}
+
+/// Writes it to the audit log. An id has been read as one before.
+fn told(caller: &Caller, action: Action, object: &str, letters: u64) {
+    let (actor, outcome) = (format!("key:{}", caller.key_id), format!("{letters} dead letters"));
+    let tenant = caller.tenant.name().as_str();
+    audit::tell(&Act { actor: &actor, action, tenant, object, outcome: &outcome });
 }
 
 fn admin(search: &Search, headers: &HeaderMap) -> Result<Caller, Error> {
