@@ -8,9 +8,11 @@ use std::time::Duration;
 use crds::{Tenant, TenantName};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
+use runtime::audit::{self, Act, Action};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
+use crate::kubernetes::ACTOR;
 use crate::provision::{self, Owner, RowState};
 
 /// Tenants of one page of the list.
@@ -74,6 +76,8 @@ async fn retain(ctx: &Context, owner: &Owner) -> Result<(), Error> {
     stores.postgres.set_state(owner, RowState::Retained).await?;
     let name = &owner.tenant;
     tracing::warn!(tenant.name = %name, "revoked the keys of {name}: there is no such Tenant; its data stays");
+    let (action, outcome) = (Action::TenantDeleted, "there is no such Tenant; its data stays");
+    audit::tell(&Act { actor: ACTOR, action, tenant: name.as_str(), object: name.as_str(), outcome });
     Ok(())
 }
 

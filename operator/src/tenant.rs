@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crds::condition::{Finding, Reason};
-use crds::tenant::DeletionPolicy;
 use crds::{LogPipeline, PAUSED_ANNOTATION, TENANT_FINALIZER, Tenant, TenantName, TenantStatus};
 use futures::{Stream, StreamExt};
 use k8s_openapi::jiff::Timestamp;
@@ -242,9 +241,6 @@ async fn provision(
     let was_ready = tenant.status.as_ref().is_some_and(is_ready);
     let reported = report(ctx, api, tenant, findings, Some((valid, &applied)), notes).await?;
     let name = tenant.name_any();
-    if let Some((action, outcome)) = suspension(tenant.status.as_ref(), &reported) {
-        audit::tell(&Act { actor: ACTOR, action, tenant: &name, object: &name, outcome });
-    }
     if is_ready(&reported) {
         if !was_ready {
             tracing::info!(tenant.name = %name, "tenant {name} is ready");
@@ -281,14 +277,10 @@ async fn conclude(
     let name = tenant.name_any();
     let delete::Progress { deletion, gone } = delete::delete(ctx, tenant, away).await;
     match deletion {
-        Deletion::Done => {
+        Deletion::Done(outcome) => {
             reach(Point::Concluded);
             remove_finalizer(api, tenant, TENANT_FINALIZER).await.map_err(failed("remove the finalizer", tenant))?;
             tracing::info!(tenant.name = %name, "tenant {name} is gone");
-            let outcome = match tenant.spec.deletion_policy {
-                DeletionPolicy::Delete if !delete::is_forced(tenant) => "its data is removed",
-                _ => "its data stays",
-            };
             let action = audit::Action::TenantDeleted;
             audit::tell(&Act { actor: ACTOR, action, tenant: &name, object: &name, outcome });
             ctx.forget_tenant(&name);
@@ -341,19 +333,6 @@ async fn pipeline_exists(ctx: &Context, tenant: &Tenant) -> Result<bool, Error> 
 
 fn is_ready(status: &TenantStatus) -> bool {
     status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-}
-
-/// Whether ingest refuses a Tenant's events since now because it is suspended, or takes them again.
-fn suspension(before: Option<&TenantStatus>, now: &TenantStatus) -> Option<(audit::Action, &'static str)> {
-    let is_suspended = |status: &TenantStatus| {
-        let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
-        ready.is_some_and(|ready| ready.status == "True" && ready.reason == Reason::Suspended.as_str())
-    };
-    match (before.is_some_and(is_suspended), is_suspended(now)) {
-        (false, true) => Some((audit::Action::TenantSuspended, "ingest refuses its events")),
-        (true, false) if is_ready(now) => Some((audit::Action::TenantResumed, "ingest takes its events")),
-        _ => None,
-    }
 }
 
 fn age(since: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>) -> Option<Duration> {

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use crds::Tenant;
 use crds::condition::Reason;
 use crds::names::ArchiveLocation;
+use crds::registry::TenantState;
 use runtime::audit::{self, Act, Action};
 
 use super::keys::{AppliedKeys, ensure_keys};
@@ -102,8 +103,14 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
     let credentials = match (&database, &known) {
         (Ok(_), Some(known)) => {
             let live: Vec<IssuedKey> = known.live.iter().map(|row| row.key.clone()).collect();
+            let before = stores.registry.get(desired.name()).await.ok().flatten();
             let projected = stores.registry.upsert(&registry_entry(desired, &row, &live)).await;
             reach(Point::Projected);
+            let suspension = before.and_then(|before| suspension(before.state, desired.state));
+            if let (Ok(_), Some((action, outcome))) = (&projected, suspension) {
+                let name = desired.name().as_str();
+                audit::tell(&Act { actor: ACTOR, action, tenant: name, object: name, outcome });
+            }
             projected.map_err(|error| problem(&error)).and_then(|outcome| keys.map(|keys| keys.and(outcome)))
         }
         (Err(problem), Some(_)) => Err(Problem {
@@ -119,6 +126,15 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
         credentials,
         keys: known,
         archive: row.archive,
+    }
+}
+
+/// What is done to a tenant whose entry ingest follows, if it is suspended by that or resumed.
+fn suspension(before: TenantState, now: TenantState) -> Option<(Action, &'static str)> {
+    match (before, now) {
+        (TenantState::Active, TenantState::Suspended) => Some((Action::TenantSuspended, "ingest refuses its events")),
+        (TenantState::Suspended, TenantState::Active) => Some((Action::TenantResumed, "ingest takes its events")),
+        _ => None,
     }
 }
 
@@ -166,4 +182,23 @@ pub fn problem(error: &provision::Error) -> Problem {
         Failure::Conflict => Reason::OwnershipConflict,
     };
     Problem { reason, message: runtime::logging::chain(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_change_itself_is_a_suspension_or_its_end() {
+        use TenantState::{Active, Deleting, Suspended};
+        for (before, now, expected) in [
+            (Active, Suspended, Some(Action::TenantSuspended)),
+            (Suspended, Active, Some(Action::TenantResumed)),
+            (Suspended, Suspended, None),
+            (Active, Active, None),
+            (Deleting, Suspended, None),
+        ] {
+            assert_eq!(suspension(before, now).map(|(action, _)| action), expected, "{before:?} to {now:?}");
+        }
+    }
 }

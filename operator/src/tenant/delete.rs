@@ -28,11 +28,16 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(600);
 /// How long a Tenant that is let go by force waits for the stores to take its keys away.
 const FORCE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// What became of the data of a tenant that was let go or retained.
+const STAYS: &str = "its data stays";
+/// Nothing was ever put in place for it.
+const NONE: &str = "it had no data";
+
 /// How far a deletion came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deletion {
-    /// Nothing is left to do: the finalizer may go.
-    Done,
+    /// Nothing is left to do: the finalizer may go. Says what became of the tenant's data.
+    Done(&'static str),
     /// Going on by itself; look again soon.
     Waiting(Reason, String),
     /// Held up; the problem says by what.
@@ -109,7 +114,7 @@ pub async fn delete(ctx: &Context, tenant: &Tenant, away: Option<provision::Erro
     let mut gone = Vec::new();
     if is_forced(tenant) {
         abandon(ctx, tenant).await;
-        return Progress { deletion: Deletion::Done, gone };
+        return Progress { deletion: Deletion::Done(STAYS), gone };
     }
     let deletion = match confirmed(tenant) {
         Ok(()) => advance(ctx, tenant, away, &mut gone).await.unwrap_or_else(|error| {
@@ -151,7 +156,7 @@ async fn advance(
 ) -> Result<Deletion, provision::Error> {
     let Ok(name) = tenant.name_any().parse::<TenantName>() else {
         // Such a name was never provisioned.
-        return Ok(Deletion::Done);
+        return Ok(Deletion::Done(NONE));
     };
     let owner = Owner {
         installation: ctx.settings.installation.clone(),
@@ -169,7 +174,7 @@ async fn advance(
     }
     if !stores.postgres.foreign_tenants(&owner.installation, &[name.to_string()]).await?.is_empty() {
         // The registry's entry is another installation's, and we have put nothing in place.
-        return Ok(Deletion::Done);
+        return Ok(Deletion::Done(NONE));
     }
     used.extend(refuse(ctx, &name).await?);
     reach(Point::Refused);
@@ -202,7 +207,7 @@ async fn advance(
         Step::Retain => {
             revoke(ctx, &owner).await?;
             stores.postgres.set_state(&owner, RowState::Retained).await?;
-            Ok(Deletion::Done)
+            Ok(Deletion::Done(STAYS))
         }
         Step::Delete => {
             revoke(ctx, &owner).await?;
@@ -217,7 +222,7 @@ async fn advance(
                 Part::Archive => types::OBJECT_STORE_READY,
             };
             match delete_tenant(stores, &owner, &archive, |done| gone.push(part(done))).await? {
-                Retired::Done => Ok(Deletion::Done),
+                Retired::Done => Ok(Deletion::Done("its data is removed")),
                 Retired::More => {
                     let at = if gone.contains(&types::SEARCH_READY) { "the object store" } else { "OpenSearch" };
                     let message = format!("the tenant's data is being removed from {at}; much is left");
