@@ -49,7 +49,9 @@ pub async fn run(ctx: Arc<Context>, pipelines: Pipelines, shutdown: Cancellation
         let present = pipelines.of(&ctx.settings.namespace);
         written.retain(|name, _| present.iter().any(|pipeline| pipeline.name_any() == *name));
         let looks: Vec<_> = present.iter().map(|pipeline| look(&ctx, &asker, pipeline, &written)).collect();
-        let looks: Vec<_> = futures::stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
+        let looks = futures::stream::iter(looks).buffer_unordered(AT_ONCE).collect::<Vec<_>>();
+        // Canaries that don't answer hold up no other leader.
+        let Some(looks) = shutdown.run_until_cancelled(looks).await else { return };
         written.extend(looks.into_iter().flatten().map(|name| (name, Instant::now())));
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}

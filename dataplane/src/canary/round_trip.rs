@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 use crate::asking::{Step, after_looking, after_sending, ask, bearer, getting, marker, sending, until};
 use crate::gateway::forward::Upstream;
@@ -28,6 +29,9 @@ const INDEX: &str = "index";
 const TAIL_READY: Duration = Duration::from_secs(5);
 /// Longest wait for the gateway to take the socket's end.
 const CLOSE: Duration = Duration::from_secs(1);
+/// Longest frame of the live tail that is read: ours have some hundred bytes, and only events that name
+/// our service are shown.
+const MAX_FRAME: usize = 1024 * 1024;
 
 type Tail = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -116,10 +120,12 @@ impl Way {
 
     /// Opens the live tail and waits until it is in place.
     async fn watch(&self, key: &HeaderValue) -> anyhow::Result<Tail> {
-        let mut request = self.live.as_str().into_client_request()?;
+        let mut request = format!("{}?service={SERVICE}", self.live).into_client_request()?;
         request.headers_mut().insert(AUTHORIZATION, key.clone());
+        let bounds = WebSocketConfig::default().max_message_size(Some(MAX_FRAME)).max_frame_size(Some(MAX_FRAME));
         let ready = async {
-            let (mut tail, _) = connect_async(request).await.map_err(refusal)?;
+            let connecting = connect_async_with_config(request, Some(bounds), false);
+            let (mut tail, _) = connecting.await.map_err(refusal)?;
             while next(&mut tail).await?["type"] != "ready" {}
             anyhow::Ok(tail)
         };
