@@ -112,6 +112,11 @@ async fn the_default_pipeline_is_one_that_the_operator_reads() {
     assert_eq!(spec.processor.scaling.max_replicas, 4);
     assert_eq!(spec.canary.unwrap().key_secret, "canary-key");
     assert!(spec.ingest.is_some());
+    // As `helm upgrade --reuse-values` switches it off again.
+    let objects = rendered(&[sets[1], "defaultPipeline.canary=null"]).await;
+    let config = find(&objects, "ConfigMap", "loggerhub-operator")["data"]["config.yaml"].as_str().unwrap();
+    let config: Value = serde_saphyr::from_str(config).unwrap();
+    assert!(LogPipelineSpec::deserialize(&config["defaultPipeline"]).unwrap().canary.is_none());
 }
 
 /// A pod that two budgets select can't be evicted at all.
