@@ -1,4 +1,4 @@
-//! No target: begun with `-runs=0`, it writes what the targets begin with to `fuzz/corpus`.
+//! No target: begun with `-runs=0` in the checkout's root, it writes what the targets begin with to `fuzz/corpus`.
 #![no_main]
 
 use std::path::Path;
@@ -8,7 +8,7 @@ libfuzzer_sys::fuzz_target!(init: write().expect("write the seeds"), |_bytes: &[
 
 fn write() -> io::Result<()> {
     for (target, inputs) in dataplane::fuzzing::seeds()? {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+        let folder = Path::new("fuzz/corpus").join(target);
         fs::create_dir_all(&folder)?;
         for (number, input) in inputs.iter().enumerate() {
             fs::write(folder.join(format!("seed-{number}")), input)?;

@@ -22,7 +22,7 @@ use crate::house::{House, Served};
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Longest wait for what takes milliseconds on an idle machine.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Opens a tail; an error holds the status and code of the refusal.
 async fn open(front: &Served, query: &str, key: Option<&str>) -> Result<Socket, (u16, String)> {
