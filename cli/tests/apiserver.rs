@@ -23,7 +23,7 @@ use tokio::process::Command;
 use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::Message;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 const KEY: &str = "lh_abcdefghijkl_0123456789012345678901234567890123456789012";
 
 /// A Tenant with a key, and a namespace of its name. No operator acts on them: the test plays it.

@@ -4,6 +4,8 @@
 
 declare -A STEP_TITLE=() STEP_PID=() STEP_BEGUN=()
 STEPS_NOTED=0
+# With STEPS_GO_ON=1 a failure is noted here, and the others go on.
+STEPS_FAILED=()
 
 # Runs a step to its end.
 step() { # NAME TITLE COMMAND...
@@ -17,7 +19,7 @@ step_begin() { # NAME TITLE COMMAND...
     STEP_TITLE[$name]=$2
     STEP_BEGUN[$name]=$EPOCHSECONDS
     shift 2
-    mkdir -p "$LOGS"
+    mkdir -p "$(dirname "$(step_log "$name")")"
     set -m
     (
         set +m
@@ -30,9 +32,9 @@ step_begin() { # NAME TITLE COMMAND...
     trap 'exit 130' INT TERM
 }
 
-step_log() { echo "$LOGS/up-$1.log"; }
+step_log() { echo "${STEP_LOGS:-$LOGS}/step-$1.log"; }
 
-# Waits for the named steps; any step that fails meanwhile ends everything.
+# Waits for the named steps; any step that fails meanwhile ends everything, but see STEPS_FAILED.
 step_await() { # NAMES...
     local name waiting=yes
     while [ -n "$waiting" ]; do
@@ -54,7 +56,9 @@ step_ended() {
         printf '  %s✗ %s failed after %s%s\n\n' "$RED" "${STEP_TITLE[$name]}" "$(step_elapsed "$name")" "$PLAIN"
         tail -n 15 "$(step_log "$name")" | sed 's/^/    /'
         printf '\n  log: %s\n' "$(step_log "$name")"
-        exit 1
+        STEPS_FAILED+=("$name")
+        [ "${STEPS_GO_ON:-}" = 1 ] || exit 1
+        return 0
     fi
     printf '  %s✓%s %-58s %12s\n' "$GREEN" "$PLAIN" "${STEP_TITLE[$name]}" "$(step_elapsed "$name")"
 }

@@ -11,7 +11,7 @@ use kube::{CustomResourceExt, ResourceExt};
 use serde_json::{Value, json};
 use testkit::{Cluster, eventually, helm, unique};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 /// The policy under test looks at Tenants with this label only, so that no other test meets it.
 const LABEL: &str = "loggerhub.io/operator-class";
 

@@ -9,8 +9,8 @@ use testkit::{OperatorProcess, eventually, unique};
 use crate::operator_under_test::{Ground, SOON};
 use crate::program::{announcements, has_one_key, start};
 
-/// A lease that nobody renews runs out, and somebody else leads, within so long.
-const TAKEOVER: Duration = Duration::from_secs(20);
+/// Longest wait until a lease that nobody renews has run out, after 15 s, and somebody else leads.
+const TAKEOVER: Duration = Duration::from_secs(60);
 
 /// A leader that stands still in the middle of provisioning a Tenant, and one that stands by.
 async fn one_stuck_and_one_standing_by(ground: &Ground, tenant: &str) -> (OperatorProcess, OperatorProcess) {

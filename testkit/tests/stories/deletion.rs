@@ -36,7 +36,7 @@ async fn a_retained_tenant_keeps_its_data_and_takes_it_back() -> anyhow::Result<
 
 #[tokio::test]
 async fn a_tenant_with_policy_delete_leaves_nothing_also_if_a_store_was_down() -> anyhow::Result<()> {
-    let stage = Stage::enter().await;
+    let stage = Stage::enter_alone().await;
     let mut tenant = stage.tenant("delete").await?;
     tenant.send_numbered(0, 50).await?;
     stage.everything_once(&tenant, LATER).await?;

@@ -1,5 +1,5 @@
 //! Whole-system stories on a real cluster with LoggerHub installed, as users and operators live
-//! them. They stop stores and kill pods, so one runs at a time; each has tenants of its own.
+//! them. Each has tenants of its own, and one that stops a store plays alone.
 
 mod stage;
 mod onboarding;

@@ -8,7 +8,7 @@ use crate::stage::{LATER, SOON, Stage};
 
 #[tokio::test]
 async fn without_opensearch_logs_are_accepted_listed_and_read_and_indexed_afterwards() -> anyhow::Result<()> {
-    let stage = Stage::enter().await;
+    let stage = Stage::enter_alone().await;
     let mut tenant = stage.tenant("outage").await?;
     let outage = Outage::of(Store::OpenSearch).await?;
 
@@ -40,7 +40,7 @@ async fn without_opensearch_logs_are_accepted_listed_and_read_and_indexed_afterw
 
 #[tokio::test]
 async fn a_tenant_applied_while_a_store_is_down_says_which_and_becomes_ready_by_itself() -> anyhow::Result<()> {
-    let stage = Stage::enter().await;
+    let stage = Stage::enter_alone().await;
     let outage = Outage::of(Store::Minio).await?;
     let name = stage.apply(&testkit::unique("early"), json!({})).await?;
     let condition = stage.cluster.tenant_condition(&name, "ObjectStoreReady", "False", SOON).await?;

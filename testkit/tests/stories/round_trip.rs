@@ -8,10 +8,11 @@ use crate::stage::{SOON, Stage};
 #[tokio::test]
 async fn helm_test_sends_an_event_and_finds_it() -> anyhow::Result<()> {
     let stage = Stage::enter().await;
-    let (cluster, secret) = (&stage.cluster, "loggerhub-round-trip");
+    let cluster = &stage.cluster;
     let release = &cluster.namespace;
     // The pod can mount no Secret but those of its own namespace.
     let name = testkit::unique("trip");
+    let secret = name.as_str();
     let key =
         json!({"name": "main", "scopes": ["Ingest", "Query"], "secretRef": {"name": secret, "namespace": release}});
     stage.apply(&name, json!({"namespaces": [release], "apiKeys": [key]})).await?;

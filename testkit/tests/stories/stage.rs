@@ -7,27 +7,41 @@ use serde_json::{Value, json};
 use testkit::http::Door;
 use testkit::ledger::Holdings;
 use testkit::{Cluster, Ledger, Stores, eventually, unique};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Longest wait for what takes seconds on an idle machine; here others use it too.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// Longest wait for what follows a crash or an outage.
 pub(crate) const LATER: Duration = Duration::from_secs(180);
 
-static TURN: Mutex<()> = Mutex::const_new(());
+static TURN: RwLock<()> = RwLock::const_new(());
 
-/// The installed system, for one story at a time.
+/// The installed system.
 pub(crate) struct Stage {
     pub(crate) cluster: Cluster,
     pub(crate) stores: Stores,
     pub(crate) door: Door,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
+}
+
+/// What keeps stories out of each other's way.
+enum Turn {
+    Beside { _others: RwLockReadGuard<'static, ()> },
+    Alone { _nobody: RwLockWriteGuard<'static, ()> },
 }
 
 impl Stage {
-    /// Waits for this story's turn.
+    /// For a story that leaves everything of others alone.
     pub(crate) async fn enter() -> Self {
-        let turn = TURN.lock().await;
+        Self::set(Turn::Beside { _others: TURN.read().await }).await
+    }
+
+    /// For a story that takes a store away: no other plays meanwhile.
+    pub(crate) async fn enter_alone() -> Self {
+        Self::set(Turn::Alone { _nobody: TURN.write().await }).await
+    }
+
+    async fn set(turn: Turn) -> Self {
         let cluster = Cluster::connect().await.expect("a cluster");
         cluster.pipeline_ready("default", LATER).await.expect("LoggerHub is installed and its default pipeline Ready");
         // At rest until now: tests of its steps run on the same stores, and are not to be helped by it.
