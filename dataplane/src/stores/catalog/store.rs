@@ -81,8 +81,7 @@ impl Catalog {
             return Ok(Attempt::Resends(keys.resends));
         }
         candidates.retain(|_, (batch, _)| batch.body_hash.is_none() || !keys.remembered.contains(&batch.told_id()));
-        let spool_ids = reserve_spool(&mut transaction, frames.len()).await?;
-        let won = insert_batches(&mut transaction, &candidates, &spool_ids, &index_name, from).await?;
+        let won = insert_batches(&mut transaction, frames, &candidates, &index_name, from).await?;
         candidates.retain(|id, _| won.contains(id));
         for (id, (batch, _)) in &candidates {
             let accepted_at = batch.accepted_at;
@@ -95,10 +94,8 @@ impl Catalog {
             earlier(&mut transaction, &lost, from, &mut stored).await?;
         }
         if !candidates.is_empty() {
-            insert_spool(&mut transaction, frames, &candidates, &spool_ids).await?;
             let rows = copy::rows_of(candidates.values().map(|(batch, _)| *batch));
             copy_rows(&mut transaction, &rows).await?;
-            insert_ledger(&mut transaction, &candidates).await?;
             insert_dead_letters(&mut transaction, &candidates, from).await?;
             note_first(&mut transaction, &candidates).await?;
             note_dropped(&mut transaction, candidates.values().map(|(batch, _)| *batch)).await?;
@@ -120,35 +117,45 @@ pub(super) async fn write_index(connection: &mut PgConnection, tenant: &Tenant) 
     Ok(crds::names::index_name(series, number))
 }
 
-/// Ids for as many spool rows as there are frames: a batch's row names its spool row, which is
-/// written only once some batch of the frame is known to be new.
-async fn reserve_spool(connection: &mut PgConnection, frames: usize) -> Result<Vec<i64>, Error> {
-    sqlx::query_scalar("SELECT nextval('spool_spool_id_seq') FROM generate_series(1, $1)")
-        .bind(i32::try_from(frames).unwrap_or(i32::MAX))
-        .fetch_all(connection)
-        .await
-        .map_err(failed("reserve spool rows"))
-}
-
-/// Inserts the batches that are not there yet, and gives back which these are.
+/// Inserts the batches that are not there yet, in the order of their ids, and gives back which these are; bills
+/// them, and spools the frames that hold any of them. What is decided by a row that may be there already stands
+/// in one statement with what depends on it: each statement costs PostgreSQL more than its rows do.
 async fn insert_batches(
     connection: &mut PgConnection,
+    frames: &[Frame],
     candidates: &BTreeMap<Uuid, Candidate<'_>>,
-    spool_ids: &[i64],
     index_name: &str,
     from: &Provenance,
 ) -> Result<HashSet<Uuid>, Error> {
+    let headers = frames.iter().map(|frame| spool_header(frame, candidates)).collect::<Result<Vec<_>, _>>()?;
     let column = || candidates.values();
     let won: Vec<Uuid> = sqlx::query_scalar(
-        "INSERT INTO batches (batch_id, accepted_at, key_id, events, dead_letters, raw_bytes, raw_start, spool_id,
-                              index_name, pipeline, pipeline_generation, indexed_at)
-         SELECT batch_id, accepted_at, key_id, events, dead_letters, raw_bytes, raw_start, spool_id, $9, $10, $11,
-                CASE WHEN events = 0 THEN now() END
-         FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::int[], $5::int[], $6::bigint[], $7::bigint[],
-                     $8::bigint[])
-              AS batch (batch_id, accepted_at, key_id, events, dead_letters, raw_bytes, raw_start, spool_id)
-         ON CONFLICT DO NOTHING RETURNING batch_id",
+        "WITH frames AS MATERIALIZED (
+             SELECT *, nextval('spool_spool_id_seq') AS spool_id
+             FROM unnest($1::bytea[], $2::bytea[], $3::bigint[]) WITH ORDINALITY AS f (header, frame, raw_bytes, place)
+         ), won AS (
+             INSERT INTO batches (batch_id, accepted_at, key_id, events, dead_letters, raw_bytes, raw_start, spool_id,
+                                  index_name, pipeline, pipeline_generation, indexed_at)
+             SELECT batch_id, accepted_at, key_id, events, dead_letters, b.raw_bytes, raw_start, spool_id, $12, $13, $14,
+                    CASE WHEN events = 0 THEN now() END
+             FROM unnest($4::uuid[], $5::timestamptz[], $6::text[], $7::int[], $8::int[], $9::bigint[], $10::bigint[],
+                         $11::bigint[])
+                  AS b (batch_id, accepted_at, key_id, events, dead_letters, raw_bytes, raw_start, place)
+             JOIN frames USING (place)
+             ORDER BY batch_id
+             ON CONFLICT DO NOTHING RETURNING batch_id, accepted_at, key_id, events, raw_bytes, spool_id
+         ), spooled AS (
+             INSERT INTO spool (spool_id, header, frame, raw_bytes) OVERRIDING SYSTEM VALUE
+             SELECT spool_id, header, frame, raw_bytes FROM frames WHERE spool_id IN (SELECT spool_id FROM won)
+         ), billed AS (
+             INSERT INTO usage_ledger (batch_id, accepted_at, key_id, events, bytes)
+             SELECT batch_id, accepted_at, key_id, events, raw_bytes FROM won
+         )
+         SELECT batch_id FROM won",
     )
+    .bind(headers.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>())
+    .bind(frames.iter().map(|frame| frame.payload.as_slice()).collect::<Vec<_>>())
+    .bind(frames.iter().map(|frame| bytes(frame.raw_bytes)).collect::<Vec<_>>())
     .bind(candidates.keys().copied().collect::<Vec<_>>())
     .bind(column().map(|(batch, _)| date_time(batch.accepted_at)).collect::<Vec<_>>())
     .bind(column().map(|(batch, _)| batch.key_id.as_str()).collect::<Vec<_>>())
@@ -156,13 +163,14 @@ async fn insert_batches(
     .bind(column().map(|(batch, _)| count(batch.dead_letters.len())).collect::<Vec<_>>())
     .bind(column().map(|(batch, _)| bytes(batch.raw_bytes)).collect::<Vec<_>>())
     .bind(column().map(|(batch, _)| bytes(batch.raw_start)).collect::<Vec<_>>())
-    .bind(column().map(|(_, frame)| spool_ids.get(*frame).copied()).collect::<Vec<_>>())
+    // PostgreSQL counts from one.
+    .bind(column().map(|(_, frame)| *frame as i64 + 1).collect::<Vec<_>>())
     .bind(index_name)
     .bind(&from.pipeline)
     .bind(from.generation)
     .fetch_all(connection)
     .await
-    .map_err(failed("insert the batches"))?;
+    .map_err(failed("insert the batches, their usage and their raw lines"))?;
     Ok(won.into_iter().collect())
 }
 
@@ -187,29 +195,6 @@ async fn earlier(
     stored.batches.extend(rows.into_iter().map(|(id, accepted_at, index_name, indexed, same_stages)| {
         (id, StoredBatch { new: false, accepted_at: micros(accepted_at), index_name, indexed, same_stages })
     }));
-    Ok(())
-}
-
-async fn insert_spool(
-    connection: &mut PgConnection,
-    frames: &[Frame],
-    candidates: &BTreeMap<Uuid, Candidate<'_>>,
-    spool_ids: &[i64],
-) -> Result<(), Error> {
-    let used: HashSet<usize> = candidates.values().map(|(_, frame)| *frame).collect();
-    let rows = || frames.iter().zip(spool_ids).enumerate().filter(|(at, _)| used.contains(at)).map(|(_, row)| row);
-    let headers = rows().map(|(frame, _)| spool_header(frame, candidates)).collect::<Result<Vec<_>, _>>()?;
-    sqlx::query(
-        "INSERT INTO spool (spool_id, header, frame, raw_bytes) OVERRIDING SYSTEM VALUE
-         SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bigint[])",
-    )
-    .bind(rows().map(|(_, spool_id)| *spool_id).collect::<Vec<_>>())
-    .bind(headers.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>())
-    .bind(rows().map(|(frame, _)| frame.payload.as_slice()).collect::<Vec<_>>())
-    .bind(rows().map(|(frame, _)| bytes(frame.raw_bytes)).collect::<Vec<_>>())
-    .execute(connection)
-    .await
-    .map_err(failed("spool the raw lines"))?;
     Ok(())
 }
 
@@ -293,23 +278,6 @@ pub(super) async fn copy_rows(connection: &mut PgConnection, rows: &[copy::Row<'
     copy.send(copy::encode(rows)).await.map_err(failed(COPYING))?;
     reach(Point::ProcessCopying);
     copy.finish().await.map_err(failed(COPYING))?;
-    Ok(())
-}
-
-async fn insert_ledger(connection: &mut PgConnection, candidates: &BTreeMap<Uuid, Candidate<'_>>) -> Result<(), Error> {
-    let column = || candidates.values().map(|(batch, _)| *batch);
-    sqlx::query(
-        "INSERT INTO usage_ledger (batch_id, accepted_at, key_id, events, bytes)
-         SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::int[], $5::bigint[])",
-    )
-    .bind(column().map(|batch| batch.batch_id).collect::<Vec<_>>())
-    .bind(column().map(|batch| date_time(batch.accepted_at)).collect::<Vec<_>>())
-    .bind(column().map(|batch| batch.key_id.as_str()).collect::<Vec<_>>())
-    .bind(column().map(|batch| count(batch.events.len())).collect::<Vec<_>>())
-    .bind(column().map(|batch| bytes(batch.raw_bytes)).collect::<Vec<_>>())
-    .execute(connection)
-    .await
-    .map_err(failed("write the usage ledger"))?;
     Ok(())
 }
 
