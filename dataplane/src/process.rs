@@ -8,6 +8,7 @@
 //! waited for: `maintain` indexes later.
 
 mod flush;
+mod marks;
 mod measures;
 mod memory;
 mod plan;
@@ -44,6 +45,7 @@ use crate::stores::catalog::{Catalog, Provenance};
 use crate::stores::index::{Index, IndexHealth};
 use crate::tenancy::Registry;
 use flush::Flusher;
+use marks::Marks;
 use measures::Measures;
 use memory::Memory;
 use reader::Reader;
@@ -125,6 +127,17 @@ const DRAIN_TIME: Duration = Duration::from_secs(20);
 /// greater part of a pod's 512 MiB; one entry of the largest size still fits.
 const MEMORY_BYTES: usize = 64 * 1024 * 1024;
 
+/// Connections to the catalog besides one for each worker: for notes of what is indexed, and for what is asked now
+/// and then.
+const FURTHER_CONNECTIONS: usize = 2;
+
+/// No more connections to the catalog than are used at once: each learns, and keeps in PostgreSQL's memory, what
+/// every tenant's tables look like.
+fn catalog_settings(settings: &Settings) -> PostgresSettings {
+    let used = u32::try_from(settings.workers.max(1) + FURTHER_CONNECTIONS).unwrap_or(u32::MAX);
+    PostgresSettings { max_connections: settings.postgres.max_connections.min(used), ..settings.postgres.clone() }
+}
+
 /// Runs until `stop`, then finishes what is in work.
 pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
     let listener =
@@ -143,7 +156,7 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
     let registry = Registry::follow(&redis, last.clone())?;
     let metrics = Metrics::default();
     let measures = Measures::register(&metrics);
-    let pool = stores::postgres(&settings.postgres, &settings.tls, PROCESSOR_DATABASE, &settings.consumer)?;
+    let pool = stores::postgres(&catalog_settings(&settings), &settings.tls, PROCESSOR_DATABASE, &settings.consumer)?;
 
     let router = status::routes(Status::new(registry.clone(), lanes.clone()), metrics);
     let server = tokio::spawn(serve(listener, router, Limits::default(), last.clone()));
@@ -158,10 +171,15 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
     let (measured, measuring, until) = (Arc::clone(&spool), catalog.clone(), last.clone());
     tokio::spawn(async move { measured.measure(measuring, until).await });
     let index = Index::new(stores::opensearch(&settings.opensearch, &settings.tls)?);
+    // One event at a time means that in the index, too, and in what is noted of it.
+    let (index, marks) = match settings.batch_max_events {
+        0 | 1 => (index, Marks::alone(catalog.clone())),
+        _ => (index.together(), Marks::together(catalog.clone())),
+    };
     let flusher = Flusher {
         catalog,
-        // One event at a time means that in the index, too.
-        index: if settings.batch_max_events > 1 { index.together() } else { index },
+        index,
+        marks,
         index_health: IndexHealth::new(flush::PATIENCE),
         tail: Tail::new(&cache)?,
         cache: Cache::new(&cache)?,

@@ -4,6 +4,8 @@
 mod bench;
 #[path = "process/once.rs"]
 mod once;
+#[path = "process/marks.rs"]
+mod marks;
 #[path = "process/keys.rs"]
 mod keys;
 #[path = "process/poison.rs"]

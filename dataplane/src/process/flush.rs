@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::marks::Marks;
 use super::measures::Measures;
 use super::plan::{Flush, Readable};
 use super::redelivered::leave_out_dead_letters;
@@ -45,6 +46,7 @@ pub(super) struct Flusher {
     pub(super) catalog: Catalog,
     pub(super) index: Index,
     pub(super) index_health: IndexHealth,
+    pub(super) marks: Marks,
     pub(super) tail: Tail,
     pub(super) cache: Cache,
     pub(super) suspects: Suspects,
@@ -241,7 +243,7 @@ impl Flusher {
 
     /// Indexes what is in the catalog and not in the index; if OpenSearch stays away, `maintain`
     /// does it later.
-    async fn index(&self, tenant: &Tenant, frames: &mut [Frame], stored: &Stored) {
+    async fn index(&self, tenant: &Arc<Tenant>, frames: &mut [Frame], stored: &Stored) {
         if let Err(error) = leave_out_dead_letters(&self.catalog, tenant, frames, stored).await {
             // `maintain` asks for them too.
             tracing::warn!(error = chain(&error), "can't look up dead letters of {}", tenant.name());
@@ -267,9 +269,7 @@ impl Flusher {
         }
         reach(Point::ProcessIndexed);
         let ids: Vec<Uuid> = wanted.iter().map(|(batch, _)| batch.batch_id).collect();
-        if let Err(error) = self.catalog.mark_indexed(tenant, &ids).await {
-            tracing::warn!(error = chain(&error), "batches of {} will be indexed once more", tenant.name());
-        }
+        self.marks.mark(tenant, ids).await;
     }
 
     /// Whether the index has these batches now.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
+use sqlx::AssertSqlSafe;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::store::write_index;
-use super::{Catalog, Error, Provenance, enter, failed};
+use super::{Catalog, Error, LOCK_TIMEOUT, Provenance, STATEMENT_TIMEOUT, enter, failed};
 use crate::event::{Micros, event_id, micros};
 use crate::queue::entry::Undecodable;
 use crate::tenancy::Tenant;
@@ -42,14 +42,14 @@ impl Catalog {
     /// Notes that the index has these batches. Losing this note costs one late indexing that finds
     /// everything there, so it need not wait for the disk.
     pub async fn mark_indexed(&self, tenant: &Tenant, batches: &[Uuid]) -> Result<u64, Error> {
-        let mut transaction = self.begin(tenant).await?;
-        sqlx::query("SET LOCAL synchronous_commit = off")
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("note what is indexed"))?;
-        let marked = mark_indexed(&mut transaction, batches).await?;
-        transaction.commit().await.map_err(failed("note what is indexed"))?;
-        Ok(marked)
+        self.mark_all_indexed(&[(tenant, batches)], LOCK_TIMEOUT).await
+    }
+
+    /// The same for batches of several tenants, all or none, in one message: PostgreSQL takes its statements for
+    /// one transaction. Waits for rows that somebody else writes for so long.
+    pub async fn mark_all_indexed(&self, marks: &[(&Tenant, &[Uuid])], patience: Duration) -> Result<u64, Error> {
+        let done = sqlx::raw_sql(AssertSqlSafe(marking(marks, patience))).execute(&self.pool).await;
+        Ok(done.map_err(failed("note what is indexed"))?.rows_affected())
     }
 
     /// Batches stored at least `age` ago that the index does not have, oldest first: those that come
@@ -158,11 +158,53 @@ impl Catalog {
     }
 }
 
-async fn mark_indexed(connection: &mut PgConnection, batches: &[Uuid]) -> Result<u64, Error> {
-    let done = sqlx::query("UPDATE batches SET indexed_at = now() WHERE batch_id = ANY($1) AND indexed_at IS NULL")
-        .bind(batches)
-        .execute(connection)
-        .await
-        .map_err(failed("note what is indexed"))?;
-    Ok(done.rows_affected())
+/// The statements that mark these batches, each as its tenant's role. They are planned each time: a plan that is
+/// kept from when the table was small reads all of it. And they don't ask for batches that are not marked, or the
+/// index of those would be read, with all that left it since it was vacuumed last.
+fn marking(marks: &[(&Tenant, &[Uuid])], patience: Duration) -> String {
+    let (patience, timeout) = (patience.as_millis(), STATEMENT_TIMEOUT.as_millis());
+    let mut statements = format!(
+        "SET LOCAL synchronous_commit = off; SET LOCAL lock_timeout = {patience}; SET LOCAL statement_timeout = {timeout}"
+    );
+    for (tenant, batches) in marks {
+        let (role, schema) = (tenant.name().database_role(), tenant.name().database_schema());
+        let ids: Vec<String> = batches.iter().map(Uuid::to_string).collect();
+        statements += &format!(
+            "; SET LOCAL ROLE \"{role}\"; UPDATE \"{schema}\".batches SET indexed_at = coalesce(indexed_at, now()) \
+             WHERE batch_id = ANY ('{{{}}}'::uuid[])",
+            ids.join(",")
+        );
+    }
+    statements
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stores::fixtures::tenant;
+
+    #[test]
+    fn each_tenants_batches_are_marked_as_its_own_role() {
+        let (a, b) = (tenant("acme"), tenant("blue-sky"));
+        let ids = [1, 2, 3].map(Uuid::from_u128);
+        let statements = marking(&[(&a, &ids[..2]), (&b, &ids[2..])], Duration::from_secs(1));
+        let statements: Vec<&str> = statements.split("; ").collect();
+        let update = |schema: &str, ids: &str| {
+            format!(
+                "UPDATE \"{schema}\".batches SET indexed_at = coalesce(indexed_at, now()) WHERE batch_id = ANY ('{{{ids}}}'::uuid[])"
+            )
+        };
+        assert_eq!(
+            statements,
+            [
+                "SET LOCAL synchronous_commit = off",
+                "SET LOCAL lock_timeout = 1000",
+                "SET LOCAL statement_timeout = 30000",
+                "SET LOCAL ROLE \"lh_tenant_acme\"",
+                &update("tenant_acme", &format!("{},{}", ids[0], ids[1])),
+                "SET LOCAL ROLE \"lh_tenant_blue_sky\"",
+                &update("tenant_blue_sky", &ids[2].to_string()),
+            ]
+        );
+    }
 }
