@@ -1,7 +1,7 @@
 //! A tenant's schema and role in `loggerhub_processor_db`, from a versioned template.
 //!
-//! The template is a list of steps, one a version, each of which only adds and may run again. So
-//! to build, to repair and to bring a schema to a newer version is one thing: run them all.
+//! The template is a list of steps, one a version, each of which only adds, or takes rights that nobody used,
+//! and may run again. So to build, to repair and to bring a schema to a newer version is one thing: run them all.
 //!
 //! Looking is one query on the catalog. The template itself is run only where something is
 //! missing, because its `CREATE INDEX IF NOT EXISTS` and `ALTER TABLE` wait for writers even where
@@ -21,10 +21,11 @@ use crate::provision::marker::Ownership;
 use crate::provision::{DesiredTenant, Error, Outcome, Owner};
 
 /// The template: what each version adds to the one before.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     include_str!("../tenant_schema_v1.sql"),
     include_str!("../tenant_schema_v2.sql"),
     include_str!("../tenant_schema_v3.sql"),
+    include_str!("../tenant_schema_v4.sql"),
 ];
 /// The version that all steps together are.
 const VERSION: i32 = STEPS.len() as i32;
@@ -40,7 +41,7 @@ struct Found {
     registered: Option<(i32, i32)>,
     /// How many of the template's tables and indices are there.
     relations: usize,
-    /// Whether the role may do everything that the template grants it.
+    /// Whether the role may do what the template grants it, and no more.
     granted: bool,
     /// Whether both platform roles are members of the role.
     members: bool,
@@ -163,8 +164,10 @@ async fn look(processor: &mut PgConnection, owner: &Owner) -> Result<Found, Erro
                                 WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid \
                                 AND d.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'S') \
                                 AND NOT CASE c.relkind WHEN 'S' THEN has_sequence_privilege(r.oid, c.oid, 'USAGE') \
-                                ELSE has_table_privilege(r.oid, c.oid, 'SELECT') AND has_table_privilege(r.oid, c.oid, 'INSERT') \
-                                AND has_table_privilege(r.oid, c.oid, 'UPDATE') AND has_table_privilege(r.oid, c.oid, 'DELETE') END) \
+                                ELSE has_table_privilege(r.oid, c.oid, 'SELECT') \
+                                AND has_table_privilege(r.oid, c.oid, 'INSERT') = (c.relname <> 'partitions') \
+                                AND has_table_privilege(r.oid, c.oid, 'UPDATE') = (c.relname NOT IN ('partitions', 'usage_ledger')) \
+                                AND has_table_privilege(r.oid, c.oid, 'DELETE') = (c.relname <> 'partitions') END) \
                 AS granted, \
                 (SELECT count(*) FROM pg_auth_members m JOIN pg_roles p ON p.oid = m.member \
                  WHERE m.roleid = r.oid AND p.rolname = ANY($4)) >= 2 AS members \
@@ -261,17 +264,18 @@ async fn build(processor: &mut PgConnection, desired: &DesiredTenant, found: &Fo
     if !found.role {
         execute(processor, format!("CREATE ROLE \"{role}\" NOLOGIN"), "create the tenant's role").await?;
     }
-    for step in STEPS {
-        let step = step.replace("{schema}", &format!("\"{schema}\"")).replace("{role}", &format!("\"{role}\""));
-        execute(processor, step, "run the template of the tenant's schema").await?;
-    }
     if found.schema {
-        // What is created here has it by the schema's default privileges. This reads the whole of pg_class.
+        // What is created below has it by the schema's default privileges. This reads the whole of pg_class. It comes
+        // first, because the steps take back what is too much.
         let grant = format!(
             "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA \"{schema}\" TO \"{role}\"; \
              GRANT USAGE ON ALL SEQUENCES IN SCHEMA \"{schema}\" TO \"{role}\""
         );
         execute(processor, grant, "grant the tenant's role what its tables need").await?;
+    }
+    for step in STEPS {
+        let step = step.replace("{schema}", &format!("\"{schema}\"")).replace("{role}", &format!("\"{role}\""));
+        execute(processor, step, "run the template of the tenant's schema").await?;
     }
     let grant = format!("GRANT \"{role}\" TO {DATA_ROLE}, {MAINTAIN_ROLE}");
     execute(processor, grant, "let the platform's roles act as the tenant's").await?;
