@@ -7,6 +7,8 @@
 pub mod environment;
 pub mod wait;
 pub mod stores;
+pub mod s3_policy;
+pub mod opensearch_role;
 pub mod tenant;
 pub mod cluster;
 pub mod operator_ground;
@@ -20,6 +22,7 @@ pub mod processes;
 
 pub use cluster::Cluster;
 pub use ledger::Ledger;
+pub use opensearch_role::RoleProxy;
 pub use operator_process::{OperatorProcess, OperatorProgram};
 pub use stores::Stores;
 pub use tenant::Tenant;
