@@ -15,6 +15,8 @@ mod usage;
 mod expiry;
 #[path = "maintain/series.rs"]
 mod series;
+#[path = "maintain/privileges.rs"]
+mod privileges;
 #[path = "maintain/tls.rs"]
 mod tls;
 #[path = "maintain/verify.rs"]

@@ -9,6 +9,8 @@ mod stores;
 mod ensure;
 #[path = "provision/drift.rs"]
 mod drift;
+#[path = "provision/privileges.rs"]
+mod privileges;
 #[path = "provision/upgrade.rs"]
 mod upgrade;
 #[path = "provision/ownership.rs"]

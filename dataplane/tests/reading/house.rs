@@ -94,11 +94,21 @@ impl House {
         self.search_with(&OpenSearchSettings { url, opensearch_credentials: None }).await
     }
 
+    /// The role search, with this OpenSearch.
     pub(crate) async fn search_with(&self, opensearch: &OpenSearchSettings) -> anyhow::Result<Served> {
+        self.search_by(opensearch, self.stores.s3()?).await
+    }
+
+    /// The role search, with this OpenSearch and this client of the object store.
+    pub(crate) async fn search_by(
+        &self,
+        opensearch: &OpenSearchSettings,
+        s3: aws_sdk_s3::Client,
+    ) -> anyhow::Result<Served> {
         let reader = Reader {
             catalog: search::Catalog::new(self.pool.clone()),
             index: search::Index::new(runtime::stores::opensearch(opensearch, &self.stores.tls)?),
-            archive: Archive::new(self.stores.s3()?),
+            archive: Archive::new(s3),
         };
         Served::start(search::router(Search { registry: self.registry.clone(), reader })).await
     }

@@ -6,3 +6,4 @@ mod language;
 mod paging;
 mod detail;
 mod letters;
+mod privileges;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::house::{House, Seat, Stored, now};
 
-fn lines() -> Vec<String> {
+pub(super) fn lines() -> Vec<String> {
     let long = format!("{} end", "long ".repeat(200));
     vec![
         format!(r#"{{"message":"{long}","metadata":{{"n":1}},"host":"web-1"}}"#),
@@ -19,7 +19,7 @@ fn lines() -> Vec<String> {
 }
 
 /// Moves a batch's raw lines into an object of several frames, as maintain does.
-async fn archive(house: &House, seat: &Seat, stored: &Stored) -> anyhow::Result<()> {
+pub(super) async fn archive(house: &House, seat: &Seat, stored: &Stored) -> anyhow::Result<()> {
     let raw = zstd::decode_all(&stored.payload[..])?;
     let (mut object, mut raw_starts, mut starts) = (b"head".to_vec(), vec![0], vec![4]);
     for frame in raw.chunks(700) {
