@@ -55,13 +55,16 @@
   "redis-queue" $stores.redis.queue.existingSecret
   "redis-cache" $stores.redis.cache.existingSecret
   "s3-admin" (required "stores.s3.existingSecret is required: a Secret with accessKeyId and secretAccessKey" $stores.s3.existingSecret)
-  "s3-data" ($stores.s3.dataSecret | default $stores.s3.existingSecret)
-  "opensearch" $stores.opensearch.existingSecret
+  "s3-maintain" ($stores.s3.dataSecret | default $stores.s3.existingSecret)
+  "s3-search" ($stores.s3.searchSecret | default $stores.s3.dataSecret | default $stores.s3.existingSecret)
+  "opensearch-admin" $stores.opensearch.existingSecret
+  "opensearch-maintain" ($stores.opensearch.maintainSecret | default $stores.opensearch.existingSecret)
+  "opensearch-search" ($stores.opensearch.searchSecret | default $stores.opensearch.existingSecret)
   "peppers" (include "loggerhub.peppers" $root) -}}
 {{- $mounted := dict -}}
 {{- range $secret := index . 1 -}}
 {{- with get $all $secret -}}
-{{- $_ := set $mounted (regexReplaceAll "-(admin|data|maintain)$" $secret "") . -}}
+{{- $_ := set $mounted (regexReplaceAll "-(admin|data|maintain|search)$" $secret "") . -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml $mounted -}}
