@@ -10,7 +10,7 @@ use std::time::Duration;
 use crds::canary::{Report, RoundTrip};
 use crds::condition::{Finding, Reason, Status, set, types};
 use crds::pipeline::Canary;
-use crds::{LogPipeline, PAUSED_ANNOTATION, PipelineName};
+use crds::{LogPipeline, PipelineName};
 use futures::StreamExt;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
@@ -24,7 +24,9 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
-use crate::kubernetes::{CANARY_FIELD_MANAGER, apply_status, explain, is_not_found, now, publish, transitions};
+use crate::kubernetes::{
+    CANARY_FIELD_MANAGER, apply_status, explain, is_not_found, is_paused, now, publish, transitions,
+};
 use crate::scaler::Pipelines;
 use crate::settings::Settings;
 
@@ -68,8 +70,7 @@ async fn look(
     written: &HashMap<String, Instant>,
 ) -> Option<String> {
     let name: PipelineName = pipeline.name_any().parse().ok()?;
-    let paused = pipeline.annotations().get(PAUSED_ANNOTATION).is_some_and(|value| value == "true");
-    if pipeline.metadata.deletion_timestamp.is_some() || paused {
+    if pipeline.metadata.deletion_timestamp.is_some() || is_paused(pipeline) {
         return None;
     }
     let finding = match &pipeline.spec.canary {

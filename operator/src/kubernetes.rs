@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use crds::PAUSED_ANNOTATION;
 use crds::condition::{Finding, Reason, types};
 
 /// Field manager of everything but replicas.
@@ -116,6 +117,11 @@ where
         Err(error) if is_not_found(&error) => Ok(()),
         result => result.map(drop),
     }
+}
+
+/// Whether somebody wants this object left as it is for now.
+pub fn is_paused(object: &impl ResourceExt) -> bool {
+    object.annotations().get(PAUSED_ANNOTATION).is_some_and(|value| value == "true")
 }
 
 /// Whether the API says that something is not there.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crds::condition::{Finding, Reason};
-use crds::{LogPipeline, LogPipelineSpec, PAUSED_ANNOTATION, PIPELINE_FINALIZER, PIPELINE_LABEL, PipelineName};
+use crds::{LogPipeline, LogPipelineSpec, PIPELINE_FINALIZER, PIPELINE_LABEL, PipelineName};
 use futures::{Stream, StreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -32,8 +32,8 @@ pub mod status;
 
 use crate::context::Context;
 use crate::kubernetes::{
-    FIELD_MANAGER, add_finalizer, apply, apply_status, is_not_found, now, publish, release_replicas, remove_finalizer,
-    transitions,
+    FIELD_MANAGER, add_finalizer, apply, apply_status, is_not_found, is_paused, now, publish, release_replicas,
+    remove_finalizer, transitions,
 };
 use crate::metrics::{Controller as Which, Ending};
 use crate::provision;
@@ -153,7 +153,7 @@ async fn reconcile_pipeline(ctx: &Context, pipeline: &LogPipeline) -> Result<(Ac
     if pipeline.metadata.deletion_timestamp.is_some() {
         return conclude(ctx, &api, pipeline).await;
     }
-    if pipeline.annotations().get(PAUSED_ANNOTATION).is_some_and(|value| value == "true") {
+    if is_paused(pipeline) {
         return Ok((Action::await_change(), Ending::success));
     }
     let name = match place(pipeline, &ctx.settings.namespace) {

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use crds::condition::{Finding, Reason, Status, set, types};
 use crds::pipeline::ScalingMode;
-use crds::{LogPipeline, PAUSED_ANNOTATION, PipelineName};
+use crds::{LogPipeline, PipelineName};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::core::DeserializeGuard;
@@ -24,7 +24,7 @@ pub mod scale;
 
 use crate::context::Context;
 use crate::kubernetes::{
-    SCALER_FIELD_MANAGER, apply_status, explain, is_not_found, now, publish, set_replicas, transitions,
+    SCALER_FIELD_MANAGER, apply_status, explain, is_not_found, is_paused, now, publish, set_replicas, transitions,
 };
 use scale::{Backlog, Decision, History, Observation, Policy, rounded};
 
@@ -118,8 +118,7 @@ async fn look(
     memory: &mut Memory,
     now: scale::Moment,
 ) -> kube::Result<()> {
-    let paused = pipeline.annotations().get(PAUSED_ANNOTATION).is_some_and(|value| value == "true");
-    if pipeline.metadata.deletion_timestamp.is_some() || paused {
+    if pipeline.metadata.deletion_timestamp.is_some() || is_paused(pipeline) {
         return Ok(());
     }
     let deployments = Api::<Deployment>::namespaced(ctx.client.clone(), &ctx.settings.namespace);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crds::condition::{Finding, Reason};
-use crds::{LogPipeline, PAUSED_ANNOTATION, TENANT_FINALIZER, Tenant, TenantName, TenantStatus};
+use crds::{LogPipeline, TENANT_FINALIZER, Tenant, TenantName, TenantStatus};
 use futures::{Stream, StreamExt};
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DeserializeGuard;
@@ -38,7 +38,8 @@ use crate::backoff::jittered;
 use crate::context::Context;
 use crate::fail_points::{Point, reach};
 use crate::kubernetes::{
-    ACTOR, FIELD_MANAGER, Note, add_finalizer, apply_status, explain, now, publish, remove_finalizer, transitions,
+    ACTOR, FIELD_MANAGER, Note, add_finalizer, apply_status, explain, is_paused, now, publish, remove_finalizer,
+    transitions,
 };
 use crate::metrics::{Controller as Which, Ending};
 use crate::provision;
@@ -159,7 +160,7 @@ async fn reconcile_tenant(ctx: &Context, tenant: &Tenant) -> Result<(Action, End
     if tenant.metadata.deletion_timestamp.is_some() {
         return alone(ctx, tenant, |away| conclude(ctx, &api, tenant, away)).await;
     }
-    if tenant.annotations().get(PAUSED_ANNOTATION).is_some_and(|value| value == "true") {
+    if is_paused(tenant) {
         report(ctx, &api, tenant, status::findings_of_pause(), None, Vec::new()).await?;
         return Ok((Action::await_change(), Ending::success));
     }
