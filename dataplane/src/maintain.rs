@@ -1,7 +1,7 @@
 //! The role `maintain`: what is done behind the processors' backs, for every tenant, again and again.
 //!
 //! ```text
-//!  each pass, each tenant: dead letters again · spool ─► archive
+//!  each pass, where a look at all tenants finds any: dead letters again · spool ─► archive
 //!  beside it, in turns:    late index
 //!  now and then:           usage roll-up · partitions ahead · what is expired · indices of each series
 //! ```
@@ -9,6 +9,7 @@
 
 mod archive;
 mod catch_up;
+mod due;
 mod expire;
 mod late_index;
 mod lock;
@@ -32,6 +33,7 @@ pub use usage::roll_up;
 pub use verify::{Difference, Kind, Options as VerifyOptions, Repaired, Report, repair, verify};
 
 use std::net::SocketAddr;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -164,6 +166,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         measures,
         archive_max_age: Duration::from_secs(settings.archive_max_age_seconds),
         series: SeriesLimits { bytes: settings.index_max_bytes, documents: settings.index_max_documents },
+        rolled_up: Mutex::default(),
     };
     tokio::join!(passes.run(stop.clone()), catch_up.run(stop));
     server.await.context("serve status")?;

@@ -7,6 +7,8 @@ mod bench;
 mod archive;
 #[path = "maintain/late_index.rs"]
 mod late_index;
+#[path = "maintain/look.rs"]
+mod look;
 #[path = "maintain/redrive.rs"]
 mod redrive;
 #[path = "maintain/usage.rs"]

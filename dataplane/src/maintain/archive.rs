@@ -24,7 +24,7 @@ const OBJECT_BYTES: i64 = 8 * 1024 * 1024;
 /// Compressed bytes that end an object, so that one pass holds no more in memory.
 const MAX_OBJECT_BYTES: i64 = 32 * 1024 * 1024;
 /// Spool rows of one object: their ids are noted in one row.
-const MAX_ROWS: i64 = 10_000;
+pub(super) const MAX_ROWS: i64 = 10_000;
 
 /// What one step did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,14 +92,17 @@ async fn plan(rooms: &Rooms, tenant: &Tenant, max_age: Duration, now: Micros) ->
     Ok(Some(spool_ids))
 }
 
+/// Whether so many rows of so many bytes make an object, the oldest of which came at `oldest`.
+pub(super) fn is_due(oldest: Micros, rows: i64, bytes: i64, max_age: Duration, now: Micros) -> bool {
+    let old_enough = u128::try_from(now.saturating_sub(oldest)).is_ok_and(|waited| waited >= max_age.as_micros());
+    old_enough || bytes >= OBJECT_BYTES || rows >= MAX_ROWS
+}
+
 /// The rows of the next object, if there is enough or something old enough.
 pub(crate) fn choose(rows: &[SpoolRow], max_age: Duration, now: Micros) -> Option<Vec<i64>> {
     let oldest = rows.iter().map(|row| micros(row.created_at)).min()?;
-    let waited = now.saturating_sub(oldest);
-    let old_enough = u128::try_from(waited).is_ok_and(|waited| waited >= max_age.as_micros());
-    let total: i64 = rows.iter().map(|row| row.bytes).sum();
-    let full = total >= OBJECT_BYTES || rows.len() as i64 >= MAX_ROWS;
-    if !old_enough && !full {
+    let total = rows.iter().map(|row| row.bytes).sum();
+    if !is_due(oldest, rows.len() as i64, total, max_age, now) {
         return None;
     }
     let mut bytes = 0;

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
+use super::Error;
+use super::due::look;
 use super::late_index::{LateIndexer, Turn, is_away};
 use super::lock::{TenantLock, Work};
 use super::pass::{Measures, look_every, now};
@@ -49,8 +51,9 @@ impl CatchUp {
         }
         while !stop.is_cancelled() {
             let looked = Instant::now();
-            let mut waiting = self.registry.tenants();
-            let every = look_every(waiting.len());
+            let tenants = self.registry.tenants();
+            let every = look_every(tenants.len());
+            let mut waiting = self.waiting(tenants).await;
             while !waiting.is_empty() && !stop.is_cancelled() {
                 let Some(more) = self.round(&waiting, &stop).await else { break };
                 waiting = more;
@@ -63,6 +66,14 @@ impl CatchUp {
                 () = stop.cancelled() => return,
             }
         }
+    }
+
+    /// Who has something that the index lacks.
+    async fn waiting(&self, mut tenants: Vec<Arc<Tenant>>) -> Vec<Arc<Tenant>> {
+        let looked = look(self.indexer.catalog(), &tenants).await.map_err(Error::from);
+        let Some(looks) = self.measures.note("look at the tenants", looked) else { return Vec::new() };
+        tenants.retain(|tenant| looks.get(&tenant.name().database_schema()).is_none_or(|look| look.unindexed));
+        tenants
     }
 
     /// One turn for each of these. Gives back those who have more; `None` if OpenSearch is away.

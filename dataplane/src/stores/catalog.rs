@@ -3,7 +3,7 @@
 //! Everything of one tenant's flush goes in by one transaction, as the tenant's role, so nothing is
 //! half stored, billed twice, or written to another tenant's tables. The chapters: storing a flush,
 //! which of its batches count, its rows as binary COPY, finding a row that PostgreSQL refuses, dead
-//! letters that are tried again, what is known of batches, what is held of a span of time, and rows
+//! letters that are tried again, what waits to be done, what is known of batches, what is held of a span of time, and rows
 //! restored from the archive.
 
 mod batches;
@@ -11,6 +11,7 @@ mod copy;
 mod held;
 mod keys;
 mod letters;
+mod look;
 mod refused;
 mod restore;
 mod spool;
@@ -19,6 +20,7 @@ mod store;
 pub use batches::{Unindexed, Whereabouts};
 pub use held::{Held, HeldBatch, HeldLine};
 pub use letters::{LetterBatch, Redriven, ToRedrive};
+pub use look::Look;
 pub use restore::{ArchivedObject, Documents};
 pub use spool::SpoolSize;
 

@@ -214,6 +214,7 @@ async fn the_data_role_has_no_ddl_and_sees_one_tenant_at_a_time() {
         let of_maintain = [
             "SELECT public.ensure_partitions('{a}', now())",
             "SELECT public.drop_expired_partitions('{a}', now())",
+            "SELECT public.look_at_tenants(ARRAY['{a}'], 10, interval '0')",
             "UPDATE public.index_series SET write_number = 1 WHERE false",
         ];
         data.must_not(role, &of_maintain).await;
@@ -241,7 +242,11 @@ async fn the_maintain_role_may_call_for_partitions_and_has_no_ddl_either() {
     maintain.must_not(a, &ROWS_OF_B).await;
     maintain.must_not(a, &KEPT_FROM_A).await;
     // Only as itself, so that no statement inside of a tenant's transaction reaches them.
-    maintain.must_not(a, &["SELECT public.drop_expired_partitions('{a}', now())"]).await;
+    let across = [
+        "SELECT public.drop_expired_partitions('{a}', now())",
+        "SELECT public.look_at_tenants(ARRAY['{b}'], 10, interval '0')",
+    ];
+    maintain.must_not(a, &across).await;
 
     maintain.may(a, &WORK).await;
     let own = [
@@ -250,6 +255,7 @@ async fn the_maintain_role_may_call_for_partitions_and_has_no_ddl_either() {
         "UPDATE public.index_series SET write_number = 1, updated_at = now() WHERE series = 'none'",
         "SELECT public.ensure_partitions('{a}', now())",
         "SELECT public.drop_expired_partitions('{a}', now())",
+        "SELECT public.look_at_tenants(ARRAY['{a}', '{b}'], 10, interval '0')",
     ];
     maintain.may(None, &own).await;
     maintain.all_as_expected();
