@@ -16,6 +16,7 @@ struct PipelineRow {
     name: String,
     backlog_events: Option<i64>,
     oldest_age_seconds: Option<i64>,
+    drained_in_seconds: Option<i64>,
     ready_replicas: Option<i32>,
     desired_replicas: Option<i32>,
     scaling_active: String,
@@ -38,6 +39,7 @@ fn row(pipeline: &LogPipeline) -> PipelineRow {
         name: pipeline.name_any(),
         backlog_events: status.backlog_events,
         oldest_age_seconds: status.oldest_age_seconds,
+        drained_in_seconds: status.drained_in_seconds,
         ready_replicas: status.ready_replicas,
         desired_replicas: status.desired_replicas,
         scaling_active,
@@ -48,7 +50,7 @@ fn row(pipeline: &LogPipeline) -> PipelineRow {
 
 impl Row for PipelineRow {
     const HEADER: &'static [&'static str] =
-        &["PIPELINE", "BACKLOG", "OLDEST", "READY", "DESIRED", "SCALING", "REASON", "MESSAGE"];
+        &["PIPELINE", "BACKLOG", "OLDEST", "DRAINED IN", "READY", "DESIRED", "SCALING", "REASON", "MESSAGE"];
 
     fn cells(&self, _: i64) -> Vec<String> {
         let number = |number: Option<i64>| number.map(|number| number.to_string()).unwrap_or_default();
@@ -56,6 +58,7 @@ impl Row for PipelineRow {
             self.name.clone(),
             number(self.backlog_events),
             self.oldest_age_seconds.map(output::age).unwrap_or_default(),
+            self.drained_in_seconds.map(output::age).unwrap_or_default(),
             number(self.ready_replicas.map(i64::from)),
             number(self.desired_replicas.map(i64::from)),
             self.scaling_active.clone(),
@@ -74,13 +77,13 @@ mod tests {
     fn a_row_says_what_waits_and_what_is_done_about_it() {
         let pipeline: LogPipeline = serde_json::from_value(json!({
             "apiVersion": "loggerhub.io/v1alpha1", "kind": "LogPipeline", "metadata": {"name": "default"}, "spec": {},
-            "status": {"backlogEvents": 41000, "oldestAgeSeconds": 130, "readyReplicas": 1, "desiredReplicas": 3,
+            "status": {"backlogEvents": 41000, "oldestAgeSeconds": 130, "drainedInSeconds": 240, "readyReplicas": 1, "desiredReplicas": 3,
                 "conditions": [{"type": "ScalingActive", "status": "True", "reason": "ScalingUp", "message": "3 of 1",
                     "lastTransitionTime": "2026-01-01T00:00:01Z"}]},
         }))
         .unwrap();
-        assert_eq!(row(&pipeline).cells(0).join("|"), "default|41000|2m|1|3|True|ScalingUp|3 of 1");
+        assert_eq!(row(&pipeline).cells(0).join("|"), "default|41000|2m|4m|1|3|True|ScalingUp|3 of 1");
         let new = LogPipeline::new("new", Default::default());
-        assert_eq!(row(&new).cells(0).join("|"), "new|||||Unknown||");
+        assert_eq!(row(&new).cells(0).join("|"), "new||||||Unknown||");
     }
 }

@@ -27,6 +27,7 @@ use crate::stage::{PipelineTest, Stage};
     printcolumn(name = "Processors", type_ = "integer", json_path = ".status.readyReplicas"),
     printcolumn(name = "Backlog", type_ = "integer", json_path = ".status.backlogEvents"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Drained In", type_ = "integer", json_path = ".status.drainedInSeconds", priority = 1),
     printcolumn(name = "Canary", type_ = "string", json_path = ".status.conditions[?(@.type==\"CanaryHealthy\")].status", priority = 1),
     printcolumn(name = "Scaling", type_ = "string", json_path = ".status.conditions[?(@.type==\"ScalingActive\")].message", priority = 1)
 )]
@@ -320,6 +321,9 @@ pub struct LogPipelineStatus {
     /// Age of the oldest of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_age_seconds: Option<i64>,
+    /// Time until nothing waits, if things go on as in the last minute. Absent while the backlog does not fall.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drained_in_seconds: Option<i64>,
     /// When the number of processors was last changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_scale_time: Option<Time>,

@@ -109,6 +109,7 @@ pub struct OperatorMetrics {
     stores: Family<StoreLabel, Gauge>,
     backlog: Family<PipelineLabel, Gauge>,
     oldest: Family<PipelineLabel, Seconds>,
+    drained_in: Family<PipelineLabel, Seconds>,
     desired: Family<PipelineLabel, Gauge>,
     at_most: Family<PipelineLabel, Gauge>,
     not_ready: Family<ReasonLabel, Gauge>,
@@ -129,6 +130,7 @@ impl OperatorMetrics {
             stores: Family::default(),
             backlog: Family::default(),
             oldest: Family::default(),
+            drained_in: Family::default(),
             desired: Family::default(),
             at_most: Family::default(),
             not_ready: Family::default(),
@@ -152,6 +154,11 @@ impl OperatorMetrics {
         registry.register("loggerhub_store_up", "Whether a store answers", all.stores.clone());
         registry.register("loggerhub_pipeline_backlog_events", "Events that wait", all.backlog.clone());
         registry.register("loggerhub_pipeline_oldest_age_seconds", "Age of the oldest entry", all.oldest.clone());
+        registry.register(
+            "loggerhub_pipeline_drained_in_seconds",
+            "Time until nothing waits, if things go on as in the last minute; +Inf while the backlog does not fall",
+            all.drained_in.clone(),
+        );
         registry.register("loggerhub_pipeline_desired_replicas", "Processors asked for", all.desired.clone());
         registry.register(
             "loggerhub_pipeline_at_max_replicas",
@@ -197,11 +204,12 @@ impl OperatorMetrics {
         self.stores.get_or_create(&StoreLabel { store }).set(i64::from(up));
     }
 
-    /// What waits in a pipeline.
-    pub fn backlog(&self, pipeline: &str, events: i64, oldest_age_seconds: f64) {
+    /// What waits in a pipeline, and for how long still: none if no end is in sight.
+    pub fn backlog(&self, pipeline: &str, events: i64, oldest_age: Duration, drained_in: Option<Duration>) {
         let label = PipelineLabel { pipeline: pipeline.to_owned() };
         self.backlog.get_or_create(&label).set(events);
-        self.oldest.get_or_create(&label).set(oldest_age_seconds);
+        self.oldest.get_or_create(&label).set(oldest_age.as_secs_f64());
+        self.drained_in.get_or_create(&label).set(drained_in.map_or(f64::INFINITY, |time| time.as_secs_f64()));
     }
 
     /// How many processors a pipeline is to have.
@@ -224,6 +232,7 @@ impl OperatorMetrics {
         let label = PipelineLabel { pipeline: pipeline.to_owned() };
         self.backlog.remove(&label);
         self.oldest.remove(&label);
+        self.drained_in.remove(&label);
         self.desired.remove(&label);
         self.at_most.remove(&label);
     }

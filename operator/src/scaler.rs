@@ -20,12 +20,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub mod backlog;
+pub mod forecast;
 pub mod scale;
 
 use crate::context::Context;
 use crate::kubernetes::{
     SCALER_FIELD_MANAGER, apply_status, explain, is_not_found, is_paused, now, publish, set_replicas, transitions,
 };
+use forecast::Trend;
 use scale::{Backlog, Decision, History, Observation, Policy, rounded};
 
 /// Time between two looks: with reading and applying, replicas follow a backlog within 15 s.
@@ -58,6 +60,7 @@ impl Pipelines {
 #[derive(Default)]
 struct Memory {
     history: History,
+    trend: Trend,
     written_at: Option<Instant>,
 }
 
@@ -72,6 +75,8 @@ struct ScalerStatus {
     backlog_events: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     oldest_age_seconds: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drained_in_seconds: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_scale_time: Option<Time>,
 }
@@ -137,8 +142,9 @@ async fn look(
             None
         }
     };
+    memory.trend.record(backlog.map(|backlog| backlog.events), now);
     if let Some(backlog) = backlog {
-        ctx.metrics.backlog(name.as_str(), backlog.events, backlog.oldest_age.as_secs_f64());
+        ctx.metrics.backlog(name.as_str(), backlog.events, backlog.oldest_age, memory.trend.drained_in());
     }
     let missing_store = ctx.health.borrow().missing_for_processors();
     let observation = Observation { replicas, backlog, missing_store };
@@ -204,6 +210,7 @@ async fn report(ctx: &Context, pipeline: &LogPipeline, outcome: Outcome, memory:
         desired_replicas: outcome.desired,
         backlog_events: outcome.backlog.map(|backlog| rounded(backlog.events)),
         oldest_age_seconds: outcome.backlog.and_then(|backlog| i64::try_from(backlog.oldest_age.as_secs()).ok()),
+        drained_in_seconds: memory.trend.drained_in().and_then(|time| i64::try_from(time.as_secs()).ok()).map(rounded),
         last_scale_time: if outcome.scaled { Some(now()) } else { before.last_scale_time.clone() },
     };
     let due = memory.written_at.is_none_or(|at| at.elapsed() >= STATUS_INTERVAL);
@@ -235,6 +242,7 @@ fn before(pipeline: &LogPipeline) -> ScalerStatus {
         desired_replicas: status.desired_replicas,
         backlog_events: status.backlog_events,
         oldest_age_seconds: status.oldest_age_seconds,
+        drained_in_seconds: status.drained_in_seconds,
         last_scale_time: status.last_scale_time,
     }
 }

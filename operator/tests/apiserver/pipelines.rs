@@ -89,6 +89,14 @@ async fn a_pipeline_of_none_wakes_for_its_first_event_and_sleeps_only_when_none_
     .unwrap();
     let () = redis::cmd("DEL").arg(&counter).query_async(&mut redis).await.unwrap();
     replicas(&on, &processor, 0).await;
+    eventually("its status says that nothing waits", SOON, || async {
+        let status = on.cluster.pipelines().get(lane.as_str()).await?.status.unwrap_or_default();
+        let said = (status.backlog_events, status.drained_in_seconds);
+        anyhow::ensure!(said == (Some(0), Some(0)), "{said:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
     on.stop().await;
 }
 

@@ -51,6 +51,13 @@ async fn processors_rise_with_the_backlog_and_fall_when_it_is_worked_off() -> an
     })
     .await?;
     assert_eq!(queued(&stage, &name).await?, 0);
+    eventually("the pipeline says that nothing waits", SOON, || async {
+        let status = stage.cluster.pipelines().get(&name).await?.status.unwrap_or_default();
+        let said = (status.backlog_events, status.drained_in_seconds);
+        anyhow::ensure!(said == (Some(0), Some(0)), "{said:?}");
+        Ok(())
+    })
+    .await?;
 
     stage.clear(&tenant).await?;
     stage.cluster.pipelines().delete(&name, &Default::default()).await?;
