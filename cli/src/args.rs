@@ -67,6 +67,8 @@ pub enum Command {
     Tenants,
     /// List the pipelines with what waits in them and how they scale.
     Backlog,
+    /// List the pipelines' canaries: how their last round trip went, and how long each stage took.
+    Canary,
     /// List, issue, rotate and revoke a tenant's API keys.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -332,6 +334,7 @@ mod tests {
         let good = [
             "tenants -o json",
             "-n logs backlog",
+            "canary -o json",
             "keys list acme",
             "keys issue acme shipper --scope Ingest,query --secret acme/shipper-key",
             "keys issue acme shipper --scope Ingest --secret acme/shipper-key --existing",

@@ -2,7 +2,7 @@
 //! nothing but a kubeconfig.
 //!
 //! ```text
-//!  args ─► tenants, backlog, keys, verify ─► kubernetes ─► API server
+//!  args ─► tenants, backlog, canary, keys, verify ─► kubernetes ─► API server
 //!      └─► search, tail, dead_letters ─► door ─► gateway, by a URL or through the API server
 //!                                         └ credentials: the key, from the Secret of the tenant's
 //! ```
@@ -14,6 +14,7 @@ pub mod output;
 pub mod kubernetes;
 pub mod tenants;
 pub mod backlog;
+pub mod canary;
 pub mod keys;
 pub mod credentials;
 pub mod door;
@@ -36,6 +37,7 @@ pub async fn run(cli: Cli) -> ExitCode {
     let done = match command {
         Command::Tenants => tenants::list(&global).await,
         Command::Backlog => backlog::list(&global).await,
+        Command::Canary => canary::list(&global).await,
         Command::Keys(command) => keys::run(&global, command).await,
         Command::Search(args) => search::run(&global, args).await,
         Command::Tail(args) => tail::run(&global, args).await,

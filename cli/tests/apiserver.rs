@@ -132,6 +132,14 @@ async fn tenants_and_lanes_are_listed_as_columns_and_as_json() {
     house.cluster.apply(&house.cluster.pipelines(), &lane).await.unwrap();
     let (_, lanes, _) = house.run("backlog").await;
     assert!(lanes.lines().nth(1).is_some_and(|line| line.starts_with("default")), "{lanes}");
+    let (code, nothing, said) = house.run("canary").await;
+    assert_eq!((code, nothing.as_str(), said.as_str()), (0, "", "nothing found\n"));
+    lane.spec.canary = serde_json::from_value(json!({"keySecret": "canary-key"})).unwrap();
+    house.cluster.apply(&house.cluster.pipelines(), &lane).await.unwrap();
+    let (_, canaries, _) = house.run("canary -o json").await;
+    let canaries: Value = serde_json::from_str(&canaries).unwrap();
+    let expected = json!([{"pipeline": "default", "healthy": "Unknown", "reason": "", "message": ""}]);
+    assert_eq!(canaries, expected, "no operator has asked it");
     house.clear().await;
 }
 

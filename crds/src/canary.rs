@@ -61,9 +61,7 @@ pub struct Report {
     pub last: Option<RoundTrip>,
 }
 
-impl RoundTrip {
-    /// The stage that failed first, and why.
-    pub fn failure(&self) -> Option<(Stage, &str)> {
-        self.stages.iter().find_map(|one| Some((one.stage, one.error.as_deref()?)))
-    }
+/// The stage that failed first, and why.
+pub fn failure(stages: &[StageReport]) -> Option<(Stage, &str)> {
+    stages.iter().find_map(|one| Some((one.stage, one.error.as_deref()?)))
 }

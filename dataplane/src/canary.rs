@@ -17,7 +17,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use clap::Args;
-use crds::canary::{Report, RoundTrip, StageReport};
+use crds::canary::{Report, RoundTrip, StageReport, failure};
 use runtime::http::{Limits, common_routes, serve};
 use runtime::metrics::Metrics;
 use tokio::net::TcpListener;
@@ -94,17 +94,13 @@ async fn go(way: &Way, interval: Duration, metrics: &CanaryMetrics, last: &Last)
 /// Says what is new: a failure each time, a success after one.
 fn tell(failed_before: bool, stages: &[StageReport]) {
     match failure(stages) {
-        Some(failed) => {
-            let (stage, error) = (failed.stage.as_str(), failed.error.as_deref().unwrap_or_default());
+        Some((stage, error)) => {
+            let stage = stage.as_str();
             tracing::warn!(stage, error, "the canary's event got stuck at {stage}");
         }
         None if failed_before => tracing::info!("the canary's event goes its whole way again"),
         None => tracing::debug!(?stages, "the canary's event went its whole way"),
     }
-}
-
-fn failure(stages: &[StageReport]) -> Option<&StageReport> {
-    stages.iter().find(|one| one.error.is_some())
 }
 
 /// `/ready`, which says nothing of the way: a canary that fails is one to listen to. And `/canary`.

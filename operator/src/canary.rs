@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::canary::{Report, RoundTrip};
+use crds::canary::{Report, RoundTrip, failure};
 use crds::condition::{Finding, Reason, Status, set, types};
 use crds::pipeline::Canary;
 use crds::{LogPipeline, PipelineName};
@@ -144,7 +144,7 @@ fn finding(canary: &Canary, has_answered: bool, answer: Result<Report, String>) 
         let message = format!("the canary has ended no round trip for {} s", last.age_seconds);
         return say(Status::Unknown, Reason::CanaryUnavailable, message);
     }
-    match last.failure() {
+    match failure(&last.stages) {
         None => say(Status::True, Reason::RoundTripSucceeded, times(&last)),
         Some((stage, why)) => {
             // The times at the end: they may be cut off.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use crds::canary::{Stage, StageReport};
+use crds::canary::{Stage, StageReport, failure};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -70,7 +70,7 @@ impl CanaryMetrics {
                 }
             }
         }
-        if stages.iter().all(|one| one.error.is_none()) {
+        if failure(stages).is_none() {
             self.last_success.set(now);
         }
     }

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use crds::canary::{Report, RoundTrip, Stage};
+use crds::canary::{Report, RoundTrip, Stage, failure};
 use crds::names::PROCESSOR_DATABASE;
 use dataplane::tenancy::{Peppers, Registry};
 use testkit::chaos::house::{House as Roles, Plan};
@@ -82,7 +82,7 @@ async fn an_event_is_followed_through_every_stage_and_a_stuck_one_is_named() -> 
     let search = house.search().await?;
     let front = gateway(&house, Some(&search), &stop).await?;
     let canary = Canary::start(ingest, &front, &key, 60).await?;
-    let whole = canary.round_trip("an event goes the whole way", |last| last.failure().is_none()).await?;
+    let whole = canary.round_trip("an event goes the whole way", |last| failure(&last.stages).is_none()).await?;
     assert_eq!(whole.stages.iter().map(|one| one.stage).collect::<Vec<_>>(), Stage::ALL);
     let took = |stage: usize| whole.stages[stage].milliseconds;
     assert!(took(0).is_some() && (1..4).all(|stage| took(stage) >= took(0)), "{whole:?}");
@@ -96,10 +96,10 @@ async fn an_event_is_followed_through_every_stage_and_a_stuck_one_is_named() -> 
     let catalog_alone = house.search_without_index().await?;
     let front = gateway(&house, Some(&catalog_alone), &stop).await?;
     let canary = Canary::start(ingest, &front, &key, 15).await?;
-    let is_stuck = |last: &RoundTrip| last.failure().is_some_and(|(stage, _)| stage == Stage::Search);
+    let is_stuck = |last: &RoundTrip| failure(&last.stages).is_some_and(|(stage, _)| stage == Stage::Search);
     let stuck = canary.round_trip("the search is stuck", is_stuck).await?;
     assert_eq!(
-        stuck.failure().map(|(_, why)| why),
+        failure(&stuck.stages).map(|(_, why)| why),
         Some("not there in time: the catalog answers in place of the index")
     );
     let failed: Vec<_> = stuck.stages.iter().filter(|one| one.error.is_some()).map(|one| one.stage).collect();
@@ -109,7 +109,7 @@ async fn an_event_is_followed_through_every_stage_and_a_stuck_one_is_named() -> 
     let wrong = credentials(&folder, "lh_0000000000000000_wrong")?;
     let canary = Canary::start(ingest, &front, &wrong, 15).await?;
     let refused = canary.round_trip("its key is refused", |last| last.stages.len() == 1).await?;
-    let (stage, why) = refused.failure().context("it failed")?;
+    let (stage, why) = failure(&refused.stages).context("it failed")?;
     assert!(stage == Stage::Accept && why.contains("invalid_api_key") && !why.contains("wrong"), "{why}");
     assert!(canary.metrics().await?.contains("loggerhub_canary_stage_seconds_count{stage=\"accept\"} 0\n"));
     roles.pull_down().await
