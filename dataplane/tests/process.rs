@@ -4,6 +4,8 @@
 mod bench;
 #[path = "process/once.rs"]
 mod once;
+#[path = "process/none.rs"]
+mod none;
 #[path = "process/marks.rs"]
 mod marks;
 #[path = "process/keys.rs"]

@@ -13,6 +13,7 @@ pub mod tenant;
 pub mod cluster;
 pub mod operator_ground;
 pub mod operator_process;
+pub mod scaler;
 pub mod http;
 pub mod collector;
 pub mod helm;

@@ -191,7 +191,7 @@ impl Reader {
         let mut over_share = 0;
         while let Some((tenant, flush)) = waiting.next() {
             if stop.is_cancelled() {
-                // Not begun: another processor takes it at once when our name leaves the group.
+                // Not begun: our name stays in the group with it, and another processor claims it.
                 in_work.end(&entries(&flush));
                 continue;
             }

@@ -72,13 +72,7 @@ async fn a_pipeline_of_none_wakes_for_its_first_event_and_sleeps_only_when_none_
     let counter = lane.lanes().next().unwrap().events_counter();
     let mut redis = on.stores.registry.connection();
     let () = redis::cmd("SET").arg(&counter).arg(1).query_async(&mut redis).await.unwrap();
-    let woken = eventually("a processor is asked for", Duration::from_secs(10), || async {
-        let found = on.cluster.ours::<Deployment>().get(&processor).await?;
-        let asked = found.spec.and_then(|spec| spec.replicas);
-        anyhow::ensure!(asked == Some(1), "{asked:?}");
-        Ok(())
-    });
-    woken.await.unwrap();
+    replicas(&on, &processor, 1).await;
     // The event is being worked on: it counts until it is acknowledged.
     testkit::holds("the processor stays", Duration::from_secs(12), || async {
         let found = on.cluster.ours::<Deployment>().get(&processor).await?;
@@ -87,6 +81,10 @@ async fn a_pipeline_of_none_wakes_for_its_first_event_and_sleeps_only_when_none_
     })
     .await
     .unwrap();
+    // As if it had died, and by hand none was to follow: what it left is not left.
+    let none = Patch::Merge(json!({"spec": {"replicas": 0}}));
+    on.cluster.ours::<Deployment>().patch_scale(&processor, &PatchParams::default(), &none).await.unwrap();
+    replicas(&on, &processor, 1).await;
     let () = redis::cmd("DEL").arg(&counter).query_async(&mut redis).await.unwrap();
     replicas(&on, &processor, 0).await;
     eventually("its status says that nothing waits", SOON, || async {
