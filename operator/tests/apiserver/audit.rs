@@ -1,12 +1,12 @@
 //! What the operator does to a Tenant and its keys stands in its audit log, and no key does.
 
-use crds::ROTATE_KEYS_ANNOTATION;
-use kube::api::{Patch, PatchParams};
+use crds::{ROTATE_KEYS_ANNOTATION, TenantName};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use testkit::{OperatorProcess, eventually, unique};
 
 use crate::operator_under_test::{Ground, SOON};
-use crate::program::start_with;
+use crate::program::{start, start_with};
 
 /// The acts on this tenant, each with what it was done to.
 fn acts(operator: &OperatorProcess, tenant: &str) -> Vec<(String, String)> {
@@ -64,6 +64,35 @@ async fn what_is_done_to_a_tenant_is_told_once_and_keys_are_not() {
 
     let logged = operator.logged().unwrap();
     assert!(first != second && !logged.contains(&first) && !logged.contains(&second));
+    ground.clear().await;
+    operator.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_went_without_the_operator_has_its_line_when_that_is_noticed() {
+    let ground = Ground::new().await;
+    let name: TenantName = unique("swept").parse().unwrap();
+    let operator = start(&ground, None);
+    ground.tenant(name.as_str(), json!({})).await;
+    let ready = ground.cluster.tenant_ready(name.as_str(), SOON).await.unwrap();
+    let key = ready.status.unwrap().api_keys[0].key_id.clone();
+    operator.stop().await.unwrap();
+    let tenants = ground.cluster.tenants();
+    let unfinalized = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    tenants.patch(name.as_str(), &PatchParams::default(), &unfinalized).await.unwrap();
+    tenants.delete(name.as_str(), &DeleteParams::default()).await.unwrap();
+
+    let operator = start(&ground, None);
+    let acts = told(&operator, name.as_str(), &["tenant_deleted"]).await;
+    assert_eq!(acts[0].1, name.as_str());
+    assert!(operator.logged().unwrap().contains(r#""outcome":"there is no such Tenant; its data stays""#));
+    assert!(ground.stores.registry.get(&name).await.unwrap().is_none(), "ingest refuses it");
+    let rows = ground.stores.postgres.keys(&name, &[key]).await.unwrap();
+    assert!(rows.iter().all(|row| row.revoked) && rows.len() == 1, "{rows:?}");
+
+    // Its data is still there, for a Tenant of its name to have, and to take along.
+    ground.tenant(name.as_str(), json!({"deletionPolicy": "Delete"})).await;
+    ground.cluster.tenant_ready(name.as_str(), SOON).await.unwrap();
     ground.clear().await;
     operator.stop().await.unwrap();
 }
