@@ -7,6 +7,7 @@ help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo
 	@echo '  LOGGERHUB_INSTANCE=name    another stack beside the first (default dev)'
+	@echo '  LOGGERHUB_CLUSTER=kind     make up in a cluster by kind, with Docker or Podman'
 	@echo '  LOGGERHUB_CLUSTER=current  make up on the current kubectl context; .env.example lists the rest'
 
 up: ## the whole system on this machine, three tenants and a tour

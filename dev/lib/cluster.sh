@@ -53,8 +53,10 @@ node_ready() {
     kube wait --for=condition=Ready "node/$NODE" --timeout=5s && kube get serviceaccount default
 }
 
-# Are we asked for the cluster of the current kubectl context, instead of one of our own?
-on_current_cluster() { [ "${LOGGERHUB_CLUSTER:-}" = current ]; }
+# Are we asked for the cluster of the current kubectl context, instead of one of our own? With `kind` that
+# is a cluster that we let kind make.
+on_current_cluster() { [ "${LOGGERHUB_CLUSTER:-}" = current ] || on_kind; }
+on_kind() { [ "${LOGGERHUB_CLUSTER:-}" = kind ]; }
 
 # kubectl and Helm, on this instance's cluster or, if so asked, on the current context's.
 kube() {

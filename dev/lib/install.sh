@@ -4,8 +4,12 @@
 
 NAMESPACE=${LOGGERHUB_NAMESPACE:-loggerhub}
 
-# On an instance the stores and images are its own; otherwise the environment names them.
+# On an instance the stores and images are its own; otherwise the environment names them, but for kind.
 install_settings() {
+    if on_kind; then
+        LOGGERHUB_IMAGE=$(kind_image loggerhub)
+        LOGGERHUB_OPERATOR_IMAGE=$(kind_image loggerhub-operator)
+    fi
     ! on_current_cluster || return 0
     LOGGERHUB_IMAGE=$IMAGE_REGISTRY/loggerhub:$(image_tag loggerhub)
     LOGGERHUB_OPERATOR_IMAGE=$IMAGE_REGISTRY/loggerhub-operator:$(image_tag loggerhub-operator)
@@ -38,7 +42,8 @@ install_chart() {
     install_settings
     mkdir -p "$RUN"
     install_namespace "$NAMESPACE"
-    install_secrets
+    # The evaluation's stores have theirs.
+    on_kind || install_secrets
     install_values >"$RUN/values.yaml"
     helm_ upgrade --install loggerhub "$ROOT/charts/loggerhub" -n "$NAMESPACE" -f "$RUN/values.yaml" --timeout 5m
     install_await
@@ -110,6 +115,20 @@ operator:
   image:
     repository: ${LOGGERHUB_OPERATOR_IMAGE%:*}
     tag: "${LOGGERHUB_OPERATOR_IMAGE##*:}"
+YAML
+    if on_kind; then cat "$ROOT/manifests/evaluation/values.yaml"; else install_values_stores; fi
+    on_current_cluster || cat <<YAML
+archive: {maxAgeSeconds: $(archive_seconds)}
+gateway:
+  service: {type: NodePort, nodePort: $GATEWAY_NODE_PORT}
+defaultPipeline:
+  ingest:
+    service: {type: NodePort, nodePort: $INGEST_NODE_PORT}
+YAML
+}
+
+install_values_stores() {
+    cat <<YAML
 stores:
   postgres:
     host: $LOGGERHUB_POSTGRES_HOST
@@ -131,14 +150,6 @@ stores:
     replicas: ${LOGGERHUB_OPENSEARCH_REPLICAS:-1}
   caBundle:
     existingConfigMap: "${LOGGERHUB_CA_BUNDLE:+loggerhub-ca}"
-YAML
-    on_current_cluster || cat <<YAML
-archive: {maxAgeSeconds: $(archive_seconds)}
-gateway:
-  service: {type: NodePort, nodePort: $GATEWAY_NODE_PORT}
-defaultPipeline:
-  ingest:
-    service: {type: NodePort, nodePort: $INGEST_NODE_PORT}
 YAML
 }
 

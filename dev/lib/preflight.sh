@@ -6,7 +6,12 @@ PROBLEMS=()
 problem() { PROBLEMS+=("$1"$'\n'"      $2"); }
 
 preflight() {
-    if on_current_cluster; then preflight_current; else preflight_local; fi
+    case ${LOGGERHUB_CLUSTER:-} in
+        '') preflight_local ;;
+        current) preflight_current ;;
+        kind) preflight_kind ;;
+        *) problem "a cluster called $LOGGERHUB_CLUSTER" 'LOGGERHUB_CLUSTER is current or kind, or not set' ;;
+    esac
     [ ${#PROBLEMS[@]} -gt 0 ] || return 0
     printf '%sThis machine lacks:%s\n' "$RED" "$PLAIN" >&2
     printf '  - %s\n' "${PROBLEMS[@]}" >&2
@@ -23,6 +28,18 @@ preflight_current() {
         LOGGERHUB_S3_SECRET_ACCESS_KEY LOGGERHUB_OPENSEARCH_URL; do
         [ -n "${!name:-}" ] || problem "the variable $name" 'set it, in the environment or in .env: see .env.example'
     done
+}
+
+preflight_kind() {
+    local name engine
+    for name in kind kubectl helm; do
+        command -v $name >/dev/null || problem "$name" 'install it: LOGGERHUB_CLUSTER=kind works through your own'
+    done
+    if ! engine=$(kind_engine); then
+        problem 'a container engine that answers' "install or start ${KIND_EXPERIMENTAL_PROVIDER:-docker or podman}; \`docker info\` says why it does not answer"
+    elif [ "$engine" = docker ] && ! docker buildx version >/dev/null 2>&1; then
+        problem 'buildx of docker' 'install docker-buildx (docker-buildx-plugin): the Dockerfile keeps its builds in a cache of BuildKit'
+    fi
 }
 
 preflight_local() {

@@ -7,10 +7,13 @@ tour() {
     [ "$INSTANCE" = dev ] || make="LOGGERHUB_INSTANCE=$INSTANCE make" stores="LOGGERHUB_INSTANCE=$INSTANCE dev/stores"
     say
     if on_current_cluster; then
-        make='LOGGERHUB_CLUSTER=current make'
+        make="LOGGERHUB_CLUSTER=$LOGGERHUB_CLUSTER $make"
         cat <<TOUR
 ${BOLD}LoggerHub runs${PLAIN} in the namespace $NAMESPACE. To reach it from here:
 
+TOUR
+        ! on_kind || say "export KUBECONFIG=$KUBECONFIG"
+        cat <<TOUR
 kubectl -n $NAMESPACE port-forward service/loggerhub-gateway $GATEWAY_PORT:80 &
 kubectl -n $NAMESPACE port-forward service/loggerhub-default-ingest $INGEST_PORT:80 &
 TOUR
