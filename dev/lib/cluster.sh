@@ -58,13 +58,13 @@ node_ready() {
 on_current_cluster() { [ "${LOGGERHUB_CLUSTER:-}" = current ] || on_kind; }
 on_kind() { [ "${LOGGERHUB_CLUSTER:-}" = kind ]; }
 
-# kubectl and Helm, on this instance's cluster or, if so asked, on the current context's.
+# kubectl and Helm, on this instance's cluster or, if so asked, on the current context's. HELM names another Helm.
 kube() {
     if on_current_cluster; then kubectl "$@"; else "$(kubernetes_bin)/kubectl" --kubeconfig "$PKI/admin.kubeconfig" "$@"; fi
 }
 
 helm_() {
-    if on_current_cluster; then helm "$@"; else "$(kubernetes_bin)/helm" --kubeconfig "$PKI/admin.kubeconfig" "$@"; fi
+    if on_current_cluster; then "${HELM:-helm}" "$@"; else "${HELM:-$(kubernetes_bin)/helm}" --kubeconfig "$PKI/admin.kubeconfig" "$@"; fi
 }
 
 # Repeats a command until it succeeds, at most SECONDS.

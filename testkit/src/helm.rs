@@ -1,10 +1,12 @@
-//! Helm on the chart of this checkout.
+//! Helm on the chart of this checkout: the one that HELM names, or that of the PATH.
 
 use std::path::PathBuf;
 use std::process::Output;
 
 use anyhow::{Context, bail};
 use tokio::process::Command;
+
+use crate::environment::optional_variable;
 
 /// The release that everything committed is rendered as.
 const RELEASE: [&str; 4] = ["loggerhub", "charts/loggerhub", "--namespace", "loggerhub"];
@@ -55,7 +57,8 @@ pub async fn test(namespace: &str) -> anyhow::Result<String> {
 }
 
 async fn helm(arguments: impl IntoIterator<Item = &str>) -> anyhow::Result<Output> {
-    let output = Command::new("helm").args(arguments).current_dir(root()).output().await;
+    let program = optional_variable("HELM").unwrap_or_else(|| "helm".to_owned());
+    let output = Command::new(program).args(arguments).current_dir(root()).output().await;
     output.context("run helm: it is in the PATH that `eval \"$(make -s env)\"` sets")
 }
 
