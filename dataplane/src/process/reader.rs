@@ -191,7 +191,7 @@ impl Reader {
         let mut over_share = 0;
         while let Some((tenant, flush)) = waiting.next() {
             if stop.is_cancelled() {
-                // Not begun: our name stays in the group with it, and another processor claims it.
+                // Not begun: another processor claims it once we have left.
                 in_work.end(&entries(&flush));
                 continue;
             }

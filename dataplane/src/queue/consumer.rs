@@ -147,7 +147,7 @@ impl Consumer {
     }
 
     /// Leaves the group at a graceful stop. Where something is still pending, the name stays, so
-    /// that it can be claimed; `false` then.
+    /// that it can be claimed, at once and by anybody; `false` then.
     pub async fn leave(self) -> Result<bool, Error> {
         let mut left = true;
         for reader in &self.reading {

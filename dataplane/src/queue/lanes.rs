@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crds::PipelineName;
 use crds::names::{CONSUMER_GROUP, Lane, ORPHANED_PIPELINES};
@@ -82,14 +83,25 @@ end
 return held
 ";
 
-/// KEYS stream; ARGV group, consumer. Removes a consumer unless something is pending with it:
-/// Redis would forget that with it.
+/// KEYS stream; ARGV group, consumer, milliseconds. Removes a consumer unless something is pending with it:
+/// Redis would forget that with it. What is pending counts as left alone for so long: who looks next for what the
+/// dead left behind takes it.
 const LEAVE: &str = r"
 if redis.call('EXISTS', KEYS[1]) == 0 then return 1 end
-if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) > 0 then return 0 end
+local from, left = '-', true
+repeat
+    local pending = redis.call('XPENDING', KEYS[1], ARGV[1], from, '+', 1000, ARGV[2])
+    for _, entry in ipairs(pending) do
+        redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, entry[1], 'IDLE', ARGV[3], 'JUSTID')
+        from, left = '(' .. entry[1], false
+    end
+until #pending < 1000
+if not left then return 0 end
 redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
 return 1
 ";
+/// Longer than anybody waits before he claims.
+const LEFT_ALONE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// KEYS stream, events, bytes; ARGV group. In a script so that the first entry's payload stays
 /// in Redis.
@@ -219,10 +231,11 @@ impl Lanes {
         call.invoke_async(&mut self.connection.clone()).await.map_err(redis_error("quarantine an entry"))
     }
 
-    /// Removes a consumer from a lane unless something is pending with it. `false`: it stays.
+    /// Removes a consumer from a lane unless something is pending with it. `false`: it stays, and others may
+    /// claim at once what it has.
     pub(super) async fn leave(&self, lane: &Lane, consumer: &str) -> Result<bool, Error> {
         let mut call = self.scripts.leave.prepare_invoke();
-        call.key(lane.stream()).arg(CONSUMER_GROUP).arg(consumer);
+        call.key(lane.stream()).arg(CONSUMER_GROUP).arg(consumer).arg(LEFT_ALONE.as_millis() as u64);
         call.invoke_async(&mut self.connection.clone()).await.map_err(redis_error("leave a lane"))
     }
 

@@ -92,6 +92,20 @@ async fn what_a_consumer_left_unfinished_comes_first_after_its_restart() {
 }
 
 #[tokio::test]
+async fn what_was_not_finished_at_a_stop_is_another_ones_at_once() {
+    let queue = Queue::new().await;
+    queue.send("{}").await;
+    let mut stopped = queue.redis.consumer("a", NEVER);
+    let held = entries(&read_some(&mut stopped).await);
+    assert!(!stopped.leave().await.unwrap());
+    let mut next = queue.redis.consumer("b", NEVER);
+    let claimed = read_some(&mut next).await;
+    assert_eq!((entries(&claimed), claimed[0].deliveries), (held.clone(), 2));
+    queue.lanes.acknowledge(&held).await.unwrap();
+    assert!(next.leave().await.unwrap());
+}
+
+#[tokio::test]
 async fn the_dead_are_taken_over_and_the_living_are_not() {
     let queue = Queue::new().await;
     queue.send("{}").await;

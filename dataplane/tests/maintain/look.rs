@@ -34,7 +34,8 @@ async fn a_look_finds_what_waits_of_each_tenant() -> anyhow::Result<()> {
     busy.drained().await?;
     processor.stop().await?;
     let looks = look(&rooms, &[&quiet, &busy]).await?;
-    let (found, frame) = (&looks[&schema(&busy)], busy.count("SELECT octet_length(frame)::bigint FROM {}.spool").await?);
+    let (found, frame) =
+        (&looks[&schema(&busy)], busy.count("SELECT octet_length(frame)::bigint FROM {}.spool").await?);
     ensure!((found.spooled_rows, found.spooled_bytes) == (1, frame), "{found:?}");
     ensure!(found.spooled_since.is_some() && found.last_usage.is_some(), "{found:?}");
     ensure!(!found.unindexed && !found.to_redrive, "{found:?}");
