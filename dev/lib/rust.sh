@@ -18,9 +18,9 @@ rust() { # ARGUMENTS...
     sources_settle
     before=$(sources)
     cargo "$@" || return
-    # What was changed meanwhile may be built or not.
-    [ "$before" = "$(sources)" ] || before=
-    printf '%s\n%s\n' "$ROOT" "$before" >"$(built_from)"
+    # What was changed meanwhile may be built or not: it is left out.
+    { echo "$ROOT" && comm -12 <(sort <<<"$before") <(sources | sort); } >"$(built_from).new"
+    mv "$(built_from).new" "$(built_from)"
 }
 
 built_from() { echo "$CARGO_TARGET_DIR/built-from"; }
@@ -46,6 +46,16 @@ sources_settle() {
         sources | awk '{ print "now\t" substr($0, index($0, "  ") + 2) }'
     fi | while IFS=$'\t' read -r time path; do
         touch -d "$time" "$path"
+    done
+    folders_settle
+}
+
+# A folder that a build script watches is as old as the newest file in it: a clone's own is new.
+folders_settle() {
+    local folder newest
+    find operator/migrations -depth -type d | while read -r folder; do
+        newest=$(find "$folder" -type f -printf '%T@\t%p\n' | sort -n | tail -n 1 | cut -f 2)
+        touch -r "$newest" "$folder"
     done
 }
 
