@@ -3,11 +3,10 @@
 use crds::LogPipeline;
 use crds::condition::types::SCALING_ACTIVE;
 use kube::ResourceExt;
-use kube::api::ListParams;
 use serde::Serialize;
 
 use crate::args::Global;
-use crate::kubernetes::{Doing, Kubernetes, condition};
+use crate::kubernetes::{Kubernetes, condition};
 use crate::output::{self, Row};
 
 #[derive(Serialize, Debug, PartialEq)]
@@ -26,9 +25,7 @@ struct PipelineRow {
 
 /// Prints them.
 pub async fn list(global: &Global) -> anyhow::Result<()> {
-    let kubernetes = Kubernetes::connect(global).await?;
-    let pipelines = kubernetes.ours::<LogPipeline>().list(&ListParams::default()).await;
-    let pipelines = pipelines.doing("list", "logpipelines.loggerhub.io", &kubernetes.namespace)?;
+    let pipelines = Kubernetes::connect(global).await?.pipelines().await?;
     output::list(global.output, &pipelines.iter().map(row).collect::<Vec<_>>())
 }
 

@@ -3,11 +3,10 @@
 use crds::LogPipeline;
 use crds::condition::types::CANARY_HEALTHY;
 use kube::ResourceExt;
-use kube::api::ListParams;
 use serde::Serialize;
 
 use crate::args::Global;
-use crate::kubernetes::{Doing, Kubernetes, condition};
+use crate::kubernetes::{Kubernetes, condition};
 use crate::output::{self, Row};
 
 #[derive(Serialize, Debug, PartialEq)]
@@ -22,9 +21,7 @@ struct CanaryRow {
 
 /// Prints those of the pipelines that have one.
 pub async fn list(global: &Global) -> anyhow::Result<()> {
-    let kubernetes = Kubernetes::connect(global).await?;
-    let pipelines = kubernetes.ours::<LogPipeline>().list(&ListParams::default()).await;
-    let pipelines = pipelines.doing("list", "logpipelines.loggerhub.io", &kubernetes.namespace)?;
+    let pipelines = Kubernetes::connect(global).await?.pipelines().await?;
     output::list(global.output, &pipelines.iter().filter_map(row).collect::<Vec<_>>())
 }
 

@@ -3,6 +3,7 @@
 use anyhow::{Context, anyhow};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::ListParams;
 use kube::client::UpgradeConnectionError;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, Resource};
@@ -44,6 +45,12 @@ impl Kubernetes {
     /// Objects of the release's namespace.
     pub fn ours<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The pipelines of the release's namespace.
+    pub async fn pipelines(&self) -> anyhow::Result<Vec<crds::LogPipeline>> {
+        let pipelines = self.ours::<crds::LogPipeline>().list(&ListParams::default()).await;
+        Ok(pipelines.doing("list", "logpipelines.loggerhub.io", &self.namespace)?.items)
     }
 
     /// One Tenant.

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::due::{Due, Steps, due, look};
 use super::lock::{TenantLock, Work};
 use super::redrive::{SETTLED, redrive};
-use super::{Archived, Error, Rooms, SeriesLimits, archive, expire, maintain_all_series, partitions, roll_up};
+use super::{Archived, Error, Rooms, SeriesLimits, Turn, archive, expire, maintain_all_series, partitions, roll_up};
 use crate::event::{Micros, micros};
 use crate::tenancy::{Registry, Tenant};
 
@@ -79,7 +79,7 @@ impl Measures {
     }
 
     /// Counts a turn of late indexing.
-    pub(super) fn count(&self, turn: &super::Turn) {
+    pub(super) fn count(&self, turn: &Turn) {
         self.late_indexed.inc_by(turn.batches);
         self.late_events.inc_by(turn.events);
     }
@@ -110,7 +110,7 @@ impl Passes {
             let next = begun + look_every(tenants.len());
             futures::stream::iter(self.due(tenants, steps).await)
                 .take_until(stop.cancelled())
-                .for_each_concurrent(TENANTS_AT_ONCE, async |turn| self.tenant(turn, &stop).await)
+                .for_each_concurrent(TENANTS_AT_ONCE, async |share| self.tenant(share, &stop).await)
                 .await;
             if steps.housekeeping && !stop.is_cancelled() {
                 self.note("look after the indices", maintain_all_series(&self.rooms, self.series, now()).await);
@@ -123,8 +123,8 @@ impl Passes {
         }
     }
 
-    /// Whose turn it is, and for what.
-    async fn due(&self, tenants: Vec<Arc<Tenant>>, steps: Steps) -> Vec<Turn> {
+    /// Who has a share in this pass, and of what.
+    async fn due(&self, tenants: Vec<Arc<Tenant>>, steps: Steps) -> Vec<Share> {
         let looked = look(&self.rooms.catalog, &tenants).await.map_err(Error::from);
         // Without the catalog there is nothing to be done for anybody.
         let Some(looks) = self.note("look at the tenants", looked) else { return Vec::new() };
@@ -133,17 +133,17 @@ impl Passes {
             // Tenants come and go, and a ledger that was made anew counts from one again.
             rolled_up.clear();
         }
-        let turns = tenants.into_iter().map(|tenant| {
+        let shares = tenants.into_iter().map(|tenant| {
             let look = looks.get(&tenant.name().database_schema());
             let due = due(look, steps, rolled_up.get(tenant.name()).copied(), self.archive_max_age, now());
-            Turn { tenant, due, last_usage: look.and_then(|look| look.last_usage) }
+            Share { tenant, due, last_usage: look.and_then(|look| look.last_usage) }
         });
-        turns.filter(|turn| !turn.due.is_nothing()).collect()
+        shares.filter(|share| !share.due.is_nothing()).collect()
     }
 
     /// One tenant's share of a pass, unless another `maintain` is at it.
-    async fn tenant(&self, turn: Turn, stop: &CancellationToken) {
-        let Turn { tenant, due, last_usage } = turn;
+    async fn tenant(&self, share: Share, stop: &CancellationToken) {
+        let Share { tenant, due, last_usage } = share;
         let tenant = tenant.as_ref();
         let lock = match TenantLock::try_take(self.rooms.catalog.pool(), tenant, Work::Passes).await {
             Ok(Some(lock)) => lock,
@@ -187,8 +187,8 @@ impl Passes {
     }
 }
 
-/// One tenant's turn in a pass.
-struct Turn {
+/// One tenant's share of a pass.
+struct Share {
     tenant: Arc<Tenant>,
     due: Due,
     /// The newest number of its ledger when it was looked at.

@@ -91,6 +91,11 @@ pub(crate) fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
     move |source| Error { doing, source }
 }
 
+/// Whether PostgreSQL refused with this SQLSTATE.
+fn has_code(error: &sqlx::Error, code: &str) -> bool {
+    error.as_database_error().and_then(|error| error.code()).as_deref() == Some(code)
+}
+
 /// The catalog of all tenants. Cheap to clone.
 #[derive(Clone)]
 pub struct Catalog {

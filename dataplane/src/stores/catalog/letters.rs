@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::copy::{self, Row};
 use super::store::{COPYING, copy_rows};
-use super::{Catalog, Error, Kind, Whereabouts, failed};
+use super::{Catalog, Error, Kind, Whereabouts, failed, has_code};
 use crate::event::{Micros, micros};
 use crate::stores::batch::Batch;
 use crate::tenancy::Tenant;
@@ -91,9 +91,7 @@ impl Catalog {
         .await;
         match found {
             Ok(found) => Ok(found.into_iter().map(ToRedrive::from).collect()),
-            Err(error) if error.as_database_error().and_then(|e| e.code()).as_deref() == Some(UNDEFINED_COLUMN) => {
-                Ok(Vec::new())
-            }
+            Err(error) if has_code(&error, UNDEFINED_COLUMN) => Ok(Vec::new()),
             Err(error) => Err(failed("find what is to be redriven")(error)),
         }
     }

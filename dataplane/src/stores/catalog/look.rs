@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{Catalog, Error, failed};
+use super::{Catalog, Error, failed, has_code};
 
 /// Schemas of one statement: it locks each one's tables until it ends, and PostgreSQL has room for some
 /// thousands of locks.
@@ -54,11 +54,7 @@ impl Catalog {
             match found {
                 Ok(found) => looks.extend(found.into_iter().map(|look| (look.tenant_schema.clone(), look))),
                 // The operator is of the version before: each is asked by itself.
-                Err(error)
-                    if error.as_database_error().and_then(|e| e.code()).as_deref() == Some(UNDEFINED_FUNCTION) =>
-                {
-                    return Ok(HashMap::new());
-                }
+                Err(error) if has_code(&error, UNDEFINED_FUNCTION) => return Ok(HashMap::new()),
                 Err(error) => return Err(failed("look at the tenants")(error)),
             }
         }
