@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::body::Incoming;
@@ -22,6 +23,10 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::metrics::Metrics;
+
+/// How long a stopping server still answers on connections that are open: each answer says that it is
+/// the last, so that a client that sends once a second or more loses none to a connection's end.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Bounds of a server.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +79,9 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
             request.extensions_mut().insert(axum::extract::ConnectInfo(peer));
             request.map(axum::body::Body::new)
         });
+        let stopping = shutdown.clone();
+        let service =
+            service.map_response(move |response| if stopping.is_cancelled() { last(response) } else { response });
         let service = service.map_err(|never: Infallible| match never {});
         let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).with_upgrades();
         let shutdown = shutdown.clone();
@@ -81,8 +89,10 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
             let _permit = permit;
             let mut connection = std::pin::pin!(connection);
             let ended = tokio::select! {
+                // A request that has come is taken before the connection is looked at as idle.
+                biased;
                 ended = connection.as_mut() => ended,
-                () = shutdown.cancelled() => {
+                () = async { shutdown.cancelled().await; tokio::time::sleep(FAREWELL).await } => {
                     // The request in flight is finished; an idle connection closes at once.
                     connection.as_mut().graceful_shutdown();
                     connection.await
@@ -101,6 +111,14 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
     let cut = connections.len();
     tracing::warn!(cut, "cut connections at the drain deadline");
     cut
+}
+
+/// The last response on its connection, unless the connection is no longer HTTP.
+fn last(mut response: Response) -> Response {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Routes that every process has: `/health` (the process runs) and `/metrics`. `/ready` is the

@@ -154,6 +154,27 @@ async fn an_answer_waits_for_the_disk_and_a_stop_waits_for_the_answer() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_on_sending_loses_no_request_to_a_stop() {
+    let redis = RedisServer::durable().await;
+    let sender = Sender::new();
+    sender.project(&redis).await;
+    let door = Door::open(&redis).await;
+    let client = reqwest::Client::new();
+    let request = client.post(format!("{}/logs", door.url)).bearer_auth(&sender.key).body("{}");
+    let send = || request.try_clone().unwrap().send();
+    let before = send().await.unwrap();
+    assert_eq!((before.status().as_u16(), before.headers().get("connection")), (202, None));
+    before.bytes().await.unwrap();
+    let closing = tokio::spawn(door.close());
+    tokio::task::yield_now().await;
+    let last = send().await.unwrap();
+    assert_eq!((last.status().as_u16(), &last.headers()["connection"]), (202, &"close".parse().unwrap()));
+    last.bytes().await.unwrap();
+    assert!(send().await.unwrap_err().is_connect(), "the next connection is somebody else's");
+    closing.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_role_says_how_it_is() {
     let redis = RedisServer::durable().await;
     let sender = Sender::new();

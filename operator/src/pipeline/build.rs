@@ -7,10 +7,10 @@ use crds::pipeline::{Canary, Ingest, Resources, ServiceType};
 use crds::{LogPipeline, PIPELINE_LABEL, PipelineName};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
-    LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, Lifecycle,
+    LifecycleHandler, LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
     ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Service, ServicePort, ServiceSpec,
-    Volume, VolumeMount,
+    SleepAction, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -255,13 +255,14 @@ fn pod(
             ..SecurityContext::default()
         }),
         volume_mounts: Some(volume_mounts),
+        lifecycle: (role == Role::Ingest).then(after_the_last_new_connection),
         ..Container::default()
     };
     PodSpec {
         service_account_name: Some(dataplane.service_account_name.clone()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        // 20 s to finish what is held, and some to notice.
+        // 3 s until no Service sends here any more, 20 s to finish what is held, and some to spare.
         termination_grace_period_seconds: Some(30),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
@@ -280,6 +281,16 @@ fn pod(
         containers: vec![container],
         volumes: some(volumes),
         ..PodSpec::default()
+    }
+}
+
+/// A stop that comes when no Service sends new connections here any more. A connection that is sent to a
+/// pod that is gone is not refused: it hangs until its client gives up.
+fn after_the_last_new_connection() -> Lifecycle {
+    let sleep = SleepAction { seconds: 3 };
+    Lifecycle {
+        pre_stop: Some(LifecycleHandler { sleep: Some(sleep), ..LifecycleHandler::default() }),
+        ..Lifecycle::default()
     }
 }
 

@@ -100,17 +100,23 @@ async fn killed_while_deleting(point: Point, policy: &str) {
     second.stop().await.unwrap();
 }
 
-/// Gives a tenant an object and a document to keep or to lose.
+/// Gives a tenant an object and a document, of the same name, to keep or to lose.
 async fn fill(tenant: &Tenant) {
     let servers = testkit::Stores::from_environment().unwrap();
     let backends = tenant.status.as_ref().and_then(|status| status.backends.as_ref()).unwrap();
     let body = ByteStream::from_static(b"kept");
     servers.s3().unwrap().put_object().bucket(&backends.bucket).key(OBJECT).body(body).send().await.unwrap();
     let name = tenant.metadata.name.as_deref().unwrap();
-    let path = opensearch::IndexParts::Index(&backends.index_alias);
-    let client = servers.opensearch().unwrap();
-    let indexed = client.index(path).body(document(name)).refresh(opensearch::params::Refresh::True).send().await;
-    assert!(indexed.unwrap().status_code().is_success());
+    let (client, alias) = (servers.opensearch().unwrap(), &backends.index_alias);
+    eventually("the document is indexed", SOON, || async {
+        let path = opensearch::IndexParts::IndexId(alias, OBJECT);
+        let index = client.index(path).body(document(name)).refresh(opensearch::params::Refresh::True);
+        let status = index.send().await?.status_code();
+        anyhow::ensure!(status.is_success(), "{status}");
+        Ok(())
+    })
+    .await
+    .unwrap();
 }
 
 /// What a tenant that is gone has left.

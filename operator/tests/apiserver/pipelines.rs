@@ -106,6 +106,9 @@ async fn ingest_comes_and_goes_with_the_spec_and_a_deleted_lane_is_left_to_defau
     let ingest = format!("r-{name}-ingest");
     replicas(&on, &ingest, 2).await;
     on.cluster.ours::<Service>().get(&ingest).await.unwrap();
+    let pods = on.cluster.ours::<Deployment>().get(&ingest).await.unwrap().spec.unwrap().template.spec.unwrap();
+    let before_stop = pods.containers[0].lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
+    assert!(before_stop.is_some_and(|handler| handler.sleep.is_some()), "it stops before Services have noticed");
     on.pipeline(&name, json!({})).await;
     eventually("ingest is gone", SOON, || async {
         anyhow::ensure!(on.cluster.ours::<Service>().get_opt(&ingest).await?.is_none(), "the Service is there");
