@@ -32,7 +32,8 @@ pub struct TailEntry {
     pub first: u64,
     /// The events.
     pub events: Arc<[TailEvent]>,
-    /// How many more the flush had than the processor publishes of one.
+    /// How many more the flush had than the processor publishes of one, and those before it that could
+    /// not be published.
     pub left_out: u64,
 }
 

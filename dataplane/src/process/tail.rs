@@ -1,11 +1,13 @@
 //! The live tail: what was just stored, for the gateways that watch its tenant.
 //!
-//! A copy for convenience: if the cache's Redis is slow or away, it is left out, and nobody waits.
+//! A copy for convenience: if the cache's Redis is slow or away, it is left out, and nobody waits. Who
+//! watches is told how much that was as soon as something passes again.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crds::TenantName;
 use redis::aio::ConnectionManager;
 use runtime::logging::chain;
 use runtime::stores::Redis;
@@ -30,7 +32,16 @@ const COMPRESSION_LEVEL: i32 = 1;
 /// Publishes to the cache's Redis.
 pub(super) struct Tail {
     connection: ConnectionManager,
-    paused_until: Mutex<Option<Instant>>,
+    missed: Mutex<Missed>,
+}
+
+/// What the tail has left out.
+#[derive(Debug, Default)]
+struct Missed {
+    /// After a failure: when it is tried again.
+    paused_until: Option<Instant>,
+    /// Tenants that somebody watched when Redis was last asked, with the events that are left out since.
+    watched: HashMap<TenantName, usize>,
 }
 
 /// What is shown of a flush.
@@ -38,19 +49,23 @@ pub(super) struct Tail {
 struct Shot {
     /// Events as JSON, one a line.
     lines: Vec<u8>,
-    /// How many more there were.
+    /// How many more the flush had.
     dropped: usize,
 }
 
 impl Tail {
     pub(super) fn new(cache: &Redis) -> Result<Self, runtime::stores::Error> {
-        Ok(Self { connection: cache.connection()?, paused_until: Mutex::new(None) })
+        Ok(Self { connection: cache.connection()?, missed: Mutex::default() })
     }
 
     /// Publishes these batches if somebody watches the tenant.
     pub(super) async fn publish(&self, tenant: &Tenant, batches: &[&Batch]) {
-        if batches.iter().all(|batch| batch.events.is_empty()) || self.is_paused() {
+        let events = batches.iter().map(|batch| batch.events.len()).sum();
+        if events == 0 {
             return;
+        }
+        if self.missed().is_paused() {
+            return self.missed().leave_out(tenant.name(), events);
         }
         let publish = async {
             match self.try_publish(tenant, batches).await {
@@ -67,28 +82,53 @@ impl Tail {
             Err(_) => "no answer in time".to_owned(),
         };
         tracing::debug!(error = failure, "the live tail is left out for a moment");
-        *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + PAUSE);
+        let mut missed = self.missed();
+        missed.paused_until = Some(Instant::now() + PAUSE);
+        missed.leave_out(tenant.name(), events);
     }
 
-    fn is_paused(&self) -> bool {
-        let paused_until = *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
-        paused_until.is_some_and(|until| Instant::now() < until)
+    fn missed(&self) -> MutexGuard<'_, Missed> {
+        self.missed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn try_publish(&self, tenant: &Tenant, batches: &[&Batch]) -> redis::RedisResult<()> {
         let mut connection = self.connection.clone();
         let watched: bool = redis::cmd("EXISTS").arg(tenant.name().tail_lease()).query_async(&mut connection).await?;
         if !watched {
+            self.missed().watched.remove(tenant.name());
             return Ok(());
         }
+        let before = *self.missed().watched.entry(tenant.name().clone()).or_default();
         let shot = shot(tenant, batches);
         let frame = zstd::bulk::compress(&shot.lines, COMPRESSION_LEVEL)?;
         let mut add = redis::cmd("XADD");
         add.arg(tenant.name().tail_stream()).arg("MAXLEN").arg("~").arg(ENTRIES).arg("*").arg("e").arg(frame);
-        if shot.dropped > 0 {
-            add.arg("d").arg(shot.dropped);
+        if shot.dropped + before > 0 {
+            add.arg("d").arg(shot.dropped + before);
         }
-        add.query_async(&mut connection).await
+        let () = add.query_async(&mut connection).await?;
+        self.missed().told(tenant.name(), before);
+        Ok(())
+    }
+}
+
+impl Missed {
+    fn is_paused(&self) -> bool {
+        self.paused_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Somebody who watched has not seen these.
+    fn leave_out(&mut self, tenant: &TenantName, events: usize) {
+        if let Some(left_out) = self.watched.get_mut(tenant) {
+            *left_out += events;
+        }
+    }
+
+    /// So many that were left out have been told of; others may have come meanwhile.
+    fn told(&mut self, tenant: &TenantName, events: usize) {
+        if let Some(left_out) = self.watched.get_mut(tenant) {
+            *left_out = left_out.saturating_sub(events);
+        }
     }
 }
 

@@ -43,7 +43,7 @@ use roles::Roles;
 #[derive(Parser)]
 #[command(name = "loggerhub-bench", version)]
 struct Settings {
-    /// The shipped binary, built with `--release`.
+    /// The shipped binary; built with `--release`, unless only changes from run to run matter.
     #[arg(long)]
     binary: PathBuf,
     /// The instance's folder of process ids.
@@ -104,7 +104,7 @@ fn tenants(text: &str) -> Result<usize, String> {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let settings = Settings::parse();
-    ensure!(settings.binary.is_file(), "{} is not there: build it with --release", settings.binary.display());
+    ensure!(settings.binary.is_file(), "{} is not there: build it", settings.binary.display());
     std::fs::create_dir_all(&settings.out)?;
     let roles = Roles { binary: settings.binary, logs: settings.out.clone(), stores: Stores::from_environment()? };
     let bed = Arc::new(Bed::new(roles, &settings.run, corpus::lines(), settings.seconds, settings.warm_documents)?);

@@ -182,13 +182,18 @@ impl Report {
     }
 }
 
-/// A line for each stage that was measured before too.
+/// A line for each stage, with what it was before.
 fn changes(before: &BTreeMap<String, f64>, now: &BTreeMap<String, f64>) -> String {
     let mut out = String::new();
     for (name, value) in now {
-        let Some(old) = before.get(name) else { continue };
-        let percent = if *old > 0.0 { (value / old - 1.0) * 100.0 } else { 0.0 };
-        let _written = writeln!(out, "{name:<32} {old:>10} → {value:>10} µs  {percent:+.0} %");
+        // Writing to a text does not fail.
+        let _written = match before.get(name) {
+            Some(old) if *old > 0.0 => {
+                let percent = (value / old - 1.0) * 100.0;
+                writeln!(out, "{name:<32} {old:>10} → {value:>10} µs  {percent:+.0} %")
+            }
+            _ => writeln!(out, "{name:<32} {:>10}   {value:>10} µs", ""),
+        };
     }
     out
 }
@@ -236,6 +241,8 @@ mod tests {
         let before = BTreeMap::from([("s.redis".to_owned(), 4.0), ("gone".to_owned(), 1.0)]);
         let text = changes(&before, &report.stages);
         assert!(text.contains("s.redis") && text.contains("-50 %") && !text.contains("gone"), "{text}");
+        let first = changes(&BTreeMap::new(), &report.stages);
+        assert!(first.contains("s.redis") && !first.contains('%'), "{first}");
     }
 
     #[test]
