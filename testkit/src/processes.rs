@@ -18,6 +18,14 @@ pub fn peak_rss_mb(pid: u32) -> anyhow::Result<f64> {
     Ok(kib / 1024.0)
 }
 
+/// Memory of a process in MiB; what it shares with others counts in parts.
+pub fn memory_mb(pid: u32) -> anyhow::Result<f64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("read the memory of a process")?;
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss")?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse().context("Pss")?;
+    Ok(kib / 1024.0)
+}
+
 /// All processes, each with its parent and its times.
 pub struct Table {
     rows: HashMap<u32, Row>,
@@ -51,10 +59,15 @@ impl Table {
         self.rows.get(&pid).map_or(0.0, |row| row.own)
     }
 
+    /// A process's children.
+    pub fn children(&self, pid: u32) -> &[u32] {
+        self.children.get(&pid).map_or(&[], Vec::as_slice)
+    }
+
     /// Time of a process, of everything below it, and of all children that have ended.
     pub fn tree(&self, pid: u32) -> f64 {
         let Some(row) = self.rows.get(&pid) else { return 0.0 };
-        let below = self.children.get(&pid).into_iter().flatten().map(|child| self.tree(*child));
+        let below = self.children(pid).iter().map(|child| self.tree(*child));
         row.own + row.ended_children + below.sum::<f64>()
     }
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use crds::apikey::{ApiKey, Pepper};
 use crds::names::{BucketLayout, PipelineName};
-use crds::registry::{RegistryTenant, TenantState};
+use crds::registry::{IngestQuotas, Rate, RegistryTenant, TenantState};
 use crds::tenant::{Isolation, Retention, Scope};
 use operator::provision::{
     self, DesiredTenant, IssuedKey, ObjectStore, Owner, Postgres, Registry, Retired, RolePasswords, Search,
@@ -41,6 +41,7 @@ pub struct TenantBuilder {
     pipeline: PipelineName,
     isolation: Isolation,
     retention: Retention,
+    quotas: IngestQuotas,
     scopes: Vec<Scope>,
 }
 
@@ -65,6 +66,7 @@ impl Tenant {
             pipeline: PipelineName::default_pipeline(),
             isolation: Isolation::Shared,
             retention: Retention::default(),
+            quotas: IngestQuotas::default(),
             scopes: vec![Scope::Ingest, Scope::Query],
         }
     }
@@ -119,6 +121,12 @@ impl TenantBuilder {
         self
     }
 
+    /// It may send so many events a second, and as many at once.
+    pub fn limited(mut self, events_per_second: u64) -> Self {
+        self.quotas.events = Some(Rate { per_second: events_per_second, burst: events_per_second });
+        self
+    }
+
     /// Its key may do only this.
     pub fn allowed(mut self, scopes: &[Scope]) -> Self {
         self.scopes = scopes.to_vec();
@@ -140,7 +148,7 @@ impl TenantBuilder {
             adopt: false,
             display_name: None,
             plan: "standard".to_owned(),
-            quotas: Default::default(),
+            quotas: self.quotas,
             state: self.state,
             pipeline: self.pipeline,
             isolation: self.isolation,

@@ -1,6 +1,6 @@
 //! The number of processors follows the backlog, up and down.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use testkit::{eventually, unique};
@@ -16,14 +16,8 @@ const MOST: i32 = 3;
 async fn processors_rise_with_the_backlog_and_fall_when_it_is_worked_off() -> anyhow::Result<()> {
     let stage = Stage::enter().await;
     let name = unique("scale");
-    apply_pipeline(&stage, &name, true).await?;
-    let deployment = format!("loggerhub-{name}-processor");
-    eventually("no processor runs while the pipeline is suspended", SOON, || async {
-        let wanted = stage.cluster.wanted_replicas(&deployment).await?;
-        anyhow::ensure!(wanted == 0, "{wanted} are wanted");
-        Ok(())
-    })
-    .await?;
+    apply_pipeline(&stage, &name, true, 1, MOST).await?;
+    wanted(&stage, &name, 0, SOON).await?;
 
     let mut tenant = stage.tenant_with("scaled", json!({"pipelineRef": {"name": name.as_str()}})).await?;
     for first in (0..EVENTS).step_by(usize::try_from(REQUEST)?) {
@@ -32,24 +26,14 @@ async fn processors_rise_with_the_backlog_and_fall_when_it_is_worked_off() -> an
     let backlog = queued(&stage, &name).await?;
     assert_eq!(backlog, EVENTS, "the backlog is counted in events");
 
-    apply_pipeline(&stage, &name, false).await?;
-    eventually("processors rise to the most", SOON, || async {
-        let wanted = stage.cluster.wanted_replicas(&deployment).await?;
-        anyhow::ensure!(wanted == MOST, "{wanted} are wanted");
-        Ok(())
-    })
-    .await?;
+    apply_pipeline(&stage, &name, false, 1, MOST).await?;
+    wanted(&stage, &name, MOST, SOON).await?;
     let held = stage.holdings(&tenant)?;
     eventually("all events are stored", LATER, || async {
         tenant.ledger.matches("the catalog", &held.catalog().await?)
     })
     .await?;
-    eventually("processors fall to the fewest", LATER, || async {
-        let wanted = stage.cluster.wanted_replicas(&deployment).await?;
-        anyhow::ensure!(wanted == 1, "{wanted} are wanted");
-        Ok(())
-    })
-    .await?;
+    wanted(&stage, &name, 1, LATER).await?;
     assert_eq!(queued(&stage, &name).await?, 0);
     eventually("the pipeline says that nothing waits", SOON, || async {
         let status = stage.cluster.pipelines().get(&name).await?.status.unwrap_or_default();
@@ -60,22 +44,61 @@ async fn processors_rise_with_the_backlog_and_fall_when_it_is_worked_off() -> an
     .await?;
 
     stage.clear(&tenant).await?;
-    stage.cluster.pipelines().delete(&name, &Default::default()).await?;
+    remove(&stage, &name).await
+}
+
+#[tokio::test]
+async fn a_pipeline_of_none_stores_what_comes_and_sleeps_again() -> anyhow::Result<()> {
+    let stage = Stage::enter().await;
+    let name = unique("none");
+    apply_pipeline(&stage, &name, false, 0, 1).await?;
+    wanted(&stage, &name, 0, SOON).await?;
+    let mut tenant = stage.tenant_with("sleepy", json!({"pipelineRef": {"name": name.as_str()}})).await?;
+    let held = stage.holdings(&tenant)?;
+    for first in [0, 10] {
+        let sent = Instant::now();
+        tenant.send_numbered(first, 10).await?;
+        wanted(&stage, &name, 1, SOON).await?;
+        let woken = sent.elapsed();
+        eventually("all events are stored", LATER, || async {
+            tenant.ledger.matches("the catalog", &held.catalog().await?)
+        })
+        .await?;
+        println!("a processor was asked for {woken:.1?} after the request, stored after {:.1?}", sent.elapsed());
+        wanted(&stage, &name, 0, LATER).await?;
+    }
+    stage.clear(&tenant).await?;
+    remove(&stage, &name).await
+}
+
+/// Waits until the scaler asks for so many processors.
+async fn wanted(stage: &Stage, pipeline: &str, replicas: i32, within: Duration) -> anyhow::Result<()> {
+    let deployment = format!("loggerhub-{pipeline}-processor");
+    eventually(&format!("{replicas} processors are wanted"), within, || async {
+        let wanted = stage.cluster.wanted_replicas(&deployment).await?;
+        anyhow::ensure!(wanted == replicas, "{wanted} are wanted");
+        Ok(())
+    })
+    .await
+}
+
+async fn remove(stage: &Stage, pipeline: &str) -> anyhow::Result<()> {
+    stage.cluster.pipelines().delete(pipeline, &Default::default()).await?;
     eventually("the pipeline is gone", LATER, || async {
-        let left = stage.cluster.pipelines().get_opt(&name).await?;
+        let left = stage.cluster.pipelines().get_opt(pipeline).await?;
         anyhow::ensure!(left.is_none(), "still there");
         Ok(())
     })
     .await
 }
 
-async fn apply_pipeline(stage: &Stage, name: &str, suspend: bool) -> anyhow::Result<()> {
+async fn apply_pipeline(stage: &Stage, name: &str, suspend: bool, fewest: i32, most: i32) -> anyhow::Result<()> {
     let spec = json!({
         "suspend": suspend,
         "processor": {
             "scaling": {
-                "minReplicas": 1,
-                "maxReplicas": MOST,
+                "minReplicas": fewest,
+                "maxReplicas": most,
                 "targetBacklogEventsPerReplica": 20_000,
                 "scaleDownStabilizationSeconds": 10,
             },

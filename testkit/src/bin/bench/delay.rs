@@ -7,8 +7,6 @@
 //! counts from ingest's own note of the acceptance, which is before the fsync, to the moment at
 //! which we saw it: so it holds up to one pause between two looks too much.
 
-mod probes;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,10 +18,10 @@ use testkit::http::Door;
 use crate::bed::Bed;
 use crate::control;
 use crate::load::keep_rate;
+use crate::probes::{Delays, Probes};
 use crate::report::{Figure, Report, rounded};
 use crate::roles::Mode;
 use crate::searchable::{Path, reference};
-use probes::{Delays, Probes};
 
 /// Seconds before probes go out, and during which they do.
 const WARM: Duration = Duration::from_secs(5);

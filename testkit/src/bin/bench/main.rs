@@ -20,9 +20,12 @@ mod bed;
 mod control;
 mod accept;
 mod searchable;
+mod probes;
 mod delay;
 mod per_event;
 mod tenants;
+mod quiet;
+mod fairness;
 mod peers;
 mod machine;
 
@@ -64,7 +67,7 @@ struct Settings {
     /// Documents that warm OpenSearch's JVM up.
     #[arg(long, env = "BENCH_WARM_DOCUMENTS", default_value_t = 300_000)]
     warm_documents: u64,
-    /// Scenarios to run; all of them unless said.
+    /// Scenarios to run; all of them unless said, but for `quiet`, which takes long.
     #[arg(long, env = "ONLY", value_delimiter = ',')]
     only: Vec<Scenario>,
     /// Tenants of the scenario with many: a thousand, unless the harness itself is tried out.
@@ -89,12 +92,16 @@ enum Scenario {
     Searchable,
     /// From acceptance to catalog, live tail and search, at half load.
     Delay,
+    /// A tenant that offers ten times its quota, and what its neighbour notices of it.
+    Fairness,
     /// Against one write per event.
     PerEvent,
     /// Other systems, those whose addresses are given.
     Peers,
     /// A thousand tenants against one.
     Tenants,
+    /// A thousand tenants that send next to nothing.
+    Quiet,
 }
 
 fn tenants(text: &str) -> Result<usize, String> {
@@ -114,7 +121,8 @@ async fn main() -> anyhow::Result<()> {
     let begun = everything.read()?;
     let mut report = Report::default();
     for scenario in Scenario::value_variants() {
-        if !settings.only.is_empty() && !settings.only.contains(scenario) {
+        let unasked = settings.only.is_empty() && *scenario != Scenario::Quiet;
+        if !unasked && !settings.only.contains(scenario) {
             continue;
         }
         eprintln!("{scenario:?}");
@@ -124,10 +132,12 @@ async fn main() -> anyhow::Result<()> {
             Scenario::Accept => accept::run(&bed, &mut report).await?,
             Scenario::Searchable => searchable::run(&bed, &mut report, settings.control_ids).await?,
             Scenario::Delay => delay::run(&bed, &mut report).await?,
+            Scenario::Fairness => fairness::run(&bed, &mut report).await?,
             Scenario::PerEvent => per_event::run(&bed, &mut report).await?,
             Scenario::Peers if !settings.peers.any() => eprintln!("  none: see PEER_VICTORIALOGS_URL"),
             Scenario::Peers => peers::run(&bed, &mut report, &settings.peers).await?,
             Scenario::Tenants => tenants::run(&bed, &mut report, settings.tenants, settings.retire).await?,
+            Scenario::Quiet => quiet::run(&bed, &mut report, settings.tenants, settings.retire).await?,
         }
         // What is measured so far is there also if a later scenario fails.
         report.write(&settings.out.join("summary.json"))?;

@@ -88,6 +88,7 @@ fn goal(name: &str) -> Option<f64> {
         "to_searchable_p99_ms" => 1000.0,
         "thousand_tenants_ratio" => 0.6,
         "archive_bytes_ratio" => 0.25,
+        "greedy_accept_p99_times" | "greedy_to_catalog_p99_times" => 1.5,
         "ingest_rss_mb" => 100.0,
         "processor_rss_mb" => 250.0,
         _ => return None,

@@ -19,9 +19,10 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// Longest wait until a role is ready, and until it has stopped: it may drain for 20 s.
 const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(30);
-/// Seconds after which raw lines are archived even if they fill no object. The chart says 300; a
-/// run is shorter, and what it wrote is to be archived within it.
-const ARCHIVE_MAX_AGE: &str = "20";
+/// How old raw lines may become before they are archived even if they fill no object. The chart says 300 s;
+/// most runs are shorter, and what they wrote is to be archived within them.
+pub(crate) const EARLY: Duration = Duration::from_secs(20);
+pub(crate) const AS_SHIPPED: Duration = Duration::from_secs(300);
 
 /// How the path of a log line is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,12 +76,12 @@ impl Roles {
         self.start(Stage::Process, "process", settings).await
     }
 
-    pub(crate) async fn maintain(&self) -> anyhow::Result<Role> {
+    pub(crate) async fn maintain(&self, archive_after: Duration) -> anyhow::Result<Role> {
         let mut settings = self.queue();
         settings.extend(self.postgres(&self.stores.as_maintain_role().await?)?);
         settings.extend(self.s3()?);
         settings.push(("LOGGERHUB_OPENSEARCH_URL", self.stores.opensearch.url.to_string()));
-        settings.push(("LOGGERHUB_ARCHIVE_MAX_AGE_SECONDS", ARCHIVE_MAX_AGE.into()));
+        settings.push(("LOGGERHUB_ARCHIVE_MAX_AGE_SECONDS", archive_after.as_secs().to_string()));
         self.start(Stage::Maintain, "maintain", settings).await
     }
 

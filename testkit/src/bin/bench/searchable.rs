@@ -18,7 +18,7 @@ use crate::control::{self, Ids};
 use crate::load::{Running, Target, saturate};
 use crate::meter::{Stage, Usage, Watched};
 use crate::report::{Figure, Report, rounded};
-use crate::roles::{Mode, Role};
+use crate::roles::{EARLY, Mode, Role};
 
 /// Events that may wait in the queue: about a second of work.
 pub(crate) const BACKLOG: i64 = 40_000;
@@ -43,10 +43,14 @@ pub(crate) struct Path {
 
 impl Path {
     pub(crate) async fn start(bed: &Bed, mode: Mode) -> anyhow::Result<Self> {
+        Self::archiving(bed, mode, EARLY).await
+    }
+
+    pub(crate) async fn archiving(bed: &Bed, mode: Mode, archive_after: Duration) -> anyhow::Result<Self> {
         Ok(Self {
             ingest: bed.roles.ingest(mode).await?,
             process: bed.roles.process(mode).await?,
-            maintain: bed.roles.maintain().await?,
+            maintain: bed.roles.maintain(archive_after).await?,
         })
     }
 

@@ -26,16 +26,7 @@ const MEASURE: Duration = Duration::from_secs(30);
 pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, count: usize, retire: bool) -> anyhow::Result<()> {
     control::warm(bed).await?;
     let one = reference(bed, report).await?;
-    let begun = Instant::now();
-    let platform = platform(&bed.stores).await?;
-    let tenants: Vec<Tenant> = futures::stream::iter(0..count)
-        .map(|_| Tenant::named("many").provision_by(&platform))
-        .buffer_unordered(AT_ONCE)
-        .try_collect()
-        .await
-        .context("provision the tenants")?;
-    eprintln!("  {count} tenants provisioned in {:.0} s", begun.elapsed().as_secs_f64());
-
+    let tenants = provision(bed, count).await?;
     let path = Path::start(bed, Mode::Batched).await?;
     path.first_pass().await?;
     let watched = bed.watch(path.roles());
@@ -54,7 +45,7 @@ pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, count: usize, retir
     };
     let phase = flow(bed, &watched, &target, BACKLOG, MEASURE, &series.join(","), stored).await?;
 
-    let relations: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_class").fetch_one(&bed.catalog).await?;
+    let relations = relations(bed).await?;
     let detail = json!({
         "events_per_second": rounded(phase.rate()), "events": phase.events, "tenants": count,
         "zipf_exponent": EXPONENT, "indices": series.len(), "relations": relations,
@@ -64,8 +55,28 @@ pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, count: usize, retir
     report.add(Figure { control: Some(rounded(one)), ..figure });
     report.add_stages("thousand_tenants", &phase.usage, phase.events);
     path.stop().await?;
-    if retire {
-        futures::stream::iter(tenants).map(Tenant::retire).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-    }
-    Ok(())
+    if retire { take_away(tenants).await } else { Ok(()) }
+}
+
+/// Many tenants, in pools.
+pub(crate) async fn provision(bed: &Bed, count: usize) -> anyhow::Result<Vec<Tenant>> {
+    let begun = Instant::now();
+    let platform = platform(&bed.stores).await?;
+    let tenants = futures::stream::iter(0..count)
+        .map(|_| Tenant::named("many").provision_by(&platform))
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await
+        .context("provision the tenants")?;
+    eprintln!("  {count} tenants provisioned in {:.0} s", begun.elapsed().as_secs_f64());
+    Ok(tenants)
+}
+
+pub(crate) async fn take_away(tenants: Vec<Tenant>) -> anyhow::Result<()> {
+    futures::stream::iter(tenants).map(Tenant::retire).buffer_unordered(AT_ONCE).try_collect().await
+}
+
+/// Tables, indices and whatever else PostgreSQL keeps in files, in the database of the tenants.
+pub(crate) async fn relations(bed: &Bed) -> anyhow::Result<i64> {
+    Ok(sqlx::query_scalar("SELECT count(*) FROM pg_class").fetch_one(&bed.catalog).await?)
 }

@@ -30,15 +30,15 @@ const LAST: Duration = Duration::from_secs(20);
 const LONGEST_MICROS: u64 = 60_000_000;
 
 /// Delays in microseconds.
-pub(super) struct Delays {
-    pub(super) sent: u64,
-    pub(super) catalog: Histogram<u64>,
-    pub(super) live: Histogram<u64>,
-    pub(super) searchable: Histogram<u64>,
+pub(crate) struct Delays {
+    pub(crate) sent: u64,
+    pub(crate) catalog: Histogram<u64>,
+    pub(crate) live: Histogram<u64>,
+    pub(crate) searchable: Histogram<u64>,
 }
 
 /// Sends and looks for probes of one tenant.
-pub(super) struct Probes {
+pub(crate) struct Probes {
     bed: Arc<Bed>,
     ingest: SocketAddr,
     key: String,
@@ -58,7 +58,7 @@ struct Seen {
 }
 
 impl Probes {
-    pub(super) fn new(bed: &Arc<Bed>, tenant: &Tenant, ingest: SocketAddr) -> Self {
+    pub(crate) fn new(bed: &Arc<Bed>, tenant: &Tenant, ingest: SocketAddr) -> Self {
         let name = tenant.desired.name();
         let delays = Delays { sent: 0, catalog: histogram(), live: histogram(), searchable: histogram() };
         let seen = Seen { sent: 0, all_sent: false, uncommitted: Vec::new(), unfound: HashMap::new(), delays };
@@ -73,7 +73,7 @@ impl Probes {
     }
 
     /// Sends probes for as long as told, and waits until each is seen everywhere.
-    pub(super) async fn measure(self, door: &Door, during: Duration) -> anyhow::Result<Delays> {
+    pub(crate) async fn measure(self, door: &Door, during: Duration) -> anyhow::Result<Delays> {
         let tail = door.watch_for("service=probe").await?;
         tokio::try_join!(self.send(during), self.look_in_catalog(), self.look_in_index(), self.look_live(tail))?;
         let seen = self.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
