@@ -4,6 +4,9 @@ use clap::{Parser, Subcommand};
 
 use operator::run::{RunSettings, run};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(name = "loggerhub-operator", version, about = "Provisions tenants, runs and scales pipelines")]
 struct Cli {

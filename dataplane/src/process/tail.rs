@@ -64,14 +64,18 @@ impl Tail {
         if events == 0 {
             return;
         }
-        if self.missed().is_paused() {
-            return self.missed().leave_out(tenant.name(), events);
-        }
+        let left_out = {
+            let mut missed = self.missed();
+            if missed.is_paused() {
+                return missed.leave_out(tenant.name(), events);
+            }
+            missed.take(tenant.name())
+        };
         let publish = async {
-            match self.try_publish(tenant, batches).await {
+            match self.try_publish(tenant, batches, left_out).await {
                 // An idle connection that broke shows at its first use, and is a new one at the next.
                 Err(error) if error.is_io_error() || error.is_connection_dropped() => {
-                    self.try_publish(tenant, batches).await
+                    self.try_publish(tenant, batches, left_out).await
                 }
                 outcome => outcome,
             }
@@ -84,31 +88,30 @@ impl Tail {
         tracing::debug!(error = failure, "the live tail is left out for a moment");
         let mut missed = self.missed();
         missed.paused_until = Some(Instant::now() + PAUSE);
-        missed.leave_out(tenant.name(), events);
+        missed.leave_out(tenant.name(), left_out + events);
     }
 
     fn missed(&self) -> MutexGuard<'_, Missed> {
         self.missed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn try_publish(&self, tenant: &Tenant, batches: &[&Batch]) -> redis::RedisResult<()> {
+    /// `left_out` is how many events before these were not published.
+    async fn try_publish(&self, tenant: &Tenant, batches: &[&Batch], left_out: usize) -> redis::RedisResult<()> {
         let mut connection = self.connection.clone();
         let watched: bool = redis::cmd("EXISTS").arg(tenant.name().tail_lease()).query_async(&mut connection).await?;
         if !watched {
             self.missed().watched.remove(tenant.name());
             return Ok(());
         }
-        let before = *self.missed().watched.entry(tenant.name().clone()).or_default();
+        self.missed().watched.entry(tenant.name().clone()).or_default();
         let shot = shot(tenant, batches);
         let frame = zstd::bulk::compress(&shot.lines, COMPRESSION_LEVEL)?;
         let mut add = redis::cmd("XADD");
         add.arg(tenant.name().tail_stream()).arg("MAXLEN").arg("~").arg(ENTRIES).arg("*").arg("e").arg(frame);
-        if shot.dropped + before > 0 {
-            add.arg("d").arg(shot.dropped + before);
+        if shot.dropped + left_out > 0 {
+            add.arg("d").arg(shot.dropped + left_out);
         }
-        let () = add.query_async(&mut connection).await?;
-        self.missed().told(tenant.name(), before);
-        Ok(())
+        add.query_async(&mut connection).await
     }
 }
 
@@ -124,11 +127,9 @@ impl Missed {
         }
     }
 
-    /// So many that were left out have been told of; others may have come meanwhile.
-    fn told(&mut self, tenant: &TenantName, events: usize) {
-        if let Some(left_out) = self.watched.get_mut(tenant) {
-            *left_out = left_out.saturating_sub(events);
-        }
+    /// What is left out, for somebody who tells of it; none afterwards.
+    fn take(&mut self, tenant: &TenantName) -> usize {
+        self.watched.get_mut(tenant).map_or(0, std::mem::take)
     }
 }
 

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use runtime::stores::postgres_pool;
+use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgPool};
-use sqlx::{ConnectOptions, Connection};
 
 use crds::names::{CORE_DATABASE, PROCESSOR_DATABASE};
 
@@ -36,6 +36,9 @@ const SILENCE: (&str, &str) = ("idle_in_transaction_session_timeout", "10s");
 pub struct Postgres {
     /// How to reach the server; the database is replaced.
     options: PgConnectOptions,
+    /// One connection for [`Self::ping`], so that busy pools do not look like a server that is down; to a
+    /// database that is always there.
+    pings: PgPool,
     /// `loggerhub_core_db`.
     core: PgPool,
     /// `loggerhub_processor_db`.
@@ -50,21 +53,20 @@ impl Postgres {
     pub fn new(options: PgConnectOptions) -> Self {
         // A lock that somebody holds must not hang a reconciliation: the next one tries again.
         let options = options.options([("lock_timeout", "10s"), ("statement_timeout", "60s"), SILENCE]);
-        let pool = |database: &str| {
-            postgres_pool(CONNECTIONS)
+        let pool = |database: &str, connections: u32| {
+            postgres_pool(connections)
                 .idle_timeout(Duration::from_secs(600))
                 .connect_lazy_with(options.clone().database(database))
         };
-        let (core, processor) = (pool(CORE_DATABASE), pool(PROCESSOR_DATABASE));
-        let locks = pool(CORE_DATABASE);
-        Self { options, core, processor, locks }
+        let (core, processor) = (pool(CORE_DATABASE, CONNECTIONS), pool(PROCESSOR_DATABASE, CONNECTIONS));
+        let (locks, pings) = (pool(CORE_DATABASE, CONNECTIONS), pool("postgres", 1));
+        Self { options, pings, core, processor, locks }
     }
 
-    /// Whether the server answers: on a connection of its own, so that busy pools do not look like
-    /// a server that is down, and databases need not be there yet.
+    /// Whether the server answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        let connection = self.options.clone().database("postgres").connect().await.doing("connect")?;
-        connection.close().await.doing("close a connection")
+        let mut connection = self.pings.acquire().await.doing("connect")?;
+        connection.ping().await.doing("ask a connection for a sign of life")
     }
 
     /// The pool of `loggerhub_core_db`.
