@@ -149,13 +149,31 @@ impl Bed {
         .await
     }
 
-    /// Throws away what is queued. Only while no processor runs.
+    /// Throws away what is queued, and has Redis begin its append-only file anew, so that rewriting what one
+    /// case left is no other's work. Only while no processor runs.
     pub(crate) async fn empty_queue(&self) -> anyhow::Result<()> {
+        let mut queue = self.queue.clone();
         for lane in PipelineName::default_pipeline().lanes() {
-            let keys = [lane.stream(), lane.events_counter(), lane.bytes_counter(), lane.suspects()];
-            self.queue.clone().unlink::<_, ()>(&keys).await.context("empty the queue")?;
+            let keys =
+                [lane.stream(), lane.events_counter(), lane.bytes_counter(), lane.tenant_bytes(), lane.suspects()];
+            queue.unlink::<_, ()>(&keys).await.context("empty the queue")?;
         }
-        Ok(())
+        // One that is under way holds what is gone by now.
+        self.rewritten().await?;
+        let () = redis::cmd("BGREWRITEAOF").query_async(&mut queue).await.context("rewrite the append-only file")?;
+        self.rewritten().await
+    }
+
+    /// Waits until Redis rewrites nothing.
+    async fn rewritten(&self) -> anyhow::Result<()> {
+        eventually("Redis has rewritten its append-only file", MERGES, async || {
+            let mut queue = self.queue.clone();
+            let info: String = redis::cmd("INFO").arg("persistence").query_async(&mut queue).await?;
+            let idle = ["aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0"];
+            ensure!(idle.iter().all(|idle| info.contains(idle)), "it rewrites");
+            Ok(())
+        })
+        .await
     }
 
     /// Documents that a search finds in these indices, such as `lh-own-a-*`.

@@ -155,7 +155,8 @@ pub(crate) fn keep_rate(target: &Target, rate: f64) -> Running {
     std::thread::spawn(move || {
         let mut given = 0_u64;
         while !ticking.is_cancelled() {
-            let planned = (begun.elapsed().as_secs_f64() * rate) as u64;
+            // The first is meant for the beginning.
+            let planned = (begun.elapsed().as_secs_f64() * rate) as u64 + 1;
             permits.add_permits((planned - given) as usize);
             given = planned;
             std::thread::sleep(TICK);
