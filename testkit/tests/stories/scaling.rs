@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
 use serde_json::json;
 use testkit::{eventually, unique};
 
@@ -52,7 +54,7 @@ async fn a_pipeline_of_none_stores_what_comes_and_sleeps_again() -> anyhow::Resu
     let stage = Stage::enter().await;
     let name = unique("none");
     apply_pipeline(&stage, &name, false, 0, 1).await?;
-    wanted(&stage, &name, 0, SOON).await?;
+    asleep(&stage, &name).await?;
     let mut tenant = stage.tenant_with("sleepy", json!({"pipelineRef": {"name": name.as_str()}})).await?;
     let held = stage.holdings(&tenant)?;
     for first in [0, 10] {
@@ -65,7 +67,7 @@ async fn a_pipeline_of_none_stores_what_comes_and_sleeps_again() -> anyhow::Resu
         })
         .await?;
         println!("a processor was asked for {woken:.1?} after the request, stored after {:.1?}", sent.elapsed());
-        wanted(&stage, &name, 0, LATER).await?;
+        asleep(&stage, &name).await?;
     }
     stage.clear(&tenant).await?;
     remove(&stage, &name).await
@@ -77,6 +79,18 @@ async fn wanted(stage: &Stage, pipeline: &str, replicas: i32, within: Duration) 
     eventually(&format!("{replicas} processors are wanted"), within, || async {
         let wanted = stage.cluster.wanted_replicas(&deployment).await?;
         anyhow::ensure!(wanted == replicas, "{wanted} are wanted");
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until the pipeline has no processor left: one that ends stores what comes in its last moment.
+async fn asleep(stage: &Stage, pipeline: &str) -> anyhow::Result<()> {
+    wanted(stage, pipeline, 0, LATER).await?;
+    eventually("no processor is left", SOON, || async {
+        let of_pipeline = ListParams::default().labels(&format!("{}={pipeline}", crds::PIPELINE_LABEL));
+        let pods = stage.cluster.ours::<Pod>().list(&of_pipeline).await?.items.len();
+        anyhow::ensure!(pods == 0, "{pods} are");
         Ok(())
     })
     .await
