@@ -33,6 +33,8 @@ use crate::wire;
 const LOOK: Duration = Duration::from_millis(10);
 /// Longest wait until nothing waits any more once nothing is sent.
 const DRAIN: Duration = Duration::from_secs(120);
+/// Events in a tenant's catalog, for [`Bed::number`].
+pub(crate) const EVENTS_STORED: &str = "SELECT count(*) FROM {schema}.logs";
 /// Longest wait until OpenSearch merges no more, so that one measurement doesn't pay for another.
 const MERGES: Duration = Duration::from_secs(30);
 
@@ -217,7 +219,7 @@ impl Bed {
 
     /// Events in the tenant's catalog.
     pub(crate) async fn stored(&self, tenant: &Tenant) -> anyhow::Result<u64> {
-        Ok(u64::try_from(self.number(tenant, "SELECT count(*) FROM {schema}.logs").await?)?)
+        Ok(u64::try_from(self.number(tenant, EVENTS_STORED).await?)?)
     }
 }
 

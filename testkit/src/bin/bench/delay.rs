@@ -13,7 +13,6 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde_json::json;
 use testkit::Tenant;
-use testkit::http::Door;
 
 use crate::bed::Bed;
 use crate::control;
@@ -44,9 +43,7 @@ pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report) -> anyhow::Result<(
     let running = keep_rate(&target, rate / EVENTS as f64);
     tokio::time::sleep(WARM).await;
     let (events, begun) = (running.tally.events(), watched.read()?);
-    let door = Door::at(&format!("http://{}", gateway.address), &format!("http://{}", path.ingest.address))?;
-    let probes = Probes::new(bed, &tenant, path.ingest.address);
-    let delays = probes.measure(&door.with_key(&tenant.key), MEASURE).await?;
+    let delays = Probes::new(bed, &tenant, &path.ingest, &gateway).measure(MEASURE).await?;
     let (events, usage) = (running.tally.events() - events, begun.until(&watched.read()?));
     let offered = events as f64 / usage.wall.as_secs_f64();
     let tally = running.end().await;

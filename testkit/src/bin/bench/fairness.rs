@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use serde_json::json;
 use testkit::Tenant;
-use testkit::http::Door;
 
 use crate::bed::Bed;
 use crate::control;
@@ -81,9 +80,7 @@ async fn measure(
     tokio::time::sleep(WARM).await;
     measured.tally.forget_latencies();
     let begun = watched.read()?;
-    let door = Door::at(&format!("http://{}", gateway.address), &format!("http://{}", path.ingest.address))?;
-    let probes = Probes::new(bed, polite, path.ingest.address);
-    let delays = probes.measure(&door.with_key(&polite.key), MEASURE).await?;
+    let delays = Probes::new(bed, polite, &path.ingest, gateway).measure(MEASURE).await?;
     let usage = begun.until(&watched.read()?);
     let accept_p99_ms = measured.tally.percentile_ms(99.0);
     measured.end().await;

@@ -17,6 +17,7 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use crate::bed::{Bed, headers};
+use crate::roles::Role;
 use crate::wire::{self, Connection};
 
 /// Time between two probes, and between two looks at the catalog and at the index. Each probe may
@@ -41,6 +42,7 @@ pub(crate) struct Delays {
 pub(crate) struct Probes {
     bed: Arc<Bed>,
     ingest: SocketAddr,
+    gateway: SocketAddr,
     key: String,
     schema: String,
     alias: String,
@@ -58,13 +60,14 @@ struct Seen {
 }
 
 impl Probes {
-    pub(crate) fn new(bed: &Arc<Bed>, tenant: &Tenant, ingest: SocketAddr) -> Self {
+    pub(crate) fn new(bed: &Arc<Bed>, tenant: &Tenant, ingest: &Role, gateway: &Role) -> Self {
         let name = tenant.desired.name();
         let delays = Delays { sent: 0, catalog: histogram(), live: histogram(), searchable: histogram() };
         let seen = Seen { sent: 0, all_sent: false, uncommitted: Vec::new(), unfound: HashMap::new(), delays };
         Self {
             bed: Arc::clone(bed),
-            ingest,
+            ingest: ingest.address,
+            gateway: gateway.address,
             key: tenant.key.clone(),
             schema: name.database_schema(),
             alias: name.index_alias(),
@@ -73,8 +76,9 @@ impl Probes {
     }
 
     /// Sends probes for as long as told, and waits until each is seen everywhere.
-    pub(crate) async fn measure(self, door: &Door, during: Duration) -> anyhow::Result<Delays> {
-        let tail = door.watch_for("service=probe").await?;
+    pub(crate) async fn measure(self, during: Duration) -> anyhow::Result<Delays> {
+        let door = Door::at(&format!("http://{}", self.gateway), &format!("http://{}", self.ingest))?;
+        let tail = door.with_key(&self.key).watch_for("service=probe").await?;
         tokio::try_join!(self.send(during), self.look_in_catalog(), self.look_in_index(), self.look_live(tail))?;
         let seen = self.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut delays = Delays { sent: seen.sent, ..seen.delays };

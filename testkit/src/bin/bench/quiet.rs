@@ -6,20 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use testkit::Tenant;
 use testkit::processes::{Table, memory_mb};
 
-use crate::bed::{Bed, headers};
+use crate::bed::{Bed, EVENTS_STORED, headers};
 use crate::load::keep_rate;
 use crate::meter::Stage;
 use crate::report::{Figure, Report, rounded};
 use crate::roles::{AS_SHIPPED, Mode};
 use crate::searchable::Path;
-use crate::tenants::{provision, relations, take_away};
+use crate::tenants::{provision, relations, sum, take_away};
 
 /// Events a second of each tenant.
 const RATE: f64 = 1.0 / 60.0;
 const CONNECTIONS: usize = 16;
+/// Objects in a tenant's archive.
+const OBJECTS: &str = "SELECT count(*) FROM {schema}.objects";
 
 pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, count: usize, retire: bool) -> anyhow::Result<()> {
     let tenants = provision(bed, count).await?;
@@ -32,10 +33,12 @@ pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, count: usize, retir
     let running = keep_rate(&target, RATE * count as f64);
     // From when the first lines have become old, objects are made at an even pace.
     tokio::time::sleep(AS_SHIPPED).await;
-    let (objects, stored, begun) = (objects(bed, &tenants).await?, events(bed, &tenants).await?, watched.read()?);
+    let counted = async || anyhow::Ok((sum(bed, &tenants, OBJECTS).await?, sum(bed, &tenants, EVENTS_STORED).await?));
+    let (before, begun) = (counted().await?, watched.read()?);
     tokio::time::sleep(Duration::from_secs(bed.seconds)).await;
     let usage = begun.until(&watched.read()?);
-    let (put, events) = (self::objects(bed, &tenants).await? - objects, events(bed, &tenants).await? - stored);
+    let after = counted().await?;
+    let (put, events) = (after.0 - before.0, after.1 - before.1);
     let backends = backends(bed)?;
     running.end().await;
 
@@ -53,22 +56,6 @@ pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, count: usize, retir
     report.add(Figure::new("quiet_percent_of_a_core", all, "%", &usage).with(stages.into()));
     path.stop().await?;
     if retire { take_away(tenants).await } else { Ok(()) }
-}
-
-async fn objects(bed: &Bed, tenants: &[Tenant]) -> anyhow::Result<i64> {
-    sum(bed, tenants, "SELECT count(*) FROM {schema}.objects").await
-}
-
-async fn events(bed: &Bed, tenants: &[Tenant]) -> anyhow::Result<i64> {
-    sum(bed, tenants, "SELECT count(*) FROM {schema}.logs").await
-}
-
-async fn sum(bed: &Bed, tenants: &[Tenant], sql: &str) -> anyhow::Result<i64> {
-    let mut sum = 0;
-    for tenant in tenants {
-        sum += bed.number(tenant, sql).await?;
-    }
-    Ok(sum)
 }
 
 /// Memory of each of PostgreSQL's processes, in MiB. One that ended meanwhile counts no more.

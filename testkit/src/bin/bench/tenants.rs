@@ -10,7 +10,7 @@ use serde_json::json;
 use testkit::Tenant;
 use testkit::tenant::platform;
 
-use crate::bed::{Bed, headers, indices};
+use crate::bed::{Bed, EVENTS_STORED, headers, indices};
 use crate::control;
 use crate::random::Zipf;
 use crate::report::{Figure, Report, rounded};
@@ -36,13 +36,7 @@ pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, count: usize, retir
     let mut series: Vec<String> = tenants.iter().map(indices).collect();
     series.sort();
     series.dedup();
-    let stored = async || {
-        let mut events = 0;
-        for tenant in &tenants {
-            events += bed.stored(tenant).await?;
-        }
-        Ok(events)
-    };
+    let stored = async || Ok(u64::try_from(sum(bed, &tenants, EVENTS_STORED).await?)?);
     let phase = flow(bed, &watched, &target, BACKLOG, MEASURE, &series.join(","), stored).await?;
 
     let relations = relations(bed).await?;
@@ -74,6 +68,15 @@ pub(crate) async fn provision(bed: &Bed, count: usize) -> anyhow::Result<Vec<Ten
 
 pub(crate) async fn take_away(tenants: Vec<Tenant>) -> anyhow::Result<()> {
     futures::stream::iter(tenants).map(Tenant::retire).buffer_unordered(AT_ONCE).try_collect().await
+}
+
+/// A number of each tenant's schema, summed up.
+pub(crate) async fn sum(bed: &Bed, tenants: &[Tenant], sql: &str) -> anyhow::Result<i64> {
+    let mut sum = 0;
+    for tenant in tenants {
+        sum += bed.number(tenant, sql).await?;
+    }
+    Ok(sum)
 }
 
 /// Tables, indices and whatever else PostgreSQL keeps in files, in the database of the tenants.
