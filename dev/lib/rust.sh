@@ -15,12 +15,24 @@ rust() { # ARGUMENTS...
     local before
     cd "$ROOT"
     mkdir -p "$CARGO_TARGET_DIR"
+    target_bound
     sources_settle
     before=$(sources)
     cargo "$@" || return
     # What was changed meanwhile may be built or not: it is left out.
     { echo "$ROOT" && comm -12 <(sort <<<"$before") <(sources | sort); } >"$(built_from).new"
     mv "$(built_from).new" "$(built_from)"
+}
+
+# What was built from sources that are gone piles up, by gigabytes for a day of work. Above a bound, what the
+# compiler keeps to go on from goes, and what nobody read for three days; cargo makes again what it misses.
+# Not while another cargo works there: it holds its lock.
+target_bound() {
+    local debug=$CARGO_TARGET_DIR/debug
+    [ -e "$debug/.cargo-lock" ] || return 0
+    [ "$(du -s --block-size=1G "$CARGO_TARGET_DIR" | cut -f 1)" -ge "${LOGGERHUB_TARGET_GIB:-40}" ] || return 0
+    flock --nonblock "$debug/.cargo-lock" find "$debug/incremental" -mindepth 1 -delete || return 0
+    find "$CARGO_TARGET_DIR"/*/deps -type f -atime +2 -delete
 }
 
 built_from() { echo "$CARGO_TARGET_DIR/built-from"; }

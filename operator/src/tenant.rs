@@ -73,6 +73,12 @@ pub enum Error {
     },
 }
 
+/// What a reconciliation of a Tenant works with.
+struct Looking {
+    ctx: Arc<Context>,
+    pipelines: Reader<DeserializeGuard<LogPipeline>>,
+}
+
 /// Runs the controller until `shutdown`. `wake` asks for a look at every Tenant.
 pub async fn run(ctx: Arc<Context>, wake: impl Stream<Item = ()> + Send + 'static, shutdown: CancellationToken) {
     let api = Api::<DeserializeGuard<Tenant>>::all(ctx.client.clone());
@@ -84,14 +90,16 @@ pub async fn run(ctx: Arc<Context>, wake: impl Stream<Item = ()> + Send + 'stati
         Default::default(),
     );
     let pipelines = Api::<DeserializeGuard<LogPipeline>>::namespaced(ctx.client.clone(), &ctx.settings.namespace);
+    let (watched, pipelines_writer) = store();
+    let pipelines = reflector(pipelines_writer, watcher(pipelines, selected)).touched_objects();
     let tenants = reader.clone();
     let census = census::run(reader.clone(), ctx.metrics.clone(), shutdown.clone());
     let controller = Controller::for_stream(changes, reader)
         .with_config(Config::default().concurrency(CONCURRENCY))
-        .watches(pipelines, selected, move |pipeline| users(&tenants, &pipeline))
+        .watches_stream(pipelines, move |pipeline| users(&tenants, &pipeline))
         .reconcile_all_on(wake)
         .graceful_shutdown_on(shutdown.cancelled_owned())
-        .run(reconcile, on_error, ctx)
+        .run(reconcile, on_error, Arc::new(Looking { ctx, pipelines: watched }))
         .for_each(|result| async move {
             if let Err(error) = result {
                 tracing::debug!("tenant controller: {error}");
@@ -118,7 +126,8 @@ fn users(
     named.map(|guard| ObjectRef::from_obj(guard.as_ref())).collect()
 }
 
-async fn reconcile(guard: Arc<DeserializeGuard<Tenant>>, ctx: Arc<Context>) -> Result<Action, Error> {
+async fn reconcile(guard: Arc<DeserializeGuard<Tenant>>, looking: Arc<Looking>) -> Result<Action, Error> {
+    let ctx = &looking.ctx;
     let begun = Instant::now();
     let tenant = match &guard.0 {
         Ok(tenant) => tenant,
@@ -136,7 +145,7 @@ async fn reconcile(guard: Arc<DeserializeGuard<Tenant>>, ctx: Arc<Context>) -> R
         tenant.name = tenant.metadata.name,
         result = tracing::field::Empty,
     );
-    let result = reconcile_tenant(&ctx, tenant).instrument(span.clone()).await;
+    let result = reconcile_tenant(ctx, &looking.pipelines, tenant).instrument(span.clone()).await;
     let ending = match &result {
         Ok(ending) => ending.1,
         Err(_) => Ending::error,
@@ -149,13 +158,17 @@ async fn reconcile(guard: Arc<DeserializeGuard<Tenant>>, ctx: Arc<Context>) -> R
     result.map(|(action, _)| action)
 }
 
-fn on_error(guard: Arc<DeserializeGuard<Tenant>>, error: &Error, ctx: Arc<Context>) -> Action {
+fn on_error(guard: Arc<DeserializeGuard<Tenant>>, error: &Error, looking: Arc<Looking>) -> Action {
     let name = guard.name_any();
     tracing::warn!(tenant.name = %name, "reconcile tenant {name}: {}", runtime::logging::chain(error));
-    Action::requeue(ctx.tenant_backoff.failed(&name))
+    Action::requeue(looking.ctx.tenant_backoff.failed(&name))
 }
 
-async fn reconcile_tenant(ctx: &Context, tenant: &Tenant) -> Result<(Action, Ending), Error> {
+async fn reconcile_tenant(
+    ctx: &Context,
+    pipelines: &Reader<DeserializeGuard<LogPipeline>>,
+    tenant: &Tenant,
+) -> Result<(Action, Ending), Error> {
     let api = Api::<Tenant>::all(ctx.client.clone());
     if tenant.metadata.deletion_timestamp.is_some() {
         return alone(ctx, tenant, |away| conclude(ctx, &api, tenant, away)).await;
@@ -184,7 +197,7 @@ async fn reconcile_tenant(ctx: &Context, tenant: &Tenant) -> Result<(Action, End
     if status::is_asked_for(tenant) {
         ctx.stores.search.look_anew().await;
     }
-    let exists = pipeline_exists(ctx, tenant).await?;
+    let exists = pipeline_exists(ctx, pipelines, tenant).await?;
     let plans = ctx.plans.borrow().clone();
     match validate(tenant, &ctx.settings, &plans, exists) {
         Ok(valid) => alone(ctx, tenant, |away| provision(ctx, &api, tenant, &valid, away)).await,
@@ -325,9 +338,19 @@ async fn report(
     Ok(status)
 }
 
-async fn pipeline_exists(ctx: &Context, tenant: &Tenant) -> Result<bool, Error> {
-    let api = Api::<LogPipeline>::namespaced(ctx.client.clone(), &ctx.settings.namespace);
-    let found = api.get_metadata_opt(&tenant.spec.pipeline_ref.name).await;
+async fn pipeline_exists(
+    ctx: &Context,
+    watched: &Reader<DeserializeGuard<LogPipeline>>,
+    tenant: &Tenant,
+) -> Result<bool, Error> {
+    let (name, namespace) = (&tenant.spec.pipeline_ref.name, &ctx.settings.namespace);
+    let seen = watched.get(&ObjectRef::new(name).within(namespace));
+    if seen.is_some_and(|pipeline| pipeline.meta().deletion_timestamp.is_none()) {
+        return Ok(true);
+    }
+    // One that was applied just before its Tenant may not have been seen yet.
+    let api = Api::<LogPipeline>::namespaced(ctx.client.clone(), namespace);
+    let found = api.get_metadata_opt(name).await;
     let found = found.map_err(failed("look for the pipeline", tenant))?;
     Ok(found.is_some_and(|pipeline| pipeline.metadata.deletion_timestamp.is_none()))
 }

@@ -32,6 +32,40 @@ async fn provisioning_twice_changes_nothing_the_second_time() {
 }
 
 #[tokio::test]
+async fn looking_at_what_is_as_it_should_be_writes_and_locks_no_row() {
+    let on = stores().await;
+    let (mut desired, key) = (tenant(), key());
+    desired.isolation = Isolation::Dedicated;
+    on.provision(&desired, std::slice::from_ref(&key)).await;
+    // A row that is written gets another xmin, one that is locked another xmax.
+    let versions = async || {
+        let (core, processor) = (on.stores.postgres.core(), on.stores.postgres.processor());
+        let (name, series) = (desired.name().as_str(), desired.name().dedicated_series());
+        let row: String = sqlx::query_scalar("SELECT xmin || ',' || xmax FROM public.tenants WHERE name = $1")
+            .bind(name)
+            .fetch_one(core)
+            .await
+            .unwrap();
+        let keys: String = sqlx::query_scalar("SELECT xmin || ',' || xmax FROM public.api_keys WHERE tenant = $1")
+            .bind(name)
+            .fetch_one(core)
+            .await
+            .unwrap();
+        let series: String =
+            sqlx::query_scalar("SELECT xmin || ',' || xmax FROM public.index_series WHERE series = $1")
+                .bind(series)
+                .fetch_one(processor)
+                .await
+                .unwrap();
+        [row, keys, series]
+    };
+    on.provision(&desired, std::slice::from_ref(&key)).await;
+    let before = versions().await;
+    on.provision(&desired, std::slice::from_ref(&key)).await;
+    assert_eq!(versions().await, before);
+}
+
+#[tokio::test]
 async fn a_prefix_of_a_shared_bucket_works_like_a_bucket() {
     let on = stores().await;
     let mut desired = tenant();

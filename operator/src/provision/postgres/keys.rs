@@ -2,13 +2,14 @@
 
 use std::time::SystemTime;
 
-use sqlx::{PgConnection, Row};
+use sqlx::{Connection, PgConnection, Row};
 use time::OffsetDateTime;
 
 use crds::TenantName;
 use crds::tenant::{Scope, SecretRef};
 
 use super::Postgres;
+use super::tenants::lock_row;
 use crate::fail_points::{Point, reach};
 use crate::provision::error::PostgresContext;
 use crate::provision::{Error, IssuedKey, Outcome};
@@ -40,13 +41,15 @@ impl Postgres {
         tenant: &TenantName,
         wanted: &[IssuedKey],
     ) -> Result<(Vec<IssuedKeyRow>, Outcome), Error> {
-        let mut transaction = self.core.begin().await.doing("begin in the core database")?;
-        // The tenant's row is the lock: two reconciliations never change its keys at once.
-        sqlx::query("SELECT FROM public.tenants WHERE name = $1 FOR UPDATE")
-            .bind(tenant.as_str())
-            .execute(&mut *transaction)
-            .await
-            .doing("lock the tenant's registry row")?;
+        let mut connection = self.core.acquire().await.doing("connect to the core database")?;
+        let found = read(&mut connection, tenant, &[]).await?;
+        if found.len() == wanted.len() && wanted.iter().all(|key| found.iter().any(|row| row.key == *key)) {
+            reach(Point::KeysRegistered);
+            return Ok((found, Outcome::Unchanged));
+        }
+        let mut transaction = connection.begin().await.doing("begin in the core database")?;
+        // Two reconciliations never change its keys at once.
+        lock_row(&mut transaction, tenant).await?;
         let found = read(&mut transaction, tenant, &[]).await?;
         let revoked = revoke_others(&mut transaction, tenant, wanted).await?;
         let mut outcome = if revoked > 0 { Outcome::Updated } else { Outcome::Unchanged };

@@ -9,7 +9,7 @@
 
 use std::time::SystemTime;
 
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use time::OffsetDateTime;
 
 use crds::names::{DATA_ROLE, MAINTAIN_ROLE};
@@ -45,13 +45,19 @@ struct Found {
     granted: bool,
     /// Whether both platform roles are members of the role.
     members: bool,
+    /// Whether `logs` has a leaf for this moment.
+    covered: bool,
+    /// Whether it has the one after that.
+    covered_ahead: bool,
 }
 
 /// What is to be done about a schema.
 #[derive(Debug, PartialEq, Eq)]
 enum Plan {
-    /// Nothing, but see that the partitions are there.
+    /// Nothing.
     Keep,
+    /// Make the partitions that are missing.
+    Partition(Outcome),
     /// Run the template and everything around it.
     Build(Outcome),
 }
@@ -59,26 +65,42 @@ enum Plan {
 impl Postgres {
     /// Ensures schema, role, grants, tables, marker and the partitions around `now`.
     pub async fn ensure_schema(&self, desired: &DesiredTenant, now: SystemTime) -> Result<Outcome, Error> {
-        let mut transaction = self.processor.begin().await.doing("begin in the processor database")?;
+        let now = now.into();
+        let mut connection = self.processor.acquire().await.doing("connect to the processor database")?;
+        // Nearly always nothing is to be done, and one statement tells.
+        if plan(desired, &look(&mut connection, &desired.owner, now).await?)? == Plan::Keep {
+            return Ok(Outcome::Unchanged);
+        }
+        let mut transaction = connection.begin().await.doing("begin in the processor database")?;
         // One writer per tenant, also when two operators believe that they lead.
         lock(&mut transaction, &desired.owner).await?;
-        let found = look(&mut transaction, &desired.owner).await?;
-        let outcome = match plan(desired, &found)? {
-            Plan::Keep => Outcome::Unchanged,
-            Plan::Build(outcome) => {
-                build(&mut transaction, desired, &found).await?;
-                outcome
-            }
-        };
-        let repaired = ensure_partitions(&mut transaction, &desired.owner, now.into()).await?;
+        let found = look(&mut transaction, &desired.owner, now).await?;
+        let plan = plan(desired, &found)?;
+        if let Plan::Build(_) = plan {
+            build(&mut transaction, desired, &found).await?;
+        }
+        ensure_partitions(&mut transaction, &desired.owner, now).await?;
         reach(Point::SchemaUncommitted);
         transaction.commit().await.doing("commit the tenant's schema")?;
         reach(Point::SchemaBuilt);
-        Ok(if repaired { outcome.and(Outcome::Updated) } else { outcome })
+        Ok(match plan {
+            Plan::Keep => Outcome::Unchanged,
+            Plan::Partition(outcome) | Plan::Build(outcome) => outcome,
+        })
     }
 
     /// The number of the index that a series is written to now; a new series begins with 1.
     pub async fn ensure_series(&self, series: &str, hot_days: i32) -> Result<i64, Error> {
+        let registered =
+            sqlx::query_scalar("SELECT write_number FROM public.index_series WHERE series = $1 AND hot_days = $2")
+                .bind(series)
+                .bind(hot_days)
+                .fetch_optional(&self.processor)
+                .await
+                .doing("look up the series of indices")?;
+        if let Some(number) = registered {
+            return Ok(number);
+        }
         sqlx::query_scalar(
             "INSERT INTO public.index_series AS s (series, hot_days, write_number) VALUES ($1, $2, 1) \
              ON CONFLICT (series) DO UPDATE SET hot_days = $2 RETURNING write_number",
@@ -95,7 +117,7 @@ impl Postgres {
     pub async fn delete(&self, owner: &Owner) -> Result<(), Error> {
         let mut transaction = self.processor.begin().await.doing("begin in the processor database")?;
         lock(&mut transaction, owner).await?;
-        let found = look(&mut transaction, owner).await?;
+        let found = look(&mut transaction, owner, OffsetDateTime::now_utc()).await?;
         let (schema, role) = (owner.tenant.database_schema(), owner.tenant.database_role());
         if found.schema {
             ours(owner, &format!("schema `{schema}`"), found.schema_marker.as_deref())?;
@@ -151,7 +173,7 @@ async fn lock(processor: &mut PgConnection, owner: &Owner) -> Result<(), Error> 
     Ok(())
 }
 
-async fn look(processor: &mut PgConnection, owner: &Owner) -> Result<Found, Error> {
+async fn look(processor: &mut PgConnection, owner: &Owner, now: OffsetDateTime) -> Result<Found, Error> {
     // What a schema holds is found by its dependencies: pg_class has no index by schema alone, and a thousand
     // tenants have tens of thousands of relations.
     let row = sqlx::query(
@@ -170,16 +192,27 @@ async fn look(processor: &mut PgConnection, owner: &Owner) -> Result<Found, Erro
                                 AND has_table_privilege(r.oid, c.oid, 'DELETE') = (c.relname <> 'partitions') END) \
                 AS granted, \
                 (SELECT count(*) FROM pg_auth_members m JOIN pg_roles p ON p.oid = m.member \
-                 WHERE m.roleid = r.oid AND p.rolname = ANY($4)) >= 2 AS members \
+                 WHERE m.roleid = r.oid AND p.rolname = ANY($4)) >= 2 AS members, \
+                leaves.covered, leaves.covered_ahead \
          FROM (SELECT) AS one \
          LEFT JOIN pg_namespace n ON n.nspname = $1 \
          LEFT JOIN pg_roles r ON r.rolname = $2 \
-         LEFT JOIN public.tenant_schemas s ON s.schema_name = $1",
+         LEFT JOIN public.tenant_schemas s ON s.schema_name = $1 \
+         CROSS JOIN LATERAL ( \
+             SELECT coalesce(bool_or(bounds[1] <= at[1] AND bounds[2] > at[1]), false) AS covered, \
+                    coalesce(bool_or(bounds[1] <= at[2] AND bounds[2] > at[2]), false) AS covered_ahead \
+             FROM (SELECT regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \\(''(.*)''\\) TO \\(''(.*)''\\)')::uuid[] AS bounds \
+                   FROM pg_class p JOIN pg_inherits i ON i.inhparent = p.oid JOIN pg_class c ON c.oid = i.inhrelid \
+                   WHERE p.relnamespace = n.oid AND p.relname = 'logs') AS leaf \
+             CROSS JOIN (SELECT ARRAY[public.uuid_floor($5), \
+                                      public.uuid_floor($5 + make_interval(days => public.partition_days(s.total_days)))] AS at) AS moments \
+         ) AS leaves",
     )
     .bind(owner.tenant.database_schema())
     .bind(owner.tenant.database_role())
     .bind(relations(&STEPS))
     .bind([DATA_ROLE, MAINTAIN_ROLE].as_slice())
+    .bind(now)
     .fetch_one(processor)
     .await
     .doing("look at the tenant's schema")?;
@@ -194,6 +227,8 @@ async fn look(processor: &mut PgConnection, owner: &Owner) -> Result<Found, Erro
         relations: usize::try_from(row.get::<i64, _>("relations")).unwrap_or(0),
         granted: row.get("granted"),
         members: row.get("members"),
+        covered: row.get("covered"),
+        covered_ahead: row.get("covered_ahead"),
     })
 }
 
@@ -234,7 +269,10 @@ fn plan(desired: &DesiredTenant, found: &Found) -> Result<Plan, Error> {
         && found.granted
         && found.members;
     Ok(match (complete, found.schema) {
-        (true, _) => Plan::Keep,
+        (true, _) if found.covered && found.covered_ahead => Plan::Keep,
+        // To make the next one ahead is no repair.
+        (true, _) if found.covered => Plan::Partition(Outcome::Unchanged),
+        (true, _) => Plan::Partition(Outcome::Updated),
         (false, true) => Plan::Build(Outcome::Updated),
         (false, false) => Plan::Build(Outcome::Created),
     })
@@ -304,27 +342,15 @@ async fn build(processor: &mut PgConnection, desired: &DesiredTenant, found: &Fo
     Ok(())
 }
 
-/// Ensures the partitions around `now`. Gives back whether the one of `now` itself was missing: to
-/// make the next one ahead is no repair.
-async fn ensure_partitions(processor: &mut PgConnection, owner: &Owner, now: OffsetDateTime) -> Result<bool, Error> {
-    let schema = owner.tenant.database_schema();
-    let covered = format!(
-        "SELECT EXISTS (SELECT FROM \"{schema}\".partitions WHERE begins <= $1 AND ends > $1 \
-         AND to_regclass(format('%I.%I', $2::text, name)) IS NOT NULL)"
-    );
-    let covered: bool = sqlx::query_scalar(AssertSqlSafe(covered))
-        .bind(now)
-        .bind(&schema)
-        .fetch_one(&mut *processor)
-        .await
-        .doing("look for the tenant's partition of today")?;
+/// Ensures the partitions around `now`.
+async fn ensure_partitions(processor: &mut PgConnection, owner: &Owner, now: OffsetDateTime) -> Result<(), Error> {
     sqlx::query("SELECT public.ensure_partitions($1, $2)")
-        .bind(&schema)
+        .bind(owner.tenant.database_schema())
         .bind(now)
         .execute(processor)
         .await
         .doing("ensure the tenant's partitions")?;
-    Ok(!covered)
+    Ok(())
 }
 
 /// Runs statements made of checked names and of what the server quoted.
@@ -348,6 +374,8 @@ mod tests {
             relations: relations(&STEPS).len(),
             granted: true,
             members: true,
+            covered: true,
+            covered_ahead: true,
         }
     }
 
@@ -379,6 +407,12 @@ mod tests {
             Found { schema_marker: Some(before.marker()), ..complete() },
         ] {
             assert_eq!(plan(&acme(), &found).unwrap(), updated, "{found:?}");
+        }
+        for (covered, covered_ahead, outcome) in
+            [(true, false, Outcome::Unchanged), (false, true, Outcome::Updated), (false, false, Outcome::Updated)]
+        {
+            let found = Found { covered, covered_ahead, ..complete() };
+            assert_eq!(plan(&acme(), &found).unwrap(), Plan::Partition(outcome), "{found:?}");
         }
         let nothing = Found { schema: false, schema_marker: None, role: false, role_marker: None, ..complete() };
         assert_eq!(plan(&acme(), &nothing).unwrap(), Plan::Build(Outcome::Created));

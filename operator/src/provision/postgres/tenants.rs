@@ -1,6 +1,6 @@
 //! The registry of tenants in `loggerhub_core_db`: the source that ingest's registry is made from.
 
-use sqlx::{PgConnection, Row};
+use sqlx::{Connection, PgConnection, Row};
 
 use crds::TenantName;
 use crds::names::{ArchiveLocation, POOL_TENANTS, hot_class, pool_series};
@@ -37,7 +37,15 @@ struct Found {
 impl Postgres {
     /// Ensures the tenant's row in the registry, and the series that it is assigned.
     pub async fn ensure_tenant(&self, desired: &DesiredTenant) -> Result<(TenantRow, Outcome), Error> {
-        let mut transaction = self.core.begin().await.doing("begin in the core database")?;
+        let mut connection = self.core.acquire().await.doing("connect to the core database")?;
+        if let Some(found) = find(&mut connection, desired.name()).await? {
+            is_free(desired, &found)?;
+            if is_as_desired(desired, &found) {
+                return Ok((found.row, Outcome::Unchanged));
+            }
+        }
+        let mut transaction = connection.begin().await.doing("begin in the core database")?;
+        lock_row(&mut transaction, desired.name()).await?;
         let (row, outcome) = match find(&mut transaction, desired.name()).await? {
             Some(found) => update(&mut transaction, desired, found).await?,
             None => (insert(&mut transaction, desired).await?, Outcome::Created),
@@ -147,7 +155,7 @@ fn isolation_text(isolation: Isolation) -> &'static str {
 async fn find(core: &mut PgConnection, tenant: &TenantName) -> Result<Option<Found>, Error> {
     let row = sqlx::query(
         "SELECT installation, uid, display_name, plan, state, pipeline, isolation, index_series, hot_days, total_days, \
-         bucket, prefix FROM public.tenants WHERE name = $1 FOR UPDATE",
+         bucket, prefix FROM public.tenants WHERE name = $1",
     )
     .bind(tenant.as_str())
     .fetch_optional(core)
@@ -170,19 +178,29 @@ async fn find(core: &mut PgConnection, tenant: &TenantName) -> Result<Option<Fou
     }))
 }
 
-async fn update(core: &mut PgConnection, desired: &DesiredTenant, found: Found) -> Result<(TenantRow, Outcome), Error> {
-    if found.installation != desired.owner.installation && !desired.adopt {
-        return Err(Error::OwnershipConflict {
-            thing: format!("registry row of tenant `{}`", desired.name()),
-            says: format!("it belongs to installation `{}`", found.installation),
-        });
+/// The tenant's row is the lock of what the registry has of it. Fine if there is none yet.
+pub(super) async fn lock_row(core: &mut PgConnection, tenant: &TenantName) -> Result<(), Error> {
+    sqlx::query("SELECT FROM public.tenants WHERE name = $1 FOR UPDATE")
+        .bind(tenant.as_str())
+        .execute(core)
+        .await
+        .doing("lock the tenant's registry row")?;
+    Ok(())
+}
+
+/// An error if the row is another installation's and not to be adopted.
+fn is_free(desired: &DesiredTenant, found: &Found) -> Result<(), Error> {
+    if found.installation == desired.owner.installation || desired.adopt {
+        return Ok(());
     }
-    let index_series = if series_fits(desired, &found.row.index_series) {
-        found.row.index_series.clone()
-    } else {
-        assign_series(core, desired).await?
-    };
-    let unchanged = found.installation == desired.owner.installation
+    Err(Error::OwnershipConflict {
+        thing: format!("registry row of tenant `{}`", desired.name()),
+        says: format!("it belongs to installation `{}`", found.installation),
+    })
+}
+
+fn is_as_desired(desired: &DesiredTenant, found: &Found) -> bool {
+    found.installation == desired.owner.installation
         && found.uid == desired.owner.uid
         && found.display_name == desired.display_name
         && found.plan == desired.plan
@@ -191,11 +209,20 @@ async fn update(core: &mut PgConnection, desired: &DesiredTenant, found: Found) 
         && found.isolation == isolation_text(desired.isolation)
         && found.hot_days == desired.retention.hot_days
         && found.total_days == desired.retention.total_days
-        && found.row.index_series == index_series;
-    let row = TenantRow { index_series, archive: found.row.archive };
-    if unchanged {
-        return Ok((row, Outcome::Unchanged));
+        && series_fits(desired, &found.row.index_series)
+}
+
+async fn update(core: &mut PgConnection, desired: &DesiredTenant, found: Found) -> Result<(TenantRow, Outcome), Error> {
+    is_free(desired, &found)?;
+    if is_as_desired(desired, &found) {
+        return Ok((found.row, Outcome::Unchanged));
     }
+    let index_series = if series_fits(desired, &found.row.index_series) {
+        found.row.index_series
+    } else {
+        assign_series(core, desired).await?
+    };
+    let row = TenantRow { index_series, archive: found.row.archive };
     sqlx::query(
         "UPDATE public.tenants SET installation = $2, uid = $3, display_name = $4, plan = $5, state = $6, pipeline = $7, \
          isolation = $8, hot_days = $9, total_days = $10, index_series = $11, updated_at = now() WHERE name = $1",
