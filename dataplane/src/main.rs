@@ -76,9 +76,15 @@ impl Role {
     }
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
+fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
+    // What is computed off the threads that serve is bounded by the cores, and each thread more holds on to memory
+    // that it once needed. Two to spare for whatever waits there: a name to be looked up, a file to be read.
+    let blocking = std::thread::available_parallelism().map_or(1, usize::from) + 2;
+    tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(blocking).build()?.block_on(run(cli))
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let role = match cli.command {
         // Before anything waits for signals: one is to end it as it ends any filter.
         Command::Try(settings) => {

@@ -18,6 +18,7 @@ pub use series::{IndexState, SeriesIndex};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use opensearch::OpenSearch;
 use opensearch::http::Method;
 use opensearch::http::headers::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -32,6 +33,8 @@ use together::Together;
 /// Bytes of one `_bulk` request: large enough that the request itself costs nothing, small enough
 /// for any server's limit and for two of them to wait in memory.
 const BULK_BYTES: usize = 5 * 1024 * 1024;
+/// Bytes that a document takes beyond its raw line, about.
+const DOCUMENT_OVERHEAD: usize = 420;
 /// Longest wait for one `_bulk`: 5 MB take well under a second on an idle server.
 const BULK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for one `_bulk` where nobody waits behind it.
@@ -120,6 +123,8 @@ impl Index {
         let mut done = Indexed::default();
         let mut refused = Vec::new();
         let mut request = bulk::Request::new(tenant.name());
+        let expected: usize = batches.iter().map(|(batch, _)| expected_bytes(batch)).sum();
+        request.reserve(expected.min(BULK_BYTES));
         for (batch, index) in batches {
             let accepted_at = rfc3339(batch.accepted_at);
             for event in &batch.events {
@@ -211,6 +216,11 @@ impl Index {
     }
 }
 
+/// About what a batch takes in a request: a document holds what the line says, and has a line of its own before it.
+fn expected_bytes(batch: &Batch) -> usize {
+    batch.events.iter().map(|event| event.raw_length as usize + DOCUMENT_OVERHEAD).sum()
+}
+
 /// The verdicts on so many items, in their order.
 async fn post_bulk(client: &OpenSearch, body: Vec<u8>, items: usize, timeout: Duration) -> Result<Vec<Verdict>, Error> {
     let path = "/_bulk?filter_path=items.create.status,items.create.error";
@@ -227,7 +237,8 @@ async fn post(
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     let response = client
-        .send(Method::Post, path, headers, Option::<&()>::None, Some(body), Some(timeout))
+        // The client sends `Bytes` as they are, and copies anything else.
+        .send(Method::Post, path, headers, Option::<&()>::None, Some(Bytes::from(body)), Some(timeout))
         .await
         .map_err(unreachable(doing))?;
     answer(doing, response).await

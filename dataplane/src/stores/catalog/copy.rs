@@ -13,8 +13,8 @@ const COLUMNS: i16 = 11;
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 /// PostgreSQL counts from 2000-01-01.
 const POSTGRES_EPOCH: Micros = 946_684_800_000_000;
-/// About what a row takes.
-const ROW_BYTES: usize = 256;
+/// What a row takes beyond its texts: lengths, ids and numbers.
+const ROW_BYTES: usize = 96;
 
 /// One row to be: an event and the batch it belongs to.
 pub(super) type Row<'a> = (Uuid, &'a BatchEvent);
@@ -26,7 +26,7 @@ pub(super) fn rows_of<'a>(batches: impl Iterator<Item = &'a Batch>) -> Vec<Row<'
 
 /// The whole COPY of these rows.
 pub(super) fn encode(rows: &[Row<'_>]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(rows.len() * ROW_BYTES + 32);
+    let mut out = Vec::with_capacity(rows.iter().map(|(_, row)| row_bytes(row)).sum::<usize>() + 32);
     out.extend_from_slice(SIGNATURE);
     // Neither flags nor an extension of the header.
     out.extend_from_slice(&[0; 8]);
@@ -46,6 +46,14 @@ pub(super) fn encode(rows: &[Row<'_>]) -> Vec<u8> {
     }
     out.extend_from_slice(&(-1_i16).to_be_bytes());
     out
+}
+
+/// What a row takes at most.
+fn row_bytes(row: &BatchEvent) -> usize {
+    let event = &row.event;
+    let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let texts = event.level.len() + event.service.len() + event.message.len();
+    ROW_BYTES + texts + optional(&event.application) + optional(&event.language)
 }
 
 fn field(out: &mut Vec<u8>, value: &[u8]) {

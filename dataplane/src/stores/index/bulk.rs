@@ -38,6 +38,11 @@ impl<'t, P> Request<'t, P> {
         self.body.len()
     }
 
+    /// Makes room for documents of so many bytes.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        self.body.reserve_exact(bytes);
+    }
+
     /// Adds one document. All of a tenant's go to one shard of each index.
     pub(super) fn create(&mut self, index: &str, id: Uuid, document: &Document<'_>, place: P) {
         let action = Action { create: Target { _index: index, _id: id, routing: self.tenant.as_str() } };

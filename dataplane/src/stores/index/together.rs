@@ -121,10 +121,17 @@ impl Together {
     }
 
     async fn request(self, parts: Vec<Part>) {
-        let mut body = Vec::with_capacity(parts.iter().map(|part| part.body.len()).sum());
+        let mut body = Vec::new();
         let mut askers = Vec::with_capacity(parts.len());
+        let bytes: usize = parts.iter().map(|part| part.body.len()).sum();
         for Part { body: lines, items, answer } in parts {
-            body.extend_from_slice(&lines);
+            if lines.len() == bytes {
+                // It is alone.
+                body = lines;
+            } else {
+                body.reserve_exact(bytes - body.len());
+                body.extend_from_slice(&lines);
+            }
             askers.push((items, answer));
         }
         let items = askers.iter().map(|(items, _)| items).sum();

@@ -129,6 +129,13 @@ impl Bed {
         Ok(counts.into_iter().flatten().sum())
     }
 
+    /// Bytes that the queue's Redis holds.
+    pub(crate) async fn queue_memory(&self) -> anyhow::Result<u64> {
+        let info: String = redis::cmd("INFO").arg("memory").query_async(&mut self.queue.clone()).await?;
+        let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).context("no used_memory")?;
+        Ok(used.trim().parse()?)
+    }
+
     /// Writes the backlog into the gate again and again, until the task is aborted.
     pub(crate) fn guard(self: &Arc<Self>, gate: &Arc<Gate>) -> JoinHandle<()> {
         let (bed, gate) = (Arc::clone(self), Arc::clone(gate));

@@ -26,6 +26,7 @@ mod per_event;
 mod tenants;
 mod quiet;
 mod fairness;
+mod outage;
 mod peers;
 mod machine;
 
@@ -67,12 +68,15 @@ struct Settings {
     /// Documents that warm OpenSearch's JVM up.
     #[arg(long, env = "BENCH_WARM_DOCUMENTS", default_value_t = 300_000)]
     warm_documents: u64,
-    /// Scenarios to run; all of them unless said, but for `quiet`, which takes long.
+    /// Scenarios to run; all of them unless said, but for `quiet` and `outage`, which take long.
     #[arg(long, env = "ONLY", value_delimiter = ',')]
     only: Vec<Scenario>,
     /// Tenants of the scenario with many: a thousand, unless the harness itself is tried out.
     #[arg(long, env = "BENCH_TENANTS", default_value_t = 1000, value_parser = tenants)]
     tenants: usize,
+    /// Events that arrive while OpenSearch stands still.
+    #[arg(long, env = "BENCH_OUTAGE_EVENTS", default_value_t = 3_000_000)]
+    outage_events: u64,
     /// Take the thousand tenants away again: for stores that stay.
     #[arg(long)]
     retire: bool,
@@ -102,6 +106,8 @@ enum Scenario {
     Tenants,
     /// A thousand tenants that send next to nothing.
     Quiet,
+    /// OpenSearch stands still while millions of events arrive, and has to be caught up with.
+    Outage,
 }
 
 fn tenants(text: &str) -> Result<usize, String> {
@@ -121,7 +127,7 @@ async fn main() -> anyhow::Result<()> {
     let begun = everything.read()?;
     let mut report = Report::default();
     for scenario in Scenario::value_variants() {
-        let unasked = settings.only.is_empty() && *scenario != Scenario::Quiet;
+        let unasked = settings.only.is_empty() && !matches!(scenario, Scenario::Quiet | Scenario::Outage);
         if !unasked && !settings.only.contains(scenario) {
             continue;
         }
@@ -138,6 +144,7 @@ async fn main() -> anyhow::Result<()> {
             Scenario::Peers => peers::run(&bed, &mut report, &settings.peers).await?,
             Scenario::Tenants => tenants::run(&bed, &mut report, settings.tenants, settings.retire).await?,
             Scenario::Quiet => quiet::run(&bed, &mut report, settings.tenants, settings.retire).await?,
+            Scenario::Outage => outage::run(&bed, &mut report, settings.outage_events).await?,
         }
         // What is measured so far is there also if a later scenario fails.
         report.write(&settings.out.join("summary.json"))?;
