@@ -48,6 +48,8 @@ fn row(pipeline: &LogPipeline) -> PipelineRow {
 impl Row for PipelineRow {
     const HEADER: &'static [&'static str] =
         &["PIPELINE", "BACKLOG", "OLDEST", "DRAINED IN", "READY", "DESIRED", "SCALING", "REASON", "MESSAGE"];
+    const NONE: &'static str =
+        "no LogPipelines: the operator makes `default` in its own namespace, which --namespace names";
 
     fn cells(&self, _: i64) -> Vec<String> {
         let number = |number: Option<i64>| number.map(|number| number.to_string()).unwrap_or_default();

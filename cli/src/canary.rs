@@ -34,6 +34,7 @@ fn row(pipeline: &LogPipeline) -> Option<CanaryRow> {
 
 impl Row for CanaryRow {
     const HEADER: &'static [&'static str] = &["PIPELINE", "HEALTHY", "REASON", "MESSAGE"];
+    const NONE: &'static str = "no pipeline has a canary: it gets one by spec.canary of its LogPipeline";
 
     fn cells(&self, _: i64) -> Vec<String> {
         [&self.pipeline, &self.healthy, &self.reason, &self.message].map(Clone::clone).into()

@@ -215,6 +215,7 @@ fn row(key: &ApiKeySpec, issued: Option<&ApiKeyStatus>) -> KeyRow {
 
 impl Row for KeyRow {
     const HEADER: &'static [&'static str] = &["NAME", "SCOPES", "SECRET", "ID", "AGE", "LAST USED", "PREVIOUS"];
+    const NONE: &'static str = "no keys: `keys issue` makes one";
 
     fn cells(&self, now: i64) -> Vec<String> {
         let scopes: Vec<_> = self.scopes.iter().map(|scope| format!("{scope:?}")).collect();

@@ -14,6 +14,8 @@ const LONGEST_CELL: usize = 200;
 pub trait Row: Serialize {
     /// Names of the columns.
     const HEADER: &'static [&'static str];
+    /// What is said where there is no row: what is not there, and how it comes.
+    const NONE: &'static str;
     /// One text for each column; `now` in seconds since 1970, for ages.
     fn cells(&self, now: i64) -> Vec<String>;
 }
@@ -23,7 +25,7 @@ pub fn list<R: Row>(output: Output, rows: &[R]) -> anyhow::Result<()> {
     match output {
         Output::Json => json(&rows),
         Output::Table if rows.is_empty() => {
-            eprintln!("nothing found");
+            eprintln!("{}", R::NONE);
             Ok(())
         }
         Output::Table => {

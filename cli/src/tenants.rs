@@ -51,6 +51,7 @@ fn row(tenant: &Tenant) -> TenantRow {
 
 impl Row for TenantRow {
     const HEADER: &'static [&'static str] = &["NAME", "READY", "REASON", "PLAN", "PIPELINE", "KEYS", "AGE", "MESSAGE"];
+    const NONE: &'static str = "no Tenants: apply one";
 
     fn cells(&self, now: i64) -> Vec<String> {
         let age = self.created_at.map(|at| output::age(now - at)).unwrap_or_default();

@@ -126,14 +126,14 @@ async fn tenants_and_lanes_are_listed_as_columns_and_as_json() {
     assert!(words.contains(&format!("{}\n", house.name)) && words.ends_with(":4\n"), "{words}");
 
     let (code, nothing, said) = house.run("backlog").await;
-    assert_eq!((code, nothing.as_str(), said.as_str()), (0, "", "nothing found\n"));
+    assert!((code, nothing.as_str()) == (0, "") && said.starts_with("no LogPipelines: "), "{said}");
     let mut lane = LogPipeline::new("default", Default::default());
     lane.labels_mut().insert(OPERATOR_CLASS_LABEL.to_owned(), house.name.clone());
     house.cluster.apply(&house.cluster.pipelines(), &lane).await.unwrap();
     let (_, lanes, _) = house.run("backlog").await;
     assert!(lanes.lines().nth(1).is_some_and(|line| line.starts_with("default")), "{lanes}");
     let (code, nothing, said) = house.run("canary").await;
-    assert_eq!((code, nothing.as_str(), said.as_str()), (0, "", "nothing found\n"));
+    assert!((code, nothing.as_str()) == (0, "") && said.contains("spec.canary"), "{said}");
     lane.spec.canary = serde_json::from_value(json!({"keySecret": "canary-key"})).unwrap();
     house.cluster.apply(&house.cluster.pipelines(), &lane).await.unwrap();
     let (_, canaries, _) = house.run("canary -o json").await;

@@ -27,6 +27,7 @@ use tracing::Instrument;
 mod acceptance;
 mod accepted;
 pub mod build;
+mod pod;
 pub mod availability;
 pub mod status;
 

@@ -6,27 +6,15 @@ use crds::names::gateway_service;
 use crds::pipeline::{Canary, Ingest, Resources, ServiceType};
 use crds::{LogPipeline, PIPELINE_LABEL, PipelineName};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
-use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, Lifecycle,
-    LifecycleHandler, LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Service, ServicePort, ServiceSpec,
-    SleepAction, Volume, VolumeMount,
-};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::api::core::v1::{EnvVar, PodTemplateSpec, Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource;
 use kube::api::ObjectMeta;
 
-use super::{acceptance, accepted, availability};
-use crate::settings::{CaBundle, Settings};
-
-/// Port that every role listens on.
-const PORT: i32 = 8080;
-/// The user that pods run as.
-const USER: i64 = 65532;
-/// Where Secrets are mounted.
-const SECRETS: &str = "/etc/loggerhub/secrets";
+use super::pod::{Mount, mount, pod, variable};
+use super::{acceptance, accepted};
+use crate::settings::Settings;
 
 /// A role of the data plane that pipelines run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +29,7 @@ pub enum Role {
 
 impl Role {
     /// Value of `app.kubernetes.io/component`.
-    fn component(self) -> &'static str {
+    pub(super) fn component(self) -> &'static str {
         match self {
             Self::Processor => "processor",
             Self::Ingest => "ingest",
@@ -50,20 +38,13 @@ impl Role {
     }
 
     /// Subcommand of `loggerhub`.
-    fn command(self) -> &'static str {
+    pub(super) fn command(self) -> &'static str {
         match self {
             Self::Processor => "process",
             Self::Ingest => "ingest",
             Self::Canary => "canary",
         }
     }
-}
-
-/// A Secret that a pod mounts, and the variable that names its folder.
-struct Mount {
-    folder: &'static str,
-    variable: &'static str,
-    secret: String,
 }
 
 /// The Deployment of a pipeline's processors. It says nothing about replicas: those are the
@@ -210,122 +191,6 @@ fn workload(
     }
 }
 
-fn pod(
-    settings: &Settings,
-    pipeline: &LogPipeline,
-    name: &PipelineName,
-    role: Role,
-    resources: &Resources,
-    own: Vec<EnvVar>,
-    mounts: &[Mount],
-) -> PodSpec {
-    let dataplane = &settings.dataplane;
-    let mut volumes: Vec<Volume> = mounts.iter().map(secret_volume).collect();
-    let mut volume_mounts: Vec<VolumeMount> =
-        mounts.iter().map(|mount| read_only(mount.folder, format!("{SECRETS}/{}", mount.folder))).collect();
-    if let Some(bundle) = &dataplane.ca_bundle {
-        volumes.push(ca_volume(bundle));
-        volume_mounts.push(read_only("ca", "/etc/loggerhub/ca".to_owned()));
-    }
-    let container = Container {
-        name: role.component().to_owned(),
-        image: Some(dataplane.image.clone()),
-        image_pull_policy: dataplane.image_pull_policy.clone(),
-        command: Some(vec!["loggerhub".to_owned(), role.command().to_owned()]),
-        env: Some(environment(settings, pipeline, name, own, mounts)),
-        ports: Some(vec![ContainerPort {
-            name: Some("http".to_owned()),
-            container_port: PORT,
-            protocol: Some("TCP".to_owned()),
-            ..ContainerPort::default()
-        }]),
-        // The process is alive unless it hangs for half a minute; it is ready when its stores are.
-        liveness_probe: Some(probe("/health", 10, 3)),
-        readiness_probe: Some(probe("/ready", 5, 2)),
-        startup_probe: Some(probe("/health", 2, 30)),
-        resources: Some(ResourceRequirements {
-            requests: quantities(&resources.requests),
-            limits: quantities(&resources.limits),
-            ..ResourceRequirements::default()
-        }),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            read_only_root_filesystem: Some(true),
-            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Capabilities::default() }),
-            ..SecurityContext::default()
-        }),
-        volume_mounts: Some(volume_mounts),
-        lifecycle: (role == Role::Ingest).then(after_the_last_new_connection),
-        ..Container::default()
-    };
-    PodSpec {
-        service_account_name: Some(dataplane.service_account_name.clone()),
-        automount_service_account_token: Some(false),
-        enable_service_links: Some(false),
-        // 3 s until no Service sends here any more, 20 s to finish what is held, and some to spare.
-        termination_grace_period_seconds: Some(30),
-        security_context: Some(PodSecurityContext {
-            run_as_non_root: Some(true),
-            run_as_user: Some(USER),
-            run_as_group: Some(USER),
-            fs_group: Some(USER),
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
-            ..PodSecurityContext::default()
-        }),
-        image_pull_secrets: some(
-            dataplane.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect(),
-        ),
-        node_selector: Some(dataplane.node_selector.clone()).filter(|selector| !selector.is_empty()),
-        tolerations: some(dataplane.tolerations.clone()),
-        topology_spread_constraints: some(availability::spread(settings, name, role)),
-        containers: vec![container],
-        volumes: some(volumes),
-        ..PodSpec::default()
-    }
-}
-
-/// A stop that comes when no Service sends new connections here any more. A connection that is sent to a
-/// pod that is gone is not refused: it hangs until its client gives up.
-fn after_the_last_new_connection() -> Lifecycle {
-    let sleep = SleepAction { seconds: 3 };
-    Lifecycle {
-        pre_stop: Some(LifecycleHandler { sleep: Some(sleep), ..LifecycleHandler::default() }),
-        ..Lifecycle::default()
-    }
-}
-
-/// The chart's addresses, then what is ours: of two variables of one name, ours is meant.
-fn environment(
-    settings: &Settings,
-    pipeline: &LogPipeline,
-    name: &PipelineName,
-    own: Vec<EnvVar>,
-    mounts: &[Mount],
-) -> Vec<EnvVar> {
-    let mut ours = vec![
-        variable("LOGGERHUB_PIPELINE", name.to_string()),
-        variable("LOGGERHUB_PIPELINE_GENERATION", pipeline.metadata.generation.unwrap_or(1).to_string()),
-        EnvVar {
-            name: "LOGGERHUB_CONSUMER".to_owned(),
-            value_from: Some(EnvVarSource {
-                field_ref: Some(ObjectFieldSelector {
-                    api_version: Some("v1".to_owned()),
-                    field_path: "metadata.name".to_owned(),
-                }),
-                ..EnvVarSource::default()
-            }),
-            ..EnvVar::default()
-        },
-    ];
-    ours.extend(own);
-    ours.extend(mounts.iter().map(|mount| variable(mount.variable, format!("{SECRETS}/{}", mount.folder))));
-    if settings.dataplane.ca_bundle.is_some() {
-        ours.push(variable("LOGGERHUB_CA_BUNDLE", "/etc/loggerhub/ca/ca.crt".to_owned()));
-    }
-    let given = settings.dataplane.env.iter().filter(|given| ours.iter().all(|own| own.name != given.name));
-    given.map(|given| variable(&given.name, given.value.clone())).chain(ours.clone()).collect()
-}
-
 /// Metadata of an object of a pipeline's.
 pub(super) fn metadata(
     settings: &Settings,
@@ -361,68 +226,6 @@ pub(super) fn selector(settings: &Settings, name: &PipelineName, role: Role) -> 
         ("app.kubernetes.io/component".to_owned(), role.component().to_owned()),
         (PIPELINE_LABEL.to_owned(), name.to_string()),
     ])
-}
-
-fn mount(folder: &'static str, variable: &'static str, secret: Option<String>) -> Option<Mount> {
-    secret.map(|secret| Mount { folder, variable, secret })
-}
-
-fn secret_volume(mount: &Mount) -> Volume {
-    Volume {
-        name: mount.folder.to_owned(),
-        secret: Some(SecretVolumeSource {
-            secret_name: Some(mount.secret.clone()),
-            default_mode: Some(0o440),
-            ..SecretVolumeSource::default()
-        }),
-        ..Volume::default()
-    }
-}
-
-fn ca_volume(bundle: &CaBundle) -> Volume {
-    let mut volume = Volume { name: "ca".to_owned(), ..Volume::default() };
-    match bundle {
-        CaBundle::ConfigMap(name) => {
-            volume.config_map = Some(ConfigMapVolumeSource { name: name.clone(), ..ConfigMapVolumeSource::default() });
-        }
-        CaBundle::Secret(name) => {
-            let secret = SecretVolumeSource { secret_name: Some(name.clone()), ..SecretVolumeSource::default() };
-            volume.secret = Some(secret);
-        }
-    }
-    volume
-}
-
-fn read_only(name: &str, mount_path: String) -> VolumeMount {
-    VolumeMount { name: name.to_owned(), mount_path, read_only: Some(true), ..VolumeMount::default() }
-}
-
-fn probe(path: &str, period_seconds: i32, failures: i32) -> Probe {
-    Probe {
-        http_get: Some(HTTPGetAction {
-            path: Some(path.to_owned()),
-            port: IntOrString::String("http".to_owned()),
-            ..HTTPGetAction::default()
-        }),
-        period_seconds: Some(period_seconds),
-        timeout_seconds: Some(3),
-        failure_threshold: Some(failures),
-        ..Probe::default()
-    }
-}
-
-fn variable(name: &str, value: String) -> EnvVar {
-    EnvVar { name: name.to_owned(), value: Some(value), ..EnvVar::default() }
-}
-
-fn quantities(given: &BTreeMap<String, String>) -> Option<BTreeMap<String, Quantity>> {
-    let quantities: BTreeMap<String, Quantity> =
-        given.iter().map(|(name, value)| (name.clone(), Quantity(value.clone()))).collect();
-    Some(quantities).filter(|quantities| !quantities.is_empty())
-}
-
-fn some<T>(items: Vec<T>) -> Option<Vec<T>> {
-    Some(items).filter(|items| !items.is_empty())
 }
 
 #[cfg(test)]
