@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use crds::condition::{Finding, Reason, Status, set, types};
 use crds::pipeline::ScalingMode;
 use crds::{LogPipeline, PipelineName};
+use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::core::DeserializeGuard;
@@ -32,6 +33,8 @@ use scale::{Backlog, Decision, History, Observation, Policy, rounded};
 
 /// Time between two looks: with reading and applying, replicas follow a backlog within 15 s.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// Pipelines that are looked at at once.
+const AT_ONCE: usize = 8;
 /// Shortest time between two writes of a status in which only numbers of the backlog differ.
 const STATUS_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -92,23 +95,28 @@ struct Outcome {
 /// Scales until `shutdown`.
 pub async fn run(ctx: Arc<Context>, pipelines: Pipelines, shutdown: CancellationToken) {
     let begun = Instant::now();
-    let mut memories: HashMap<String, Memory> = HashMap::new();
+    let mut memories: HashMap<PipelineName, Memory> = HashMap::new();
     loop {
         let present = pipelines.of(&ctx.settings.namespace);
-        memories.retain(|name, _| {
-            let stays = present.iter().any(|pipeline| pipeline.name_any() == *name);
-            if !stays {
-                ctx.metrics.forget_pipeline(name);
-            }
-            stays
-        });
-        for pipeline in &present {
-            let Ok(name) = pipeline.name_any().parse::<PipelineName>() else { continue };
-            let memory = memories.entry(name.to_string()).or_default();
-            if let Err(error) = look(&ctx, pipeline, &name, memory, begun.elapsed()).await {
-                tracing::warn!(pipeline.name = %name, "scale pipeline {name}: {}", explain(&error));
-            }
+        let looks: Vec<_> = present
+            .iter()
+            .filter_map(|pipeline| Some((pipeline, pipeline.name_any().parse::<PipelineName>().ok()?)))
+            .map(|(pipeline, name)| {
+                let mut memory = memories.remove(&name).unwrap_or_default();
+                let (ctx, now) = (&ctx, begun.elapsed());
+                async move {
+                    if let Err(error) = look(ctx, pipeline, &name, &mut memory, now).await {
+                        tracing::warn!(pipeline.name = %name, "scale pipeline {name}: {}", explain(&error));
+                    }
+                    (name, memory)
+                }
+            })
+            .collect();
+        for gone in memories.keys() {
+            ctx.metrics.forget_pipeline(gone.as_str());
         }
+        // One that an answer is long in coming for holds up no other.
+        memories = futures::stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
             () = shutdown.cancelled() => return,

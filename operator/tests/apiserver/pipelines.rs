@@ -95,6 +95,12 @@ async fn a_pipeline_of_none_wakes_for_its_first_event_and_sleeps_only_when_none_
     })
     .await
     .unwrap();
+    // An entry that nobody counted waits all the same.
+    let stream = lane.lanes().next().unwrap().stream();
+    let _: String = redis::cmd("XADD").arg(&stream).arg("*").arg("v").arg("1").query_async(&mut redis).await.unwrap();
+    replicas(&on, &processor, 1).await;
+    let () = redis::cmd("DEL").arg(&stream).query_async(&mut redis).await.unwrap();
+    replicas(&on, &processor, 0).await;
     on.stop().await;
 }
 
