@@ -157,6 +157,8 @@ fn recommend(policy: &Policy, observation: &Observation, history: &History, now:
 /// A sentence for the condition.
 pub fn explain(policy: &Policy, observation: &Observation, decision: Decision) -> String {
     let seen = match observation.backlog {
+        Some(Backlog { events: 0, .. }) => "nothing waits".to_owned(),
+        Some(Backlog { events: 1, oldest_age }) => format!("1 event waits, for {} s", oldest_age.as_secs()),
         Some(backlog) => {
             format!("{} events wait, the oldest for {} s", rounded(backlog.events), backlog.oldest_age.as_secs())
         }
@@ -165,22 +167,26 @@ pub fn explain(policy: &Policy, observation: &Observation, decision: Decision) -
     let current = observation.replicas;
     match decision {
         Decision::To(to, Reason::AtMaxReplicas) => {
-            format!("{seen}: from {current} to {to} processors, the most that maxReplicas allows")
+            format!("{seen}: from {current} to {}, the most that maxReplicas allows", processors(to))
         }
-        Decision::To(to, _) => format!("{seen}: from {current} to {to} processors"),
+        Decision::To(to, _) => format!("{seen}: from {current} to {}", processors(to)),
         Decision::Hold(Reason::BackendUnavailable) => {
             let store = observation.missing_store.unwrap_or("a store");
-            format!("{store} is down: held at {current} processors")
+            format!("{store} is down: held at {}", processors(current))
         }
         Decision::Hold(Reason::Stabilizing) => {
             let window = policy.stabilization.as_secs();
-            format!("{seen}: fewer than {current} processors must be enough for {window} s first")
+            format!("{seen}: fewer than {} must be enough for {window} s first", processors(current))
         }
         Decision::Hold(Reason::AtMaxReplicas) => {
-            format!("{seen}: held at {current} processors, the most that maxReplicas allows")
+            format!("{seen}: held at {}, the most that maxReplicas allows", processors(current))
         }
-        Decision::Hold(_) => format!("{seen}: held at {current} processors"),
+        Decision::Hold(_) => format!("{seen}: held at {}", processors(current)),
     }
+}
+
+fn processors(number: i32) -> String {
+    format!("{number} processor{}", if number == 1 { "" } else { "s" })
 }
 
 /// Two digits are enough for a person; the metric is exact.
@@ -304,6 +310,18 @@ mod tests {
             let decision = scale(&POLICY, &down, at(600), &calm(&POLICY, 1));
             assert_eq!(decision, Decision::Hold(Reason::BackendUnavailable));
             assert!(explain(&POLICY, &down, decision).starts_with("PostgreSQL is down"));
+        }
+    }
+
+    #[test]
+    fn what_is_said_reads_well_for_none_one_and_many() {
+        let hold = Decision::Hold(Reason::Steady);
+        for (observation, expected) in [
+            (seen(1, 0, 0), "nothing waits: held at 1 processor"),
+            (seen(0, 1, 3), "1 event waits, for 3 s: held at 0 processors"),
+            (seen(2, 1234, 3), "1200 events wait, the oldest for 3 s: held at 2 processors"),
+        ] {
+            assert_eq!(explain(&POLICY, &observation, hold), expected);
         }
     }
 

@@ -1,5 +1,5 @@
 //! How long after its acceptance an event is in PostgreSQL, on a live tail, and searchable, while
-//! the pipeline runs at half of what it can.
+//! the pipeline runs at half of what it can, or at a given rate.
 //!
 //! The load is an open loop. Beside it, single-event requests of the service `probe` go out at even
 //! distances, and each of them is looked for: committed, by its batch's row; live, by the gateway's
@@ -29,9 +29,12 @@ const MEASURE: Duration = Duration::from_secs(30);
 const EVENTS: usize = 100;
 const CONNECTIONS: usize = 64;
 
-pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report) -> anyhow::Result<()> {
+pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, rate: Option<u32>) -> anyhow::Result<()> {
     control::warm(bed).await?;
-    let rate = reference(bed, report).await? / 2.0;
+    let rate = match rate {
+        Some(rate) => f64::from(rate),
+        None => reference(bed, report).await? / 2.0,
+    };
     let tenant = Tenant::named("delay").dedicated().provision(&bed.stores).await?;
     let path = Path::start(bed, Mode::Batched).await?;
     let search = bed.roles.search().await?;

@@ -74,6 +74,9 @@ struct Settings {
     /// Tenants of the scenario with many: a thousand, unless the harness itself is tried out.
     #[arg(long, env = "BENCH_TENANTS", default_value_t = 1000, value_parser = tenants)]
     tenants: usize,
+    /// Events a second of the scenario `delay`: half of what can be made searchable, unless said.
+    #[arg(long, env = "BENCH_DELAY_RATE", value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    delay_rate: Option<u32>,
     /// Events that arrive while OpenSearch stands still.
     #[arg(long, env = "BENCH_OUTAGE_EVENTS", default_value_t = 3_000_000)]
     outage_events: u64,
@@ -137,7 +140,7 @@ async fn main() -> anyhow::Result<()> {
         match scenario {
             Scenario::Accept => accept::run(&bed, &mut report).await?,
             Scenario::Searchable => searchable::run(&bed, &mut report, settings.control_ids).await?,
-            Scenario::Delay => delay::run(&bed, &mut report).await?,
+            Scenario::Delay => delay::run(&bed, &mut report, settings.delay_rate).await?,
             Scenario::Fairness => fairness::run(&bed, &mut report).await?,
             Scenario::PerEvent => per_event::run(&bed, &mut report).await?,
             Scenario::Peers if !settings.peers.any() => eprintln!("  none: see PEER_VICTORIALOGS_URL"),
