@@ -3,7 +3,7 @@
 pub(super) mod letters;
 
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, PgPool, Postgres, QueryBuilder, Row as _, Transaction};
+use sqlx::{PgPool, Postgres, QueryBuilder, Row as _, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -116,7 +116,7 @@ impl Catalog {
              WHERE indexed_at IS NULL AND stored_at < now() - make_interval(secs => {INDEXING_GRACE_SECONDS}))"
         );
         let mut read = self.begin(tenant).await?;
-        let index_is_behind = sqlx::query_scalar(AssertSqlSafe(behind)).fetch_one(&mut *read).await?;
+        let index_is_behind = sqlx::query_scalar(&behind).fetch_one(&mut *read).await?;
         Ok(Found { rows: by_ids(&mut read, tenant, ids).await?, index_is_behind })
     }
 
@@ -150,7 +150,7 @@ impl Catalog {
              FROM {schema}.batches b WHERE batch_id = $1 {or} ORDER BY stored_at LIMIT {MAX_RESENDS} + 1"
         );
         let mut read = self.begin(tenant).await?;
-        let rows = sqlx::query(AssertSqlSafe(sql)).bind(id).fetch_all(&mut *read).await?;
+        let rows = sqlx::query(&sql).bind(id).fetch_all(&mut *read).await?;
         Ok(rows.iter().map(batch_of).collect::<Result<_, _>>()?)
     }
 
@@ -159,7 +159,7 @@ impl Catalog {
         let schema = tenant.name().database_schema();
         let sql = format!("SELECT frame FROM {schema}.spool WHERE spool_id = $1");
         let mut read = self.begin(tenant).await?;
-        Ok(sqlx::query_scalar(AssertSqlSafe(sql)).bind(spool_id).fetch_optional(&mut *read).await?)
+        Ok(sqlx::query_scalar(&sql).bind(spool_id).fetch_optional(&mut *read).await?)
     }
 
     /// An object's key and frames; `None` if it has expired since its row was read.
@@ -168,7 +168,7 @@ impl Catalog {
         let sql = format!("SELECT key, raw_starts, starts FROM {schema}.objects WHERE object_id = $1");
         let mut read = self.begin(tenant).await?;
         let object: Option<(String, Vec<i64>, Vec<i64>)> =
-            sqlx::query_as(AssertSqlSafe(sql)).bind(object_id).fetch_optional(&mut *read).await?;
+            sqlx::query_as(&sql).bind(object_id).fetch_optional(&mut *read).await?;
         Ok(object.map(|(key, raw_starts, starts)| (key, Frames { raw_starts, starts })))
     }
 
@@ -178,14 +178,14 @@ impl Catalog {
         let role = tenant.name().database_role();
         let begin =
             format!("BEGIN READ ONLY; SET LOCAL ROLE {role}; SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}");
-        Ok(self.pool.begin_with(AssertSqlSafe(begin)).await?)
+        Ok(self.pool.begin_with(begin).await?)
     }
 
     /// A transaction that can change this tenant's schema and nothing else.
     async fn begin_write(&self, tenant: &Tenant) -> Result<Transaction<'static, Postgres>, CatalogError> {
         let role = tenant.name().database_role();
         let begin = format!("BEGIN; SET LOCAL ROLE {role}; SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}");
-        Ok(self.pool.begin_with(AssertSqlSafe(begin)).await?)
+        Ok(self.pool.begin_with(begin).await?)
     }
 }
 

@@ -100,7 +100,7 @@ mod tests {
     fn conditions(page: &Page) -> String {
         let mut sql = QueryBuilder::new("");
         push_conditions(&mut sql, page);
-        sql.into_string()
+        sql.sql().to_owned()
     }
 
     #[test]

@@ -7,7 +7,6 @@ use anyhow::{Context, ensure};
 use dataplane::event::new_batch_id;
 use dataplane::maintain::{Archived, archive};
 use dataplane::stores::archive::Frames;
-use sqlx::AssertSqlSafe;
 
 #[tokio::test]
 async fn every_event_reads_back_from_the_archive_byte_for_byte() -> anyhow::Result<()> {
@@ -94,10 +93,10 @@ async fn read_all(bench: &Bench) -> anyhow::Result<Vec<String>> {
     let rooms = bench.rooms().await?;
     let schema = bench.tenant.name().database_schema();
     type Row = (String, Vec<i64>, Vec<i64>, i64, i32);
-    let rows: Vec<Row> = sqlx::query_as(AssertSqlSafe(format!(
+    let rows: Vec<Row> = sqlx::query_as(&format!(
         "SELECT o.key, o.raw_starts, o.starts, b.raw_start + l.raw_offset, l.raw_length
          FROM {schema}.logs l JOIN {schema}.batches b USING (batch_id) JOIN {schema}.objects o USING (object_id)"
-    )))
+    ))
     .fetch_all(&bench.admin)
     .await?;
     let mut lines = Vec::new();

@@ -2,7 +2,6 @@
 
 use super::bench::{Bench, SOON, lines};
 use anyhow::ensure;
-use sqlx::AssertSqlSafe;
 use testkit::{eventually, scaler};
 
 const BATCHES: u64 = 5;
@@ -17,7 +16,7 @@ async fn what_a_killed_processor_left_wakes_a_pipeline_of_none_and_is_stored_onc
     // Nothing can be stored: what is handed out stays with its processor.
     let mut catalog = bench.admin.begin().await?;
     let batches = format!("{}.batches", bench.tenant.name().database_schema());
-    sqlx::query(AssertSqlSafe(format!("LOCK TABLE {batches}"))).execute(&mut *catalog).await?;
+    sqlx::query(&format!("LOCK TABLE {batches}")).execute(&mut *catalog).await?;
     bench.send(&lines(EVENTS as usize)).await?;
     ensure!(wanted(0).await? == 1, "it wakes for the first batch");
     for _ in 1..BATCHES {

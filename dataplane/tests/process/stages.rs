@@ -48,12 +48,11 @@ async fn everything(bench: &Bench) -> anyhow::Result<String> {
     let mut all = String::new();
     for table in ["logs", "batches", "dead_letters", "idempotency", "usage_ledger", "objects"] {
         let rows = format!("SELECT coalesce(string_agg(t::text, E'\n'), '') FROM {schema}.{table} t");
-        let rows: String = sqlx::query_scalar(sqlx::AssertSqlSafe(rows)).fetch_one(&bench.admin).await?;
+        let rows: String = sqlx::query_scalar(&rows).fetch_one(&bench.admin).await?;
         all.push_str(&rows);
     }
-    let spool: Vec<Vec<u8>> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT frame FROM {schema}.spool")))
-        .fetch_all(&bench.admin)
-        .await?;
+    let spool: Vec<Vec<u8>> =
+        sqlx::query_scalar(&format!("SELECT frame FROM {schema}.spool")).fetch_all(&bench.admin).await?;
     for frame in spool {
         all.push_str(&String::from_utf8_lossy(&zstd::decode_all(frame.as_slice())?));
     }
@@ -128,12 +127,12 @@ async fn a_rebuild_has_the_events_that_the_stages_made_and_no_other() -> anyhow:
         "SELECT string_agg(event_id::text || message, ',' ORDER BY event_id) FROM {}.logs",
         bench.tenant.name().database_schema()
     );
-    let before: String = sqlx::query_scalar(sqlx::AssertSqlSafe(ids.clone())).fetch_one(&bench.admin).await?;
+    let before: String = sqlx::query_scalar(&ids).fetch_one(&bench.admin).await?;
 
     bench.execute("TRUNCATE {}.logs, {}.batches, {}.objects, {}.usage_ledger, {}.dead_letters CASCADE").await?;
     ensure!(bench.count(rows).await? == 0);
     maintain::rebuild(&rooms, &bench.tenant, true, now()).await?;
-    let after: String = sqlx::query_scalar(sqlx::AssertSqlSafe(ids)).fetch_one(&bench.admin).await?;
+    let after: String = sqlx::query_scalar(&ids).fetch_one(&bench.admin).await?;
     ensure!(before == after, "{before}\n{after}");
     let whole = format!(
         "SELECT count(*) FROM {{}}.batches WHERE batch_id = '{}' AND events = 0 AND dropped = 2",

@@ -43,15 +43,13 @@ async fn a_dropped_partition_comes_back() {
     on.provision(&desired, &[]).await;
     let schema = desired.name().database_schema();
     let oldest = format!("SELECT name FROM {schema}.partitions ORDER BY begins LIMIT 1");
-    let leaf: String =
-        sqlx::query_scalar(sqlx::AssertSqlSafe(oldest)).fetch_one(on.stores.postgres.processor()).await.unwrap();
+    let leaf: String = sqlx::query_scalar(&oldest).fetch_one(on.stores.postgres.processor()).await.unwrap();
     on.processor(&format!("DROP TABLE {schema}.{leaf}")).await;
     assert_eq!(on.provision(&desired, &[]).await.database, Outcome::Updated);
     assert_eq!(on.count(&format!("SELECT count(*) FROM {schema}.{leaf}")).await, 0);
     // The next one is made ahead of time, which is no repair.
     let newest = format!("SELECT name FROM {schema}.partitions ORDER BY begins DESC LIMIT 1");
-    let leaf: String =
-        sqlx::query_scalar(sqlx::AssertSqlSafe(newest)).fetch_one(on.stores.postgres.processor()).await.unwrap();
+    let leaf: String = sqlx::query_scalar(&newest).fetch_one(on.stores.postgres.processor()).await.unwrap();
     on.processor(&format!("DROP TABLE {schema}.{leaf}")).await;
     assert_eq!(on.provision(&desired, &[]).await.database, Outcome::Unchanged);
     assert_eq!(on.count(&format!("SELECT count(*) FROM {schema}.{leaf}")).await, 0);

@@ -115,19 +115,19 @@ async fn the_tenants_role_reads_its_own_leaves_and_nothing_of_another() {
     on.provision(&theirs, &[]).await;
     let mut data = on.stores.postgres.processor().begin().await.unwrap();
     let enter = format!("GRANT \"{0}\" TO CURRENT_USER; SET LOCAL ROLE \"{0}\"", mine.name().database_role());
-    sqlx::raw_sql(sqlx::AssertSqlSafe(enter)).execute(&mut *data).await.unwrap();
-    let leaf: String = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+    sqlx::raw_sql(&enter).execute(&mut *data).await.unwrap();
+    let leaf: String = sqlx::query_scalar(&format!(
         "SELECT name FROM {}.partitions ORDER BY begins LIMIT 1",
         mine.name().database_schema()
-    )))
+    ))
     .fetch_one(&mut *data)
     .await
     .unwrap();
     let select = |schema: String, table: &str| format!("SELECT count(*) FROM {schema}.{table}");
     let own = select(mine.name().database_schema(), &leaf);
-    sqlx::query(sqlx::AssertSqlSafe(own)).execute(&mut *data).await.unwrap();
+    sqlx::query(&own).execute(&mut *data).await.unwrap();
     let foreign = select(theirs.name().database_schema(), "logs");
-    let refused = sqlx::query(sqlx::AssertSqlSafe(foreign)).execute(&mut *data).await.unwrap_err();
+    let refused = sqlx::query(&foreign).execute(&mut *data).await.unwrap_err();
     assert!(refused.to_string().contains("permission denied"), "{refused}");
 }
 

@@ -8,7 +8,7 @@ use crds::names::{BucketLayout, CORE_DATABASE, DATA_ROLE, MAINTAIN_ROLE, PROCESS
 use crds::tenant::Isolation;
 use operator::provision::{ObjectStore, Outcome, Retired, Search, delete_tenant};
 use runtime::settings::PostgresSettings;
-use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection};
+use sqlx::{ConnectOptions, PgConnection};
 use testkit::RoleProxy;
 use testkit::s3_policy::{denied, sees_only, shipped};
 
@@ -168,7 +168,7 @@ impl Somebody {
 }
 
 async fn execute(connection: &mut PgConnection, statement: &str) -> sqlx::Result<()> {
-    sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.map(|_| ())
+    sqlx::raw_sql(statement).execute(connection).await.map(|_| ())
 }
 
 /// With the role's password, over the settings that the programs have.
@@ -186,7 +186,7 @@ async fn names(on: &Fixture) -> Vec<(&'static str, String)> {
     on.provision(&b, &[]).await;
     let leaf = format!("SELECT name FROM {}.partitions ORDER BY begins LIMIT 1", a.name().database_schema());
     let processor = on.stores.postgres.processor();
-    let leaf: String = sqlx::query_scalar(AssertSqlSafe(leaf)).fetch_one(processor).await.unwrap();
+    let leaf: String = sqlx::query_scalar(&leaf).fetch_one(processor).await.unwrap();
     let operator: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(processor).await.unwrap();
     vec![
         ("{a}", a.name().database_schema()),

@@ -234,7 +234,7 @@ impl House {
                     "SELECT (SELECT count(*) FROM {schema}.batches WHERE indexed_at IS NULL),
                             (SELECT count(*) FROM {schema}.spool), (SELECT count(*) FROM {schema}.archiving)"
                 );
-                let left: (i64, i64, i64) = sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_one(&pool).await?;
+                let left: (i64, i64, i64) = sqlx::query_as(&sql).fetch_one(&pool).await?;
                 ensure!(left == (0, 0, 0), "not indexed, spooled, noted: {left:?}");
                 Ok(())
             })

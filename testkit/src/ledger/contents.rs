@@ -8,7 +8,6 @@ use dataplane::stores::archive::Footer;
 use opensearch::SearchParts;
 use opensearch::indices::IndicesRefreshParts;
 use serde_json::{Value, json};
-use sqlx::AssertSqlSafe;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -101,7 +100,7 @@ impl Holdings {
     where
         T: Send + Unpin + for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>,
     {
-        Ok(sqlx::query_as(AssertSqlSafe(self.in_schema(sql))).fetch_all(&self.catalog).await?)
+        Ok(sqlx::query_as(&self.in_schema(sql)).fetch_all(&self.catalog).await?)
     }
 
     async fn held(&self, table: &str, raw: &str, places: &HashMap<Place, Vec<u8>>) -> anyhow::Result<Vec<Held>> {

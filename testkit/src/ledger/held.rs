@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use crds::tenant::Backends;
 use opensearch::SearchParts;
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::Counts;
@@ -50,8 +50,7 @@ impl Holdings {
     }
 
     async fn count(&self, sql: &str) -> anyhow::Result<Counts> {
-        let rows: Vec<(Uuid, i64)> =
-            sqlx::query_as(AssertSqlSafe(self.in_schema(sql))).fetch_all(&self.catalog).await?;
+        let rows: Vec<(Uuid, i64)> = sqlx::query_as(&self.in_schema(sql)).fetch_all(&self.catalog).await?;
         rows.into_iter().map(|(batch, events)| Ok((batch, u64::try_from(events)?))).collect()
     }
 
@@ -99,7 +98,7 @@ impl Holdings {
     /// `message` compared with the row's. Only for lines that are JSON with a short message.
     pub async fn archive(&self) -> anyhow::Result<Counts> {
         let sql = "SELECT object_id, key, raw_bytes, starts FROM {schema}.objects";
-        let objects: Vec<Object> = sqlx::query_as(AssertSqlSafe(self.in_schema(sql))).fetch_all(&self.catalog).await?;
+        let objects: Vec<Object> = sqlx::query_as(&self.in_schema(sql)).fetch_all(&self.catalog).await?;
         let mut counts = Counts::new();
         for object in objects {
             let raw = self.read_object(&object).await.with_context(|| format!("read object {}", object.key))?;
@@ -128,8 +127,7 @@ impl Holdings {
     async fn lines_of(&self, object: &Object) -> anyhow::Result<Vec<Line>> {
         let sql = "SELECT l.batch_id, b.raw_start + l.raw_offset AS raw_start, l.raw_length, l.message \
                    FROM {schema}.logs l JOIN {schema}.batches b USING (batch_id) WHERE b.object_id = $1";
-        let query = sqlx::query_as(AssertSqlSafe(self.in_schema(sql))).bind(object.object_id);
-        Ok(query.fetch_all(&self.catalog).await?)
+        Ok(sqlx::query_as(&self.in_schema(sql)).bind(object.object_id).fetch_all(&self.catalog).await?)
     }
 
     /// Keys in the bucket below the tenant's prefix, with their sizes.

@@ -4,7 +4,6 @@ use anyhow::ensure;
 use crds::names::{PROCESSOR_DATABASE, REGISTRY_TENANTS};
 use opensearch::indices::{IndicesDeleteAliasParts, IndicesExistsAliasParts};
 use redis::AsyncCommands;
-use sqlx::AssertSqlSafe;
 use testkit::eventually;
 
 use crate::stage::{LATER, SOON, Stage};
@@ -19,7 +18,7 @@ async fn what_is_dropped_in_each_store_is_repaired_on_request() -> anyhow::Resul
     let (s3, search) = (stage.stores.s3()?, stage.stores.opensearch()?);
     let mut queue = stage.stores.queue()?.connection()?;
 
-    sqlx::query(AssertSqlSafe(format!("DROP TABLE \"{schema}\".idempotency"))).execute(&catalog).await?;
+    sqlx::query(&format!("DROP TABLE \"{schema}\".idempotency")).execute(&catalog).await?;
     s3.delete_bucket().bucket(&bucket).send().await?;
     let removed = IndicesDeleteAliasParts::IndexName(&["_all"], &[alias.as_str()]);
     search.indices().delete_alias(removed).send().await?.error_for_status_code()?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::AssertSqlSafe;
+use sqlx::Executor;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -48,7 +48,7 @@ impl Catalog {
     /// The same for batches of several tenants, all or none, in one message: PostgreSQL takes its statements for
     /// one transaction. Waits for rows that somebody else writes for so long.
     pub async fn mark_all_indexed(&self, marks: &[(&Tenant, &[Uuid])], patience: Duration) -> Result<u64, Error> {
-        let done = sqlx::raw_sql(AssertSqlSafe(marking(marks, patience))).execute(&self.pool).await;
+        let done = self.pool.execute(&*marking(marks, patience)).await;
         Ok(done.map_err(failed("note what is indexed"))?.rows_affected())
     }
 

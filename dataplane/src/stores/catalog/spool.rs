@@ -1,7 +1,5 @@
 //! How much waits in the spools of all tenants.
 
-use sqlx::AssertSqlSafe;
-
 use super::{Catalog, Error, failed};
 
 /// The room that one tenant's spool takes.
@@ -43,8 +41,7 @@ impl Catalog {
             "SELECT coalesce(sum(octet_length(frame) + octet_length(header)), 0)::bigint FROM {}.spool",
             quoted(schema)
         );
-        let bytes: i64 =
-            sqlx::query_scalar(AssertSqlSafe(statement)).fetch_one(&mut *transaction).await.map_err(failed(doing))?;
+        let bytes: i64 = sqlx::query_scalar(&statement).fetch_one(&mut *transaction).await.map_err(failed(doing))?;
         transaction.rollback().await.map_err(failed(doing))?;
         Ok(u64::try_from(bytes).unwrap_or(0))
     }

@@ -31,6 +31,8 @@ pub(super) fn template(installation: &str, replicas: u32) -> Value {
                 "number_of_shards": "1",
                 "number_of_replicas": replicas.to_string(),
                 "refresh_interval": "500ms",
+                // A refresh would wait up to 10 s for merges of what it has just written.
+                "merge_on_flush": {"enabled": "false"},
                 "translog": {"durability": "request"},
                 // The standard tokenizer keeps `java.lang.NullPointerException` and `user_id` as one
                 // word: a search for a part of them would find nothing.

@@ -4,7 +4,7 @@
 use runtime::stores::postgres_pool;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::migrate::Migrator;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
 
 use crds::names::{CORE_DATABASE, DATA_ROLE, MAINTAIN_ROLE, PROCESSOR_DATABASE, SEARCH_DATABASE};
 
@@ -76,7 +76,7 @@ async fn ensure_role(server: &mut PgConnection, role: &str, password: &SecretStr
         .fetch_one(&mut *server)
         .await
         .doing("quote a platform role's password")?;
-    sqlx::raw_sql(AssertSqlSafe(statement)).execute(server).await.doing("create a platform role")?;
+    server.execute(&*statement).await.doing("create a platform role")?;
     Ok(())
 }
 
@@ -88,12 +88,12 @@ async fn ensure_database(server: &mut PgConnection, database: &str, roles: &[&st
         .doing("look for a database")?;
     if !exists {
         let create = format!("CREATE DATABASE {database} ENCODING 'UTF8' TEMPLATE template0");
-        sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut *server).await.doing("create a database")?;
+        server.execute(&*create).await.doing("create a database")?;
     }
     let grant = format!(
         "REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC; GRANT CONNECT ON DATABASE {database} TO {}",
         roles.join(", ")
     );
-    sqlx::raw_sql(AssertSqlSafe(grant)).execute(server).await.doing("grant access to a database")?;
+    server.execute(&*grant).await.doing("grant access to a database")?;
     Ok(())
 }

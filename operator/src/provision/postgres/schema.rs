@@ -9,7 +9,7 @@
 
 use std::time::SystemTime;
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use sqlx::{Connection, Executor, PgConnection, Row};
 use time::OffsetDateTime;
 
 use crds::names::{DATA_ROLE, MAINTAIN_ROLE};
@@ -355,7 +355,7 @@ async fn ensure_partitions(processor: &mut PgConnection, owner: &Owner, now: Off
 
 /// Runs statements made of checked names and of what the server quoted.
 async fn execute(processor: &mut PgConnection, statements: String, doing: &'static str) -> Result<(), Error> {
-    sqlx::raw_sql(AssertSqlSafe(statements)).execute(processor).await.doing(doing)?;
+    processor.execute(&*statements).await.doing(doing)?;
     Ok(())
 }
 

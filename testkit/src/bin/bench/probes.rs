@@ -9,7 +9,6 @@ use anyhow::{Context, ensure};
 use hdrhistogram::Histogram;
 use opensearch::http::Method;
 use serde_json::{Value, json};
-use sqlx::AssertSqlSafe;
 use testkit::Tenant;
 use testkit::http::{Accepted, Door, LiveTail};
 use time::OffsetDateTime;
@@ -123,7 +122,7 @@ impl Probes {
             let wanted = self.lock().uncommitted.clone();
             if !wanted.is_empty() {
                 let rows: Vec<(Uuid, OffsetDateTime)> =
-                    sqlx::query_as(AssertSqlSafe(sql.clone())).bind(&wanted).fetch_all(&self.bed.catalog).await?;
+                    sqlx::query_as(&sql).bind(&wanted).fetch_all(&self.bed.catalog).await?;
                 let now = now();
                 let mut seen = self.lock();
                 for (batch, accepted_at) in rows {

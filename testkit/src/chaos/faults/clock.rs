@@ -51,7 +51,7 @@ pub(super) async fn steps(house: &House) -> anyhow::Result<Struck> {
         let sql = format!(
             "SELECT coalesce(extract(epoch FROM max(accepted_at) - min(accepted_at)) / 60, 0)::bigint FROM {schema}.batches"
         );
-        let minutes: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&pool).await?;
+        let minutes: i64 = sqlx::query_scalar(&sql).fetch_one(&pool).await?;
         ensure!(minutes >= 119, "{minutes} minutes apart");
         Ok(minutes)
     })

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::PgPool;
 use tokio::process::Command;
 use url::Url;
 
@@ -82,7 +82,7 @@ impl SmallDisk {
     }
 
     async fn execute(&self, statement: &str) -> anyhow::Result<()> {
-        let done = sqlx::query(AssertSqlSafe(statement.to_owned())).execute(&self.administrator);
+        let done = sqlx::query(statement).execute(&self.administrator);
         tokio::time::timeout(MOVE, done).await.with_context(|| format!("{statement} did not end"))??;
         Ok(())
     }
@@ -90,7 +90,7 @@ impl SmallDisk {
     /// Moves what a flush writes to.
     async fn move_tables(&self, schema: &str, to: &str) -> anyhow::Result<()> {
         let leaves = format!("SELECT name FROM {schema}.partitions");
-        let leaves: Vec<String> = sqlx::query_scalar(AssertSqlSafe(leaves)).fetch_all(&self.administrator).await?;
+        let leaves: Vec<String> = sqlx::query_scalar(&leaves).fetch_all(&self.administrator).await?;
         for table in ["spool", "batches"].into_iter().chain(leaves.iter().map(String::as_str)) {
             self.execute(&format!("ALTER TABLE {schema}.{table} SET TABLESPACE {to}")).await?;
         }
