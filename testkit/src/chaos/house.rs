@@ -2,6 +2,7 @@
 //! processes. Two houses share nothing but the servers behind the proxies.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use futures::future::try_join_all;
 use runtime::settings::PostgresSettings;
 
 use super::children::{Child, Spec};
+use super::ports::free_port;
 use super::proxy::{Mode, Proxy};
 use super::redis_server::RedisServer;
 use super::requests::Dice;
@@ -122,7 +124,7 @@ impl House {
         for (role, count) in ROLES {
             for number in 0..count {
                 let name = format!("{role}-{number}");
-                let listen = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+                let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
                 if role == "ingest" {
                     self.ingest.push(format!("http://{listen}"));
                 }

@@ -1,7 +1,6 @@
 //! A Redis of a run's own for the queue, set as in production, that may be killed, cut and filled.
 
 use std::fs::{self, File, OpenOptions};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use runtime::stores::Redis;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
+use super::ports::free_port;
 use crate::eventually;
 
 /// Longest wait for Redis to load its file and answer.
@@ -34,7 +34,7 @@ impl RedisServer {
     /// Starts one on an empty folder.
     pub async fn start(folder: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(folder)?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let server = Self { folder: folder.to_owned(), port, child: Mutex::new(None) };
         server.restart().await?;
         Ok(server)

@@ -14,6 +14,7 @@ use super::{Struck, catalog};
 use crate::chaos::house::House;
 use crate::chaos::load::Load;
 use crate::environment::variable;
+use crate::eventually;
 use crate::stores::control::{Store, pid};
 
 /// Where the small file system is, as the server sees it.
@@ -102,6 +103,7 @@ impl SmallDisk {
         // Files of moved tables go at the next checkpoint.
         self.execute("CHECKPOINT").await?;
         self.execute("DROP TABLESPACE chaos_small").await?;
-        self.inside(&["umount", PLACE]).await
+        // Sessions close the files of dropped tables when they next do something.
+        eventually("the small disk is let go of", MOVE, || self.inside(&["umount", PLACE])).await
     }
 }
