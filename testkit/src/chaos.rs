@@ -10,7 +10,6 @@ pub mod children;
 pub mod faults;
 pub mod house;
 pub mod load;
-pub mod ports;
 pub mod proxy;
 pub mod redis_server;
 pub mod report;

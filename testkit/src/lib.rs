@@ -20,11 +20,15 @@ pub mod helm;
 pub mod ledger;
 pub mod chaos;
 pub mod processes;
+pub mod ports;
+pub mod mute;
 
 pub use cluster::Cluster;
 pub use ledger::Ledger;
+pub use mute::Mute;
 pub use opensearch_role::RoleProxy;
 pub use operator_process::{OperatorProcess, OperatorProgram};
+pub use ports::free_address;
 pub use stores::Stores;
 pub use tenant::Tenant;
 pub use wait::{eventually, holds};

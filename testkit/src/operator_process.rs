@@ -2,7 +2,7 @@
 //! kill it, and for the benchmark.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -47,7 +47,7 @@ impl OperatorProgram {
     pub fn start(&self, settings: &str, more: &[(&str, &str)]) -> anyhow::Result<OperatorProcess> {
         let name = crate::unique("operator");
         let config = self.stores.credentials(&name, &[("config.yaml", settings)])?.join("config.yaml");
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let address = crate::free_address()?;
         let log = self.logs.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
         let mut command = Command::new(&self.program);

@@ -1,6 +1,5 @@
 //! A Redis of a test's own: the queue's settings unless a test changes one.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -30,7 +29,7 @@ impl RedisServer {
     }
 
     pub(crate) async fn with(settings: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = testkit::free_address().unwrap().port();
         let folder = std::env::temp_dir().join(format!("loggerhub-redis-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let settings: Vec<String> = settings.iter().flat_map(|setting| setting.split(' ')).map(str::to_owned).collect();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::bench::{Bench, Processor, SOON, header, lines, now};
 use anyhow::ensure;
 use dataplane::event::new_batch_id;
-use testkit::{eventually, holds};
+use testkit::{Mute, eventually, holds};
 
 #[tokio::test]
 async fn without_the_index_events_are_stored_and_acknowledged_after_a_while() -> anyhow::Result<()> {
@@ -25,15 +25,8 @@ async fn without_the_index_events_are_stored_and_acknowledged_after_a_while() ->
 #[tokio::test]
 async fn an_index_that_accepts_and_never_answers_is_not_waited_for() -> anyhow::Result<()> {
     let bench = Bench::new("muteindex").await?;
-    let mute = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
     let mut settings = bench.settings("p-0").await?;
-    settings.opensearch.url = format!("http://{}", mute.local_addr()?).parse()?;
-    let accepting = tokio::spawn(async move {
-        let mut open = Vec::new();
-        while let Ok((connection, _)) = mute.accept().await {
-            open.push(connection);
-        }
-    });
+    settings.opensearch.url = Mute::start().await?.url;
     let processor = Processor::start(settings).await?;
     for _ in 0..6 {
         bench.send(&lines(10)).await?;
@@ -41,7 +34,6 @@ async fn an_index_that_accepts_and_never_answers_is_not_waited_for() -> anyhow::
     }
     ensure!(bench.count("SELECT count(*) FROM {}.batches WHERE indexed_at IS NULL").await? == 6, "left to maintain");
     processor.stop().await?;
-    accepting.abort();
     bench.retire().await
 }
 

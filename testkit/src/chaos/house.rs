@@ -2,7 +2,6 @@
 //! processes. Two houses share nothing but the servers behind the proxies.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,14 +13,13 @@ use futures::future::try_join_all;
 use runtime::settings::PostgresSettings;
 
 use super::children::{Child, Spec};
-use super::ports::free_port;
 use super::proxy::{Mode, Proxy};
 use super::redis_server::RedisServer;
 use super::requests::Dice;
 use crate::ledger::contents::Contents;
 use crate::ledger::{Holdings, Journal};
 use crate::stores::Stores;
-use crate::{Tenant, eventually};
+use crate::{Tenant, eventually, free_address};
 
 /// Variables of a child's environment.
 pub type Variables = Vec<(String, String)>;
@@ -124,7 +122,7 @@ impl House {
         for (role, count) in ROLES {
             for number in 0..count {
                 let name = format!("{role}-{number}");
-                let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+                let listen = free_address()?;
                 if role == "ingest" {
                     self.ingest.push(format!("http://{listen}"));
                 }

@@ -13,8 +13,7 @@ use runtime::stores::Redis;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
-use super::ports::free_port;
-use crate::eventually;
+use crate::{eventually, free_address};
 
 /// Longest wait for Redis to load its file and answer.
 const START: Duration = Duration::from_secs(20);
@@ -34,7 +33,7 @@ impl RedisServer {
     /// Starts one on an empty folder.
     pub async fn start(folder: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(folder)?;
-        let port = free_port()?;
+        let port = free_address()?.port();
         let server = Self { folder: folder.to_owned(), port, child: Mutex::new(None) };
         server.restart().await?;
         Ok(server)

@@ -136,22 +136,16 @@ impl Together {
         }
         let items = askers.iter().map(|(items, _)| items).sum();
         let answer = post_bulk(&self.client, body, items, BULK_TIMEOUT).await;
-        let given_up = {
+        {
             let mut state = self.lock();
             state.under_way -= 1;
-            match &answer {
-                Err(Error::Unreachable { .. }) => state.give_up(),
-                _ => Vec::new(),
+            if matches!(answer, Err(Error::Unreachable { .. })) {
+                // One after the other would each meet with the same silence, and hold its events in memory as long.
+                askers.extend(state.give_up().map(|part| (part.items, part.answer)));
+                self.taken.notify_waiters();
             }
-        };
-        self.go_on();
-        // One after the other would each meet with the same silence, and hold its events in memory as long.
-        if let Err(error) = &answer {
-            for part in given_up {
-                part.answer.send(Err(error.clone())).ok();
-            }
-            self.taken.notify_waiters();
         }
+        self.go_on();
         match answer {
             Ok(verdicts) => {
                 let mut verdicts = verdicts.into_iter();
@@ -175,9 +169,9 @@ impl Together {
 
 impl State {
     /// Takes all that waits, for whom there is no hope.
-    fn give_up(&mut self) -> Vec<Part> {
+    fn give_up(&mut self) -> impl Iterator<Item = Part> {
         self.bytes = 0;
-        std::iter::from_fn(|| self.waiting.next()).map(|(_, part)| part).collect()
+        std::iter::from_fn(|| self.waiting.next()).map(|(_, part)| part)
     }
 
     /// Takes what fits into one request, in turns; at least one part.
@@ -208,11 +202,9 @@ fn turn(bytes: usize, any: bool, under_way: usize, since: Option<Duration>) -> T
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use futures::future::join_all;
     use runtime::settings::{OpenSearchSettings, TlsSettings};
-    use tokio::net::TcpListener;
+    use testkit::Mute;
 
     use super::*;
 
@@ -246,32 +238,17 @@ mod tests {
         assert_eq!((sizes(), state.bytes), (vec![], 0));
     }
 
-    /// OpenSearch that takes connections and answers nothing; how many there were.
-    async fn mute() -> (Together, Arc<AtomicUsize>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        let connections = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&connections);
-        tokio::spawn(async move {
-            let mut open = Vec::new();
-            while let Ok((connection, _)) = listener.accept().await {
-                counted.fetch_add(1, Ordering::Relaxed);
-                open.push(connection);
-            }
-        });
-        let settings = OpenSearchSettings { url, opensearch_credentials: None };
-        let client = runtime::stores::opensearch(&settings, &TlsSettings::default()).unwrap();
-        (Together::new(client), connections)
-    }
-
     #[tokio::test]
     async fn silence_is_met_with_once_by_all_that_wait() {
-        let (together, connections) = mute().await;
+        let mute = Mute::start().await.unwrap();
+        let settings = OpenSearchSettings { url: mute.url.clone(), opensearch_credentials: None };
+        let client = runtime::stores::opensearch(&settings, &TlsSettings::default()).unwrap();
+        let together = Together::new(client);
         let tenant: TenantName = "a".parse().unwrap();
         let each_a_request = BULK_BYTES - 1;
         let answers = join_all((0..8).map(|_| together.send(&tenant, vec![b' '; each_a_request], 1))).await;
         assert!(answers.iter().all(|answer| matches!(answer, Err(Error::Unreachable { .. }))), "{answers:?}");
-        assert_eq!(connections.load(Ordering::Relaxed), AT_ONCE);
+        assert_eq!(mute.connections(), AT_ONCE);
         let state = together.lock();
         assert_eq!((state.bytes, state.waiting.tenants()), (0, 0));
     }

@@ -1,31 +1,18 @@
 //! An index that takes connections and never answers.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use runtime::settings::OpenSearchSettings;
+use testkit::Mute;
 use testkit::http::Door;
-use tokio::net::TcpListener;
 
 use crate::house::House;
 
 #[tokio::test]
 async fn an_index_that_hangs_is_asked_once_and_then_left_alone() -> anyhow::Result<()> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    let url = format!("http://{}", listener.local_addr()?).parse()?;
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&asked);
-    tokio::spawn(async move {
-        let mut held = Vec::new();
-        while let Ok((socket, _)) = listener.accept().await {
-            counted.fetch_add(1, Ordering::Relaxed);
-            held.push(socket);
-        }
-    });
+    let mute = Mute::start().await?;
     let house = House::new().await?;
     let own = &house.seats[0];
     house.store(own, &["{\"message\":\"alpha\"}\n".to_owned()]).await?;
-    let search = house.search_with(&OpenSearchSettings { url, opensearch_credentials: None }).await?;
+    let search = house.search_with(&OpenSearchSettings { url: mute.url.clone(), opensearch_credentials: None }).await?;
     let door = Door::at(&search.url, &search.url)?.with_key(&own.key);
     const QUERIES: usize = 20;
     for _ in 0..QUERIES {
@@ -33,7 +20,7 @@ async fn an_index_that_hangs_is_asked_once_and_then_left_alone() -> anyhow::Resu
         assert_eq!((page.source.as_str(), page.complete, page.messages().len()), ("catalog", false, 1));
     }
     // One that found out, and on a slow machine a few that looked whether it is back.
-    let asked = asked.load(Ordering::Relaxed);
+    let asked = mute.connections();
     assert!((1..QUERIES / 2).contains(&asked), "{asked} of {QUERIES} queries waited for the index");
     house.retire().await
 }

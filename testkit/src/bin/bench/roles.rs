@@ -2,14 +2,14 @@
 //! and the operator give them.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use testkit::processes::peak_rss_mb;
-use testkit::{Stores, eventually};
+use testkit::{Stores, eventually, free_address};
 use tokio::process::{Child, Command};
 
 use crate::meter::Stage;
@@ -193,9 +193,4 @@ impl Role {
 
 fn path(path: &std::path::Path) -> anyhow::Result<String> {
     Ok(path.to_str().context("a path that is not text")?.to_owned())
-}
-
-/// A port of loopback that nobody listens on.
-fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
