@@ -9,9 +9,10 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use stages::{Pipeline, Rewritten};
+use uuid::Uuid;
 
-use crate::event::event_id;
-use crate::queue::entry::{BatchHeader, Entry, EventHeader};
+use crate::event::{EventIds, Micros};
+use crate::queue::entry::{Entry, EventHeader};
 
 /// zstd's fastest ordinary level, as the entry was compressed with.
 const COMPRESSION_LEVEL: i32 = 1;
@@ -21,8 +22,9 @@ pub(super) fn staged(pipeline: &Pipeline, entry: Entry) -> io::Result<Entry> {
     let mut header = entry.header.clone();
     let mut raw = Vec::with_capacity(entry.raw.len());
     for (batch, (sent, lines)) in header.batches.iter_mut().zip(entry.batches()) {
+        let ids = EventIds::new(sent.batch_id, sent.accepted_at);
         let kept = sent.lines(lines).zip(0..).map(|((event, line), position)| {
-            let stored = stored(pipeline, sent, event, line, position);
+            let stored = stored(pipeline, sent.accepted_at, event, line, ids.at(position));
             raw.extend_from_slice(&stored);
             // A line is at most 1 MiB, and becomes at most some more than twice that.
             EventHeader { length: u32::try_from(stored.len()).unwrap_or(u32::MAX), ..event.clone() }
@@ -39,15 +41,14 @@ pub(super) fn staged(pipeline: &Pipeline, entry: Entry) -> io::Result<Entry> {
 /// What is stored of a line; nothing if it is dropped.
 fn stored<'a>(
     pipeline: &'a Pipeline,
-    batch: &BatchHeader,
+    accepted_at: Micros,
     event: &EventHeader,
     line: &'a [u8],
-    position: u32,
+    id: Uuid,
 ) -> Cow<'a, [u8]> {
-    let id = event_id(batch.batch_id, batch.accepted_at, position).as_u128();
     let rewritten = catch_unwind(AssertUnwindSafe(|| match event.rejected {
         Some(_) => Rewritten::Line(pipeline.conceal(line)),
-        None => pipeline.rewrite(line, batch.accepted_at, id),
+        None => pipeline.rewrite(line, accepted_at, id.as_u128()),
     }));
     match rewritten {
         Ok(Rewritten::Line(line)) => line,
@@ -59,10 +60,10 @@ fn stored<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::entry::{Header, Rejection};
+    use crate::event::event_id;
+    use crate::queue::entry::{BatchHeader, Header, Rejection};
     use crate::stores::batch::{Treatment, map};
     use serde_json::json;
-    use uuid::Uuid;
 
     const ACCEPTED: i64 = 1_767_323_045_000_000;
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::params::{Filters, Page};
 use super::query::{Clause, Field, Pattern, Query};
 use crate::event::{Micros, rfc3339};
+use crate::stores::index::word;
 
 /// Time that OpenSearch may spend on a query before it answers with what it has. Below the time
 /// that we wait for the answer, so that a slow query ends with a part and not with nothing.
@@ -79,8 +80,8 @@ fn clause_query(Clause { field, pattern }: &Clause) -> Value {
         Field::Level => exact("level", &pattern.of_level()),
         Field::Application => exact("application", pattern),
         Field::Language => exact("language", pattern),
-        Field::Metadata(path) => exact(&format!("metadata.{path}"), pattern),
-        Field::Attributes(path) => exact(&format!("attributes.{path}"), pattern),
+        Field::Metadata(path) => leaf(&format!("metadata.{path}"), pattern),
+        Field::Attributes(path) => leaf(&format!("attributes.{path}"), pattern),
     }
 }
 
@@ -99,6 +100,15 @@ fn text_query(pattern: &Pattern) -> Value {
             "query": text, "fields": FIELDS, "type": "phrase_prefix", "max_expansions": MAX_EXPANSIONS,
         }}),
     }
+}
+
+/// A leaf of `metadata` or `attributes`, of which one field holds all.
+fn leaf(path: &str, pattern: &Pattern) -> Value {
+    let word = match pattern {
+        Pattern::Phrase(text) => Pattern::Phrase(word(path, text)),
+        Pattern::Prefix(text) => Pattern::Prefix(word(path, text)),
+    };
+    exact("leaves", &word)
 }
 
 fn exact(field: &str, pattern: &Pattern) -> Value {
@@ -150,8 +160,8 @@ mod tests {
             ("level:err", json!({"term": {"level": {"value": "ERROR"}}})),
             ("application:shop", json!({"term": {"application": {"value": "shop"}}})),
             ("language:java", json!({"term": {"language": {"value": "java"}}})),
-            ("metadata.user.id:42", json!({"term": {"metadata.user.id": {"value": "42"}}})),
-            ("attributes.host:web*", json!({"prefix": {"attributes.host": {"value": "web"}}})),
+            ("metadata.user.id:42", json!({"term": {"leaves": {"value": "metadata.user.id=42"}}})),
+            ("attributes.host:web*", json!({"prefix": {"leaves": {"value": "attributes.host=web"}}})),
             (r#""}]}, {\"match_all\":{}}""#, phrase(r#"}]}, {"match_all":{}}"#)),
         ] {
             assert_eq!(compiled(text), dsl, "{text}");

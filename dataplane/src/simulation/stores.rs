@@ -6,7 +6,7 @@ use crds::TenantName;
 use crds::names::Lane;
 use uuid::Uuid;
 
-use crate::event::{Micros, event_id};
+use crate::event::{EventIds, Micros};
 use crate::queue::Weighed;
 
 /// One request batch.
@@ -49,7 +49,8 @@ impl Weighed for Batch {
 }
 
 pub(super) fn ids(batch: Uuid, accepted_at: Micros, events: u32) -> impl Iterator<Item = Uuid> {
-    (0..events).map(move |position| event_id(batch, accepted_at, position))
+    let ids = EventIds::new(batch, accepted_at);
+    (0..events).map(move |position| ids.at(position))
 }
 
 /// An entry handed out.

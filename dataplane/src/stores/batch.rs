@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use uuid::Uuid;
 
-use crate::event::{Micros, TIME_UNUSABLE, event_id, resend_batch_id};
+use crate::event::{EventIds, Micros, TIME_UNUSABLE, resend_batch_id};
 use crate::queue::entry::{BatchHeader, Header, Rejection};
 
 /// Characters kept of a dead letter's error.
@@ -126,13 +126,14 @@ fn map_batch(header: &BatchHeader, raw_start: u64, raw: &[u8], treatment: Treatm
         dead_letters: Vec::new(),
         dropped: Vec::new(),
     };
+    let ids = EventIds::new(header.batch_id, header.accepted_at);
     let mut raw_offset = 0;
     for (position, (event, line)) in (0..).zip(header.lines(raw)) {
         if event.is_dropped() {
             batch.dropped.push(raw_offset);
             continue;
         }
-        let id = event_id(header.batch_id, header.accepted_at, position);
+        let id = ids.at(position);
         let mapped = match (treatment, event.rejected) {
             (Treatment::DeadLetter, _) => {
                 Err(("deliveries", "processors died while they worked on its entry".to_owned()))
@@ -213,7 +214,7 @@ impl Batch {
         let mut offsets: Vec<u32> = self.events.iter().map(|event| event.raw_offset).collect();
         offsets.extend(self.dead_letters.iter().map(|letter| letter.raw_offset));
         offsets.sort_unstable();
-        let (batch_id, accepted_at) = (self.batch_id, self.accepted_at);
+        let ids = EventIds::new(self.batch_id, self.accepted_at);
         let dropped = std::mem::take(&mut self.dropped);
         let id_at = |offset: u32| {
             let lines = offsets.partition_point(|other| *other < offset);
@@ -221,7 +222,7 @@ impl Batch {
             let dropped = dropped.partition_point(|other| *other <= offset);
             // A batch has at most 10,000 lines.
             let position = u32::try_from(lines + dropped).unwrap_or(u32::MAX);
-            event_id(batch_id, accepted_at, position)
+            ids.at(position)
         };
         self.events.iter_mut().for_each(|event| event.id = id_at(event.raw_offset));
         self.dead_letters.iter_mut().for_each(|letter| letter.id = id_at(letter.raw_offset));
@@ -259,6 +260,7 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::event_id;
     use crate::queue::entry::EventHeader;
 
     const ACCEPTED: Micros = 1_767_323_045_000_000;

@@ -6,12 +6,14 @@
 mod bulk;
 mod document;
 mod health;
+mod leaves;
 mod listing;
 mod series;
 mod together;
 
 pub use document::Document;
 pub use health::{Ask, IndexHealth};
+pub use leaves::word;
 pub use listing::Listed;
 pub use series::{IndexState, SeriesIndex};
 
@@ -34,7 +36,7 @@ use together::Together;
 /// for any server's limit and for two of them to wait in memory.
 const BULK_BYTES: usize = 5 * 1024 * 1024;
 /// Bytes that a document takes beyond its raw line, about.
-const DOCUMENT_OVERHEAD: usize = 420;
+const DOCUMENT_OVERHEAD: usize = 500;
 /// Longest wait for one `_bulk`: 5 MB take well under a second on an idle server.
 const BULK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for one `_bulk` where nobody waits behind it.

@@ -124,7 +124,11 @@ async fn whoever_waits_for_a_batch_is_told_what_became_of_it() -> anyhow::Result
     let processor = bench.processor("p-0").await?;
     let cache = Cache::new(&bench.stores.cache()?)?;
     let id = keyed_batch_id(bench.tenant.name(), b"k");
-    ensure!(cache.lease_fates(&bench.tenant).await, "the cache answers");
+    testkit::eventually("the cache answers", SOON, async || {
+        ensure!(cache.lease_fates(&bench.tenant).await, "not in time");
+        Ok(())
+    })
+    .await?;
     for (name, body, accepted_at, expected) in [
         ("first", 1, now(), Fate::Stored),
         ("first", 1, now() + 1000, Fate::Duplicate),

@@ -85,7 +85,7 @@ async fn a_dedicated_tenant_has_indices_of_its_own() {
     let index = index_name(&desired.name().dedicated_series(), 1);
     let (status, found) = on.search(opensearch::http::Method::Get, &format!("/{index}/_mapping"), None).await;
     assert_eq!(status, 200);
-    assert_eq!(found[&index]["mappings"]["properties"]["attributes"]["type"], "flat_object", "{found}");
+    assert_eq!(found[&index]["mappings"]["properties"]["leaves"]["type"], "keyword", "{found}");
 }
 
 #[tokio::test]

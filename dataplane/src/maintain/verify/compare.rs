@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
 use super::report::{Difference, Kind};
-use crate::event::{Micros, event_id};
+use crate::event::{EventIds, Micros};
 use crate::stores::catalog::{HeldBatch, HeldLine};
 use crate::stores::index::Listed;
 
@@ -68,8 +68,9 @@ pub(super) fn compare(seen: &Seen<'_>, documents: &mut HashSet<Listed>) -> Findi
     // Without raw lines it is not known which ones the stages dropped: those have neither row nor letter.
     let mut unknown = if places.is_none() { batch.dropped } else { 0 };
     let (mut missing, mut misplaced, mut both, mut found, mut lacking) = (0, 0, 0, 0, 0);
+    let ids = EventIds::new(batch.batch_id, batch.accepted_at);
     for position in 0..lines {
-        let id = event_id(batch.batch_id, batch.accepted_at, u32::try_from(position).unwrap_or(u32::MAX));
+        let id = ids.at(u32::try_from(position).unwrap_or(u32::MAX));
         let (row, letter) = (rows.get(&id), dead.get(&id));
         let dropped = places.as_ref().and_then(|places| places.get(position)).is_some_and(|(_, length)| *length == 0);
         if row.is_none() && letter.is_none() && (dropped || unknown > 0) {
@@ -142,6 +143,7 @@ fn note_raw(seen: &Seen<'_>, note: &mut impl FnMut(Kind, usize, String)) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::event_id;
     use crate::stores::catalog::Whereabouts;
 
     const ACCEPTED: Micros = 1_767_323_045_000_000;

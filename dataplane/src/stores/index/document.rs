@@ -1,17 +1,12 @@
 //! An event as the index keeps it.
 
-use std::borrow::Cow;
-
 use serde::Serialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::leaves::Leaves;
 use crate::event::{flag_names, rfc3339};
 use crate::stores::batch::{Batch, BatchEvent};
-
-/// Longest leaf of `metadata` or `attributes` in bytes: `flat_object` makes one term of path and
-/// value, and a term has at most 32,766 bytes.
-const LEAF_BYTES: usize = 8 * 1024;
 
 /// What `_source` holds: the event as it is shown, less what changes later.
 #[derive(Debug, Serialize)]
@@ -31,9 +26,12 @@ pub struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     language: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<Cow<'a, Map<String, Value>>>,
+    metadata: Option<&'a Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    attributes: Option<Cow<'a, Map<String, Value>>>,
+    attributes: Option<&'a Map<String, Value>>,
+    /// What can be searched for in the two.
+    #[serde(skip_serializing_if = "Leaves::is_empty")]
+    leaves: Leaves<'a>,
     batch_id: Uuid,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     flags: Vec<&'static str>,
@@ -48,8 +46,7 @@ impl<'a> Document<'a> {
     /// The document of one event; `accepted_at` is its batch's, as it is shown.
     pub fn new(tenant: &'a str, batch: &Batch, accepted_at: &'a str, event: &'a BatchEvent) -> Self {
         let BatchEvent { id, time, flags, event: said, .. } = event;
-        let (metadata, attributes) = (said.metadata.as_ref().map(capped), said.attributes.as_ref().map(capped));
-        let is_capped = |map: &Option<Cow<'_, _>>| matches!(map, Some(Cow::Owned(_)));
+        let (metadata, attributes) = (said.metadata.as_ref(), said.attributes.as_ref());
         Self {
             at: rfc3339(*time),
             id: *id,
@@ -61,44 +58,27 @@ impl<'a> Document<'a> {
             message: &said.message,
             full_log: said.full_log.as_deref(),
             language: said.language.as_deref(),
-            truncated: is_capped(&metadata) || is_capped(&attributes),
             metadata,
             attributes,
+            leaves: Leaves { metadata, attributes },
             batch_id: batch.batch_id,
             flags: flag_names(*flags),
+            truncated: false,
             index_error: None,
         }
     }
 
     /// The same with its message only, for an event that OpenSearch refuses as a whole.
     pub fn reduced(self, reason: String) -> Self {
-        Self { full_log: None, metadata: None, attributes: None, truncated: true, index_error: Some(reason), ..self }
-    }
-}
-
-/// The map with its long leaves cut; untouched, and not copied, if there are none.
-fn capped(map: &Map<String, Value>) -> Cow<'_, Map<String, Value>> {
-    if map.values().all(fits) {
-        return Cow::Borrowed(map);
-    }
-    Cow::Owned(map.iter().map(|(key, value)| (key.clone(), cut(value))).collect())
-}
-
-fn fits(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.len() <= LEAF_BYTES,
-        Value::Array(values) => values.iter().all(fits),
-        Value::Object(map) => map.values().all(fits),
-        _ => true,
-    }
-}
-
-fn cut(value: &Value) -> Value {
-    match value {
-        Value::String(text) => Value::String(text[..text.floor_char_boundary(LEAF_BYTES)].to_owned()),
-        Value::Array(values) => Value::Array(values.iter().map(cut).collect()),
-        Value::Object(map) => Value::Object(map.iter().map(|(key, value)| (key.clone(), cut(value))).collect()),
-        other => other.clone(),
+        Self {
+            full_log: None,
+            metadata: None,
+            attributes: None,
+            leaves: Leaves { metadata: None, attributes: None },
+            truncated: true,
+            index_error: Some(reason),
+            ..self
+        }
     }
 }
 
@@ -137,20 +117,12 @@ mod tests {
             "@timestamp": "2026-01-02T03:04:05.000000Z", "accepted_at": "2026-01-02T03:04:05.000000Z",
             "id": Uuid::from_u128(2), "batch_id": Uuid::from_u128(1), "tenant": "acme", "service": "s",
             "level": "WARN", "message": "m", "metadata": {"a": 1}, "attributes": {"b": [true]},
+            "leaves": ["metadata.a=1", "attributes.b=true"],
         });
         assert_eq!(whole, expected);
         let fields = expected.as_object_mut().unwrap();
-        fields.remove("metadata");
-        fields.remove("attributes");
+        fields.retain(|field, _| !["metadata", "attributes", "leaves"].contains(&field.as_str()));
         fields.extend([("truncated".to_owned(), json!(true)), ("index_error".to_owned(), json!("why"))]);
         assert_eq!(reduced, expected);
-    }
-
-    #[test]
-    fn a_long_leaf_is_cut_at_a_character_and_the_document_says_so() {
-        let long = format!("x{}", "é".repeat(LEAF_BYTES));
-        let (whole, _) = documents(&json!({"message": "m", "a": {"b": [long, 1]}}));
-        assert_eq!(whole["attributes"]["a"]["b"][0].as_str().unwrap().len(), LEAF_BYTES - 1);
-        assert_eq!((&whole["attributes"]["a"]["b"][1], &whole["truncated"]), (&json!(1), &json!(true)));
     }
 }

@@ -65,6 +65,18 @@ async fn pages_have_no_gap_and_no_duplicate_while_events_are_stored() -> anyhow:
         assert_eq!(ids.into_iter().collect::<BTreeSet<_>>(), all, "{name}");
     }
 
+    // Each line in four has its own second. Of equal times, what was sent last comes first.
+    let sent: Vec<String> = stored.batch.events.iter().map(|event| event.id.to_string()).collect();
+    let newest_first: Vec<_> = (0..4).rev().flat_map(|second| sent.iter().skip(second).step_by(4).rev()).collect();
+    for (name, page) in [
+        ("list", with.list(&format!("limit=90&{until}")).await?),
+        ("search", with.search(&format!("q=page&limit=90&{until}")).await?),
+        ("search without the index", without.search(&format!("q=page&limit=90&{until}")).await?),
+    ] {
+        let ids: Vec<_> = page.items.iter().map(|item| item["id"].as_str().unwrap_or_default()).collect();
+        assert_eq!(ids, newest_first, "{name}");
+    }
+
     // Newer events come while the unbounded list is walked: all older ones still come, once.
     let unbounded = async |door: &Door, cursor: &str| door.list(&format!("limit=50{cursor}")).await;
     let ids = walk(&house, own, [&with, &with], unbounded).await?;

@@ -1,0 +1,134 @@
+//! What is inside `metadata` and `attributes`, as words of the index: `metadata.user.id=42`.
+//!
+//! One keyword field holds them for all tenants, so no event can make a mapping grow. OpenSearch's
+//! own `flat_object` does the same with two terms a leaf and doc values for both, which nobody asks
+//! for here: a quarter of what a document costs. Whoever searches makes the same word, by [`word`].
+
+use serde::ser::SerializeSeq;
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
+
+/// Longest word in bytes; of a longer one this is what is found. A term of Lucene's has 32,766.
+const WORD_BYTES: usize = 1024;
+/// Bytes of all words of one event. What is beyond can be read, and is not searched: a long name
+/// above many small leaves would be repeated for each of them.
+const TOTAL_BYTES: usize = 256 * 1024;
+
+/// The word of a leaf: its path, dots between the names, and its value as text.
+pub fn word(path: &str, value: &str) -> String {
+    let mut word = format!("{path}={value}");
+    word.truncate(word.floor_char_boundary(WORD_BYTES));
+    word
+}
+
+/// The words of an event's leaves, in order.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Leaves<'a> {
+    pub(super) metadata: Option<&'a Map<String, Value>>,
+    pub(super) attributes: Option<&'a Map<String, Value>>,
+}
+
+impl Leaves<'_> {
+    pub(super) fn is_empty(&self) -> bool {
+        [self.metadata, self.attributes].into_iter().flatten().all(Map::is_empty)
+    }
+}
+
+impl Serialize for Leaves<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut words = Words { written: serializer.serialize_seq(None)?, path: String::new(), left: TOTAL_BYTES };
+        for (name, map) in [("metadata", self.metadata), ("attributes", self.attributes)] {
+            words.path.push_str(name);
+            words.all(map.into_iter().flatten())?;
+            words.path.clear();
+        }
+        words.written.end()
+    }
+}
+
+/// Words on their way out, and where the walk is.
+struct Words<S> {
+    written: S,
+    path: String,
+    left: usize,
+}
+
+impl<S: SerializeSeq> Words<S> {
+    fn all<'a>(&mut self, fields: impl Iterator<Item = (&'a String, &'a Value)>) -> Result<(), S::Error> {
+        let above = self.path.len();
+        for (name, value) in fields {
+            self.path.push('.');
+            self.path.push_str(name);
+            self.of(value)?;
+            self.path.truncate(above);
+        }
+        Ok(())
+    }
+
+    fn of(&mut self, value: &Value) -> Result<(), S::Error> {
+        match value {
+            Value::Null => Ok(()),
+            Value::Bool(flag) => self.leaf(if *flag { "true" } else { "false" }),
+            Value::Number(number) => self.leaf(&number.to_string()),
+            Value::String(text) => self.leaf(text),
+            Value::Array(values) => values.iter().try_for_each(|value| self.of(value)),
+            Value::Object(fields) => self.all(fields.iter()),
+        }
+    }
+
+    fn leaf(&mut self, value: &str) -> Result<(), S::Error> {
+        let word = word(&self.path, value);
+        match self.left.checked_sub(word.len()) {
+            None => self.left = 0,
+            Some(left) => {
+                self.left = left;
+                self.written.serialize_element(&word)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn words(metadata: &Value, attributes: &Value) -> Vec<String> {
+        let leaves = Leaves { metadata: metadata.as_object(), attributes: attributes.as_object() };
+        assert_eq!(leaves.is_empty(), metadata == &json!({}) && attributes == &json!({}));
+        serde_json::from_value(serde_json::to_value(leaves).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn each_leaf_is_a_word_of_its_path_and_value() {
+        let metadata = json!({"user": {"id": 42, "name": "Ada"}, "a.b": true, "none": null});
+        let attributes = json!({"host": "web-1", "tags": ["x", {"y": 1.5}, []]});
+        assert_eq!(
+            words(&metadata, &attributes),
+            [
+                "metadata.a.b=true",
+                "metadata.user.id=42",
+                "metadata.user.name=Ada",
+                "attributes.host=web-1",
+                "attributes.tags=x",
+                "attributes.tags.y=1.5",
+            ]
+        );
+        assert!(words(&json!({}), &json!({})).is_empty());
+    }
+
+    #[test]
+    fn long_words_are_cut_as_whoever_searches_cuts_them_and_all_of_them_are_bounded() {
+        let long = format!("x{}", "é".repeat(WORD_BYTES));
+        let metadata = json!({"a": long});
+        let found = words(&metadata, &json!({}));
+        assert_eq!(found, [word("metadata.a", &long)]);
+        assert_eq!(found[0].len(), WORD_BYTES);
+
+        let many: Vec<_> = (0..100_000).collect();
+        let deep = json!({"n".repeat(WORD_BYTES): many, "z": 1});
+        let found = words(&deep, &json!({}));
+        assert_eq!(found.len(), TOTAL_BYTES / WORD_BYTES, "and nothing after the first that has no room");
+    }
+}
