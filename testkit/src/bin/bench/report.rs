@@ -149,9 +149,11 @@ impl Report {
     pub(crate) fn table(&self) -> String {
         let mut out = String::new();
         for figure in &self.figures {
-            let control = figure.control.map_or_else(String::new, |control| {
-                format!("control {control}, ratio {}", figure.ratio.unwrap_or_default())
-            });
+            let control = match (figure.control, figure.ratio) {
+                (Some(control), Some(ratio)) => format!("control {control}, ratio {ratio}"),
+                (Some(control), None) => format!("control {control}"),
+                (None, _) => String::new(),
+            };
             let goal = match (figure.must_reach, figure.reached()) {
                 (Some(goal), Some(true)) => format!("reaches {goal}"),
                 (Some(goal), _) => format!("MISSES {goal}"),
