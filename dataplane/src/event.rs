@@ -2,7 +2,7 @@
 
 mod shown;
 
-pub use shown::{Shown, TIME_UNUSABLE, flag_names};
+pub use shown::{Shown, TIME_OF_ACCEPTANCE, flag_names};
 
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;

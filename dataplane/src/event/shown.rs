@@ -44,17 +44,17 @@ pub struct Shown<'a> {
 }
 
 /// Flag in the catalog: the time sent was absent or unusable, so the event's time is acceptance.
-pub const TIME_UNUSABLE: i16 = 1;
+pub const TIME_OF_ACCEPTANCE: i16 = 1;
 
 /// The catalog's flags by their names.
 pub fn flag_names(flags: i16) -> Vec<&'static str> {
-    if flags & TIME_UNUSABLE != 0 { vec!["time_unusable"] } else { Vec::new() }
+    if flags & TIME_OF_ACCEPTANCE != 0 { vec!["time_of_acceptance"] } else { Vec::new() }
 }
 
 impl<'a> Shown<'a> {
     /// An event as it comes from the stages.
     pub fn new(tenant: &'a str, batch_id: Uuid, accepted_at: Micros, id: Uuid, event: &'a stages::Event) -> Self {
-        let flags = if event.time.is_none() { TIME_UNUSABLE } else { 0 };
+        let flags = if event.time.is_none() { TIME_OF_ACCEPTANCE } else { 0 };
         Self {
             id,
             timestamp: rfc3339(event.time.unwrap_or(accepted_at)),

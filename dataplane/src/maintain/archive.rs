@@ -126,7 +126,7 @@ async fn build(rooms: &Rooms, tenant: &Tenant, spool_ids: &[i64]) -> Result<Opti
     for (spool_id, batch_id) in batches {
         wanted.entry(spool_id).or_default().push(batch_id);
     }
-    let mut builder = Builder::new(tenant);
+    let mut builder = Builder::new(tenant)?;
     for spool_id in spool_ids {
         let Some(batches) = wanted.remove(spool_id) else { continue };
         let spooled = spooled(&mut transaction, *spool_id).await?;

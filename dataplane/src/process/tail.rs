@@ -182,6 +182,9 @@ mod tests {
             .map(|l| serde_json::from_slice(l).unwrap())
             .collect();
         assert_eq!((lines.len(), shot.dropped), (EVENTS, 5));
-        assert_eq!((lines[0]["message"].as_str(), lines[0]["flags"][0].as_str()), (Some("m"), Some("time_unusable")));
+        assert_eq!(
+            (lines[0]["message"].as_str(), lines[0]["flags"][0].as_str()),
+            (Some("m"), Some("time_of_acceptance"))
+        );
     }
 }

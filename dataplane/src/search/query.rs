@@ -99,6 +99,11 @@ pub enum QueryError {
     /// Something that can't stand where it stands.
     #[error("`{0}` can't stand here; put text that holds it into quotation marks")]
     Unexpected(String),
+    /// An operator or parenthesis, and nothing after it.
+    #[error(
+        "the query ends where something to search for must follow; put an operator or parenthesis that is meant as text into quotation marks"
+    )]
+    Unfinished,
     /// A clause without a letter or digit.
     #[error("`{0}` holds no letter or digit to search for; put text that holds it into quotation marks")]
     NothingToFind(String),
@@ -178,7 +183,7 @@ impl Parser {
                 inner
             }
             Some(token) => return Err(QueryError::Unexpected(token.to_string())),
-            None => return Err(QueryError::Unexpected("the end".to_owned())),
+            None => return Err(QueryError::Unfinished),
         };
         self.depth -= 1;
         Ok(part)
@@ -257,12 +262,13 @@ mod tests {
             (&deep, QueryError::TooDeep),
             ("\"open", QueryError::OpenQuote),
             ("(a", QueryError::OpenParenthesis),
+            ("(", QueryError::Unfinished),
             ("a)", QueryError::Unexpected(")".into())),
             ("()", QueryError::Unexpected(")".into())),
             ("OR a", QueryError::Unexpected("OR".into())),
-            ("a OR", QueryError::Unexpected("the end".into())),
+            ("a OR", QueryError::Unfinished),
             ("a AND OR b", QueryError::Unexpected("OR".into())),
-            ("a -", QueryError::Unexpected("the end".into())),
+            ("a -", QueryError::Unfinished),
             ("=>", QueryError::NothingToFind("=>".into())),
             ("\"...\"", QueryError::NothingToFind("...".into())),
             ("service:\"\"", QueryError::NothingToFind("service:".into())),

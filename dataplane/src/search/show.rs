@@ -49,7 +49,7 @@ pub struct Item {
     pub raw_path: Option<String>,
     /// Whether full-text search can find it.
     pub indexed: bool,
-    /// Remarks: `time_unusable`.
+    /// Remarks: `time_of_acceptance`.
     pub flags: Vec<String>,
 }
 

@@ -29,6 +29,7 @@ pub use object::{Builder, Built, Footer, FooterBatch, unpack};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::primitives::ByteStream;
+use bytes::Bytes;
 
 use crate::tenancy::Tenant;
 
@@ -89,7 +90,7 @@ impl Archive {
     }
 
     /// Puts an object in place of itself, if it is there.
-    pub async fn put(&self, tenant: &Tenant, key: &str, bytes: Vec<u8>) -> Result<(), Error> {
+    pub async fn put(&self, tenant: &Tenant, key: &str, bytes: Bytes) -> Result<(), Error> {
         let put = self.client.put_object().bucket(bucket(tenant)).key(key).body(ByteStream::from(bytes));
         put.send().await.map(|_| ()).map_err(|error| store_error("put object", key, error))
     }

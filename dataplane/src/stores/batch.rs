@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use uuid::Uuid;
 
-use crate::event::{EventIds, Micros, TIME_UNUSABLE, resend_batch_id};
+use crate::event::{EventIds, Micros, TIME_OF_ACCEPTANCE, resend_batch_id};
 use crate::queue::entry::{BatchHeader, Header, Rejection};
 
 /// Characters kept of a dead letter's error.
@@ -147,7 +147,7 @@ fn map_batch(header: &BatchHeader, raw_start: u64, raw: &[u8], treatment: Treatm
                 raw_offset,
                 raw_length: event.length,
                 time: staged.time.unwrap_or(header.accepted_at),
-                flags: if staged.time.is_none() { TIME_UNUSABLE } else { 0 },
+                flags: if staged.time.is_none() { TIME_OF_ACCEPTANCE } else { 0 },
                 event: staged,
             }),
             Err((code, error)) => {
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!((batch.raw_start, batch.raw_bytes, batch.key_id.as_str()), (2, raw.len() as u64 - 2, "k\u{fffd}"));
         let places: Vec<_> =
             batch.events.iter().map(|e| (e.raw_offset, e.raw_length, e.flags, e.event.message.as_str())).collect();
-        assert_eq!(places, [(0, 15, TIME_UNUSABLE, "a"), (21, 45, 0, "b")]);
+        assert_eq!(places, [(0, 15, TIME_OF_ACCEPTANCE, "a"), (21, 45, 0, "b")]);
         let dead = &batch.dead_letters[0];
         assert_eq!((dead.raw_offset, dead.raw_length, dead.code), (15, 6, "invalid_json"));
         assert_eq!(dead.id, event_id(Uuid::from_u128(2), ACCEPTED, 1), "ids go by position");

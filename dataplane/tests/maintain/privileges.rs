@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use bytes::Bytes;
 use crds::names::{BucketLayout, index_name};
 use dataplane::maintain::{
     Archived, Rooms, SeriesLimits, VerifyOptions, archive, expire, maintain_series, partitions, rebuild, repair,
@@ -163,7 +164,7 @@ async fn the_archive_of_a_shared_bucket_needs_no_more_than_its_policies() -> any
 
     let s3 = bench.stores.s3_by(shipped::MAINTAIN_SHARED, &bucket).await?;
     let archive = Archive::new(s3.clone());
-    archive.put(&tenant, &key, b"0123456789".to_vec()).await?;
+    archive.put(&tenant, &key, Bytes::from_static(b"0123456789")).await?;
     ensure!(archive.objects(&tenant).await? == [(key.clone(), 10)]);
     let marker = format!(".loggerhub/tenants/{name}");
     let forged = s3.put_object().bucket(&bucket).key(&marker).body(b"x".to_vec().into()).send().await;

@@ -9,9 +9,11 @@
 
 use std::io::Read as _;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
+use zstd::bulk::Compressor;
 
 use super::{Error, Frames};
 use crate::event::{Micros, date_time};
@@ -83,6 +85,8 @@ impl FooterBatch {
 
 /// An object in the making. Only compressed frames are held, and the lines of one.
 pub struct Builder {
+    /// One for all frames: its tables are larger than a frame.
+    compressor: Compressor<'static>,
     out: Vec<u8>,
     pending: Vec<u8>,
     raw_bytes: u64,
@@ -95,7 +99,7 @@ pub struct Built {
     /// Its key.
     pub key: String,
     /// Its bytes.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
     /// Raw bytes that it holds.
     pub raw_bytes: u64,
     /// Lines that it holds.
@@ -108,7 +112,7 @@ pub struct Built {
 
 impl Builder {
     /// An empty object.
-    pub fn new(tenant: &Tenant) -> Self {
+    pub fn new(tenant: &Tenant) -> Result<Self, Error> {
         let footer = Footer {
             version: VERSION,
             tenant: tenant.name().to_string(),
@@ -116,7 +120,8 @@ impl Builder {
             accepted: (Micros::MAX, Micros::MIN),
             batches: Vec::new(),
         };
-        Self { out: Vec::new(), pending: Vec::new(), raw_bytes: 0, footer }
+        let compressor = Compressor::new(COMPRESSION_LEVEL)?;
+        Ok(Self { compressor, out: Vec::new(), pending: Vec::with_capacity(FRAME_BYTES), raw_bytes: 0, footer })
     }
 
     /// Adds a batch and its raw lines.
@@ -151,18 +156,19 @@ impl Builder {
             self.cut()?;
         }
         let frames = frames(&self.footer);
-        let footer = zstd::bulk::compress(&postcard::to_stdvec(&self.footer)?, COMPRESSION_LEVEL)?;
+        let footer = self.compressor.compress(&postcard::to_stdvec(&self.footer)?)?;
         self.out.extend_from_slice(&footer);
         self.out.extend_from_slice(&(footer.len() as u64).to_le_bytes());
         self.out.extend_from_slice(&crc32c::crc32c(&footer).to_le_bytes());
         self.out.extend_from_slice(&MAGIC);
         let events = self.footer.batches.iter().map(|batch| batch.events.len() as u64).sum();
         let key = key(tenant, &self.footer, &self.out);
-        Ok(Some(Built { key, bytes: self.out, raw_bytes: self.raw_bytes, events, frames, footer: self.footer }))
+        let bytes = Bytes::from(self.out);
+        Ok(Some(Built { key, bytes, raw_bytes: self.raw_bytes, events, frames, footer: self.footer }))
     }
 
     fn cut(&mut self) -> Result<(), Error> {
-        let frame = zstd::bulk::compress(&self.pending, COMPRESSION_LEVEL)?;
+        let frame = self.compressor.compress(&self.pending)?;
         // A frame holds 256 KiB, or one line of at most 20 MiB.
         self.footer.frames.push((self.pending.len() as u32, frame.len() as u32, crc32c::crc32c(&frame)));
         self.out.extend_from_slice(&frame);
@@ -251,7 +257,7 @@ mod tests {
 
     fn built() -> Built {
         let tenant = tenant("acme");
-        let mut builder = Builder::new(&tenant);
+        let mut builder = Builder::new(&tenant).unwrap();
         for (header, raw) in
             [batch(1, r#"{"message":"one"}"#, 20_000), batch(2, "x", 3), batch(3, &"y".repeat(400_000), 1)]
         {
@@ -297,6 +303,6 @@ mod tests {
     #[test]
     fn nothing_makes_no_object() {
         let tenant = tenant("acme");
-        assert!(Builder::new(&tenant).finish(&tenant).unwrap().is_none());
+        assert!(Builder::new(&tenant).unwrap().finish(&tenant).unwrap().is_none());
     }
 }

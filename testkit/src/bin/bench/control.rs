@@ -13,9 +13,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use dataplane::queue::entry::{BatchHeader, EventHeader, Header};
 use dataplane::stores::batch::{Treatment, map};
 use dataplane::stores::index::Document;
@@ -23,17 +22,15 @@ use serde_json::json;
 use testkit::Tenant;
 use uuid::Uuid;
 
-use crate::bed::{Bed, copy, indices};
+use crate::bed::{Bed, copy};
 use crate::corpus::{Fresh, TIME_MARK, TRACE_MARK, Texts};
-use crate::load::{Source, Target, saturate};
+use crate::load::{Source, Target};
 use crate::wire;
 
 /// Documents of one request.
 const DOCUMENTS: usize = 2000;
 /// Requests in flight.
 const CONNECTIONS: usize = 2;
-/// Longest time for [`Bed::warm_documents`]: on a machine that does nothing else they take 15 s.
-const WARM: Duration = Duration::from_secs(120);
 /// The time that [`TIME_MARK`] says, in microseconds since 1970.
 const MARKED_TIME: i64 = 1_767_225_600_000_000;
 /// The batch whose id stands in the rendered documents.
@@ -73,29 +70,6 @@ pub(crate) fn target(bed: &Bed, tenant: &Tenant, ids: Ids) -> anyhow::Result<Tar
 /// Whether a `_bulk` took all of its documents.
 pub(crate) fn indexed(answer: &wire::Answer<'_>) -> bool {
     answer.status == 200 && answer.body.starts_with(br#"{"errors":false"#)
-}
-
-/// Indexes until the JVM has compiled what it will compile.
-pub(crate) async fn warm(bed: &Bed) -> anyhow::Result<()> {
-    bed.warmed.get_or_try_init(|| index_until_warm(bed)).await?;
-    Ok(())
-}
-
-async fn index_until_warm(bed: &Bed) -> anyhow::Result<()> {
-    let tenant = Tenant::named("warm").dedicated().provision(&bed.stores).await?;
-    let running = saturate(&target(bed, &tenant, Ids::Own)?, None);
-    let warm = testkit::eventually("OpenSearch is warm", WARM, async || {
-        let events = running.tally.events();
-        ensure!(events >= bed.warm_documents, "{events} of {} documents", bed.warm_documents);
-        Ok(())
-    })
-    .await;
-    running.end().await;
-    match warm {
-        Ok(()) => eprintln!("  OpenSearch is warm: {} documents", bed.searchable(&indices(&tenant)).await?),
-        Err(error) => eprintln!("  OpenSearch is NOT warm: {error:#}"),
-    }
-    tenant.retire().await
 }
 
 /// What the processor would index of each line: action and document.

@@ -15,12 +15,12 @@ use serde_json::json;
 use testkit::Tenant;
 
 use crate::bed::Bed;
-use crate::control;
 use crate::load::keep_rate;
 use crate::probes::{Delays, Probes};
 use crate::report::{Figure, Report, rounded};
 use crate::roles::Mode;
 use crate::searchable::{Path, reference};
+use crate::warm;
 
 /// Seconds before probes go out, and during which they do.
 const WARM: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ const EVENTS: usize = 100;
 const CONNECTIONS: usize = 64;
 
 pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, rate: Option<u32>) -> anyhow::Result<()> {
-    control::warm(bed).await?;
+    warm::up(bed).await?;
     let rate = match rate {
         Some(rate) => f64::from(rate),
         None => reference(bed, report).await? / 2.0,

@@ -8,13 +8,13 @@ use serde_json::json;
 use testkit::Tenant;
 
 use crate::bed::Bed;
-use crate::control;
 use crate::load::keep_rate;
 use crate::meter::Usage;
 use crate::probes::Probes;
 use crate::report::{Figure, Report, rounded};
 use crate::roles::{Mode, Role};
 use crate::searchable::Path;
+use crate::warm;
 
 /// Seconds before each measurement, and of it.
 const WARM: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ struct Noticed {
 }
 
 pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report) -> anyhow::Result<()> {
-    control::warm(bed).await?;
+    warm::up(bed).await?;
     let polite = Tenant::named("polite").dedicated().provision(&bed.stores).await?;
     let greedy = Tenant::named("greedy").dedicated().limited(QUOTA).provision(&bed.stores).await?;
     let path = Path::start(bed, Mode::Batched).await?;

@@ -13,11 +13,13 @@ mod random;
 mod corpus;
 mod wire;
 mod load;
+mod pace;
 mod meter;
 mod report;
 mod roles;
 mod bed;
 mod control;
+mod warm;
 mod accept;
 mod searchable;
 mod probes;
@@ -65,8 +67,8 @@ struct Settings {
     /// Seconds of the sustained measurement.
     #[arg(long, env = "BENCH_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(4..=3600))]
     seconds: u64,
-    /// Documents that warm OpenSearch's JVM up.
-    #[arg(long, env = "BENCH_WARM_DOCUMENTS", default_value_t = 300_000)]
+    /// Documents that warm OpenSearch's JVM up: after 300,000, a document still costs it a tenth more.
+    #[arg(long, env = "BENCH_WARM_DOCUMENTS", default_value_t = 1_000_000)]
     warm_documents: u64,
     /// Scenarios to run; all of them unless said, but for `quiet` and `outage`, which take long.
     #[arg(long, env = "ONLY", value_delimiter = ',')]
@@ -126,6 +128,7 @@ async fn main() -> anyhow::Result<()> {
     let bed = Arc::new(Bed::new(roles, &settings.run, corpus::lines(), settings.seconds, settings.warm_documents)?);
     eprintln!("{} distinct lines of {:.0} bytes", bed.lines.len(), bed.lines.mean_bytes());
 
+    pace::watch();
     let everything = Watched::default();
     let begun = everything.read()?;
     let mut report = Report::default();

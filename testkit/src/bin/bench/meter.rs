@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use testkit::processes::{TICKS, Table};
 
+use crate::pace::{self, Pace};
+
 /// The kernel's first thread, the parent of all its others.
 const KERNEL: u32 = 2;
 
@@ -66,6 +68,7 @@ pub(crate) struct Reading {
     interrupts: f64,
     /// What the host gave to others.
     stolen: f64,
+    pace: Pace,
 }
 
 /// What was used between two readings.
@@ -79,6 +82,8 @@ pub(crate) struct Usage {
     pub(crate) stolen: f64,
     /// Everybody else's.
     pub(crate) foreign: f64,
+    /// How fast the machine was.
+    pub(crate) pace: Pace,
 }
 
 impl Watched {
@@ -107,6 +112,7 @@ impl Watched {
             busy: field(0) + field(1) + field(2),
             interrupts: field(5) + field(6),
             stolen: field(7),
+            pace: pace::read(),
         })
     }
 }
@@ -130,6 +136,7 @@ impl Reading {
             stolen: later.stolen - self.stolen,
             foreign: (later.busy - self.busy - ours).max(0.0),
             stages,
+            pace: later.pace.since(self.pace),
         }
     }
 }
@@ -149,6 +156,7 @@ impl Usage {
             interrupts: self.interrupts + other.interrupts,
             stolen: self.stolen + other.stolen,
             foreign: self.foreign + other.foreign,
+            pace: self.pace.plus(other.pace),
         }
     }
 

@@ -11,12 +11,12 @@ use serde_json::json;
 use testkit::{Tenant, eventually};
 
 use crate::bed::{Bed, indices};
-use crate::control;
 use crate::load::{Running, keep_rate};
 use crate::meter::{Stage, Watched};
 use crate::report::{Figure, Report, rounded};
 use crate::roles::Mode;
 use crate::searchable::{EVENTS, Path};
+use crate::warm;
 
 /// Events a second during the outage, and after it.
 const DURING: f64 = 15_000.0;
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const SETTLE: Duration = Duration::from_secs(120);
 
 pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, missed: u64) -> anyhow::Result<()> {
-    control::warm(bed).await?;
+    warm::up(bed).await?;
     let tenant = Tenant::named("outage").dedicated().provision(&bed.stores).await?;
     let path = Path::start(bed, Mode::Batched).await?;
     let watched = bed.watch(path.roles());

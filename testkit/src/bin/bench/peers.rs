@@ -23,6 +23,7 @@ use crate::meter::Stage;
 use crate::report::{Figure, Report, rounded};
 use crate::roles::Mode;
 use crate::searchable::{BACKLOG, CONNECTIONS, EVENTS, Path, Phase, flow};
+use crate::warm;
 use crate::wire;
 
 const WARM: Duration = Duration::from_secs(5);
@@ -91,7 +92,7 @@ impl PeerSettings {
 
 pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, settings: &PeerSettings) -> anyhow::Result<()> {
     let peers = settings.peers(bed)?;
-    control::warm(bed).await?;
+    warm::up(bed).await?;
     let tenant = Tenant::named("peers").dedicated().provision(&bed.stores).await?;
     let path = Path::start(bed, Mode::Batched).await?;
     let ours = bed.logs(path.ingest.address, &tenant.key, EVENTS, CONNECTIONS);

@@ -13,10 +13,10 @@ use serde_json::json;
 use testkit::Tenant;
 
 use crate::bed::{Bed, indices};
-use crate::control;
 use crate::report::{Figure, Report, rounded};
 use crate::roles::Mode;
 use crate::searchable::{Path, flow, reference};
+use crate::warm;
 
 /// Seconds that are measured.
 const MEASURE: Duration = Duration::from_secs(15);
@@ -25,7 +25,7 @@ const BACKLOG: i64 = 1000;
 const CONNECTIONS: usize = 64;
 
 pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report) -> anyhow::Result<()> {
-    control::warm(bed).await?;
+    warm::up(bed).await?;
     let batched = reference(bed, report).await?;
     let tenant = Tenant::named("single").dedicated().provision(&bed.stores).await?;
     let path = Path::start(bed, Mode::PerEvent).await?;

@@ -14,13 +14,11 @@ use crate::meter::Stage;
 use crate::report::{Figure, Report, rounded};
 use crate::roles::{AS_SHIPPED, Mode};
 use crate::searchable::Path;
-use crate::tenants::{provision, relations, sum, take_away};
+use crate::tenants::{OBJECTS, provision, relations, sum, take_away};
 
 /// Events a second of each tenant.
 const RATE: f64 = 1.0 / 60.0;
 const CONNECTIONS: usize = 16;
-/// Objects in a tenant's archive.
-const OBJECTS: &str = "SELECT count(*) FROM {schema}.objects";
 
 pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, count: usize, retire: bool) -> anyhow::Result<()> {
     let tenants = provision(bed, count).await?;

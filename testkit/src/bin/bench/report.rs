@@ -32,6 +32,8 @@ pub(crate) struct Figure {
     pub(crate) noisy: bool,
     /// Their share.
     pub(crate) foreign_cpu_percent: f64,
+    /// Microseconds for the same small work meanwhile: see `pace`.
+    pub(crate) pace_us: Option<f64>,
     /// Seconds that were measured.
     pub(crate) seconds: f64,
     /// How it came about: its cases, what was sent and stored.
@@ -49,6 +51,7 @@ impl Figure {
             must_reach: goal(name),
             noisy: usage.foreign_percent() > NOISY_PERCENT,
             foreign_cpu_percent: rounded(usage.foreign_percent()),
+            pace_us: usage.pace.micros().map(rounded),
             seconds: rounded(usage.wall.as_secs_f64()),
             detail: Value::Null,
         }
@@ -217,6 +220,7 @@ mod tests {
             interrupts: 0.0,
             stolen: 0.0,
             foreign,
+            pace: crate::pace::Pace::default(),
         }
     }
 

@@ -67,6 +67,7 @@ impl Roles {
         settings.extend(self.cache());
         settings.push(("LOGGERHUB_OPENSEARCH_URL", self.stores.opensearch.url.to_string()));
         settings.push(("LOGGERHUB_CONSUMER", "bench-0".into()));
+        settings.push(("MIMALLOC_PURGE_DELAY", "1000".into()));
         let (events, workers) = match mode {
             Mode::Batched => ("2000", "2"),
             Mode::PerEvent => ("1", "12"),

@@ -19,6 +19,7 @@ use crate::load::{Running, Target, saturate};
 use crate::meter::{Stage, Usage, Watched};
 use crate::report::{Figure, Report, rounded};
 use crate::roles::{EARLY, Mode, Role};
+use crate::warm;
 
 /// Events that may wait in the queue: about a second of work.
 pub(crate) const BACKLOG: i64 = 40_000;
@@ -109,7 +110,7 @@ pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, ids: Ids) -> anyhow
     let plain = Tenant::named("control").dedicated().provision(&bed.stores).await?;
     let path = Path::start(bed, Mode::Batched).await?;
     let watched = bed.watch(path.roles());
-    control::warm(bed).await?;
+    warm::up(bed).await?;
 
     let half = Duration::from_secs(bed.seconds.div_ceil(2));
     let bulk = control::target(bed, &plain, ids)?;
@@ -134,7 +135,11 @@ pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, ids: Ids) -> anyhow
     report.add(Figure::new(name, ours.rate(), "events/s", &ours.usage).against(control.rate()).with(detail));
     let both = ours.usage.plus(&control.usage);
     let ratio = ours.rate() / control.rate();
-    report.add(Figure::new("searchable_ratio_to_opensearch", ratio, "ratio", &both));
+    let detail = json!({
+        "subject_pace_us": ours.usage.pace.micros().map(rounded),
+        "control_pace_us": control.usage.pace.micros().map(rounded),
+    });
+    report.add(Figure::new("searchable_ratio_to_opensearch", ratio, "ratio", &both).with(detail));
     let own: f64 =
         ours.usage.stages.iter().filter(|(stage, _)| **stage != Stage::OpenSearch).map(|(_, time)| time).sum();
     let own = own * 1e6 / ours.events.max(1) as f64;
