@@ -77,6 +77,10 @@ impl<S: SerializeSeq> Words<S> {
     }
 
     fn leaf(&mut self, value: &str) -> Result<(), S::Error> {
+        // Making a word copies its path, which may be nearly as long as the line.
+        if self.left == 0 {
+            return Ok(());
+        }
         let word = word(&self.path, value);
         match self.left.checked_sub(word.len()) {
             None => self.left = 0,

@@ -50,7 +50,7 @@ pub(crate) struct Bed {
     pub(crate) catalog: PgPool,
     /// Documents after which the JVM is warm: cold, one costs it three times as much.
     pub(crate) warm_documents: u64,
-    /// Whether OpenSearch has indexed enough in this run to be at its speed.
+    /// Whether the stores are as after running for a while: see `warm`.
     pub(crate) warmed: OnceCell<()>,
     opensearch: opensearch::OpenSearch,
     queue: ConnectionManager,

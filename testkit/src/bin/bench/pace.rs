@@ -1,8 +1,8 @@
 //! How fast the machine is: the same small work, timed four times a second.
 //!
-//! Virtual cores share real ones with strangers: the same work takes twice as long in one hour as in another,
-//! and no counter of this machine shows it. Figures of two hours can be compared by their pace. It tells of the
-//! cores alone: this work needs no memory, and how much of that strangers take is not seen.
+//! Virtual cores share real ones with strangers, and no counter of this machine shows how much of them is left.
+//! Where two figures differ and their pace does not, it was not the cores. It tells nothing of memory and caches,
+//! which this work does not need.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const APART: Duration = Duration::from_millis(250);
 /// Of so many tries the fastest counts: the others may have been interrupted.
 const TRIES: usize = 3;
-/// Multiplications of one try: some 0.2 ms, 0.2 % of a core for all of them.
+/// Multiplications of one try: some 0.3 ms, 0.4 % of a core for all of them.
 const STEPS: u64 = 200_000;
 
 static NANOS: AtomicU64 = AtomicU64::new(0);

@@ -135,11 +135,7 @@ pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report, ids: Ids) -> anyhow
     report.add(Figure::new(name, ours.rate(), "events/s", &ours.usage).against(control.rate()).with(detail));
     let both = ours.usage.plus(&control.usage);
     let ratio = ours.rate() / control.rate();
-    let detail = json!({
-        "subject_pace_us": ours.usage.pace.micros().map(rounded),
-        "control_pace_us": control.usage.pace.micros().map(rounded),
-    });
-    report.add(Figure::new("searchable_ratio_to_opensearch", ratio, "ratio", &both).with(detail));
+    report.add(Figure::new("searchable_ratio_to_opensearch", ratio, "ratio", &both));
     let own: f64 =
         ours.usage.stages.iter().filter(|(stage, _)| **stage != Stage::OpenSearch).map(|(_, time)| time).sum();
     let own = own * 1e6 / ours.events.max(1) as f64;
