@@ -128,7 +128,7 @@ impl Reader {
     /// The event from the index, if it holds all of it.
     async fn document(&self, tenant: &Tenant, id: Uuid) -> Option<Document> {
         match self.index.event(tenant, id).await {
-            Ok(document) => document.filter(|document| !document.truncated),
+            Ok(document) => document.filter(|document| document.index_error.is_none()),
             Err(error) => {
                 tracing::warn!(tenant.name = %tenant.name(), error = %chain(&error), "read an event without the index");
                 None

@@ -173,9 +173,8 @@ pub struct Document {
     pub batch_id: Uuid,
     #[serde(default)]
     pub flags: Vec<String>,
-    /// Set where the index holds less than the whole event.
-    #[serde(default)]
-    pub truncated: bool,
+    /// Why the index holds less than the whole event, where it does.
+    pub index_error: Option<String>,
 }
 
 impl Batch {

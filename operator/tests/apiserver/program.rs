@@ -20,7 +20,8 @@ pub(crate) fn start_with(ground: &Ground, more: &[(&str, &str)]) -> OperatorProc
     let program = OperatorProgram {
         program: PathBuf::from(env!("CARGO_BIN_EXE_loggerhub-operator")),
         stores: testkit::Stores::from_environment().unwrap(),
-        logs: std::env::temp_dir(),
+        // Of the build: what a failed test says to look at stays, and /tmp does not fill with it.
+        logs: PathBuf::from(env!("CARGO_TARGET_TMPDIR")),
     };
     program.start(&ground.settings(), more).unwrap()
 }

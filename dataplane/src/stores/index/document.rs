@@ -35,9 +35,7 @@ pub struct Document<'a> {
     batch_id: Uuid,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     flags: Vec<&'static str>,
-    /// Set where this document does not hold the whole event: its raw line does.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    truncated: bool,
+    /// Why this document does not hold the whole event, where it does not: its raw line does.
     #[serde(skip_serializing_if = "Option::is_none")]
     index_error: Option<String>,
 }
@@ -63,7 +61,6 @@ impl<'a> Document<'a> {
             leaves: Leaves { metadata, attributes },
             batch_id: batch.batch_id,
             flags: flag_names(*flags),
-            truncated: false,
             index_error: None,
         }
     }
@@ -75,7 +72,6 @@ impl<'a> Document<'a> {
             metadata: None,
             attributes: None,
             leaves: Leaves { metadata: None, attributes: None },
-            truncated: true,
             index_error: Some(reason),
             ..self
         }
@@ -122,7 +118,7 @@ mod tests {
         assert_eq!(whole, expected);
         let fields = expected.as_object_mut().unwrap();
         fields.retain(|field, _| !["metadata", "attributes", "leaves"].contains(&field.as_str()));
-        fields.extend([("truncated".to_owned(), json!(true)), ("index_error".to_owned(), json!("why"))]);
+        fields.insert("index_error".to_owned(), json!("why"));
         assert_eq!(reduced, expected);
     }
 }
