@@ -34,7 +34,7 @@ bench: ## how fast it is, and CPU per event of each stage; ONLY=accept,searchabl
 test: ## everything, against real servers; KEEP=1 leaves the test stack running
 	@dev/test
 
-chaos: ## break everything that can break, and check that every 202 was kept; SEED, KILLS=200, ONLY=redis
+chaos: ## break everything that can break, and check that every 202 was kept; SEED, KILLS=40, ONLY=redis
 	@dev/chaos
 
 fuzz: ## feed every decoder of foreign bytes with what it never saw; FUZZ_SECONDS=60, ONLY=body

@@ -14,6 +14,7 @@ pub mod proxy;
 pub mod redis_server;
 pub mod report;
 pub mod requests;
+pub mod small_disk;
 
 pub use faults::Fault;
 pub use report::{Outcome, Report};
@@ -92,6 +93,7 @@ async fn try_fault(settings: &Settings, fault: Fault) -> anyhow::Result<(Audit, 
         seed: settings.seed ^ u64::from(crc32c::crc32c(fault.name().as_bytes())),
         lives: fault.lives(),
         flush_events: 500,
+        small_disk: fault.needs_a_small_disk(),
     };
     let house = House::build(plan).await.context("build the house")?;
     let checked = strike_and_check(fault, &house).await;

@@ -67,7 +67,8 @@ fn credentials(folder: &Path, key: &str) -> anyhow::Result<PathBuf> {
 async fn an_event_is_followed_through_every_stage_and_a_stuck_one_is_named() -> anyhow::Result<()> {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_loggerhub"));
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(testkit::unique("canary"));
-    let plan = Plan { program, folder: folder.clone(), seed: 1, lives: Vec::new(), flush_events: 100 };
+    let plan =
+        Plan { program, folder: folder.clone(), seed: 1, lives: Vec::new(), flush_events: 100, small_disk: false };
     let roles = Roles::build(plan).await?;
     let (tenant, ingest) = (&roles.tenants[0], &roles.ingest[0]);
     let stores = roles.stores.clone();

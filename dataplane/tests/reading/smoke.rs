@@ -16,7 +16,14 @@ use crate::house::House;
 async fn the_event_of_a_smoke_test_is_found() -> anyhow::Result<()> {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_loggerhub"));
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(testkit::unique("smoke"));
-    let plan = Plan { program: program.clone(), folder: folder.clone(), seed: 1, lives: Vec::new(), flush_events: 100 };
+    let plan = Plan {
+        program: program.clone(),
+        folder: folder.clone(),
+        seed: 1,
+        lives: Vec::new(),
+        flush_events: 100,
+        small_disk: false,
+    };
     let roles = Roles::build(plan).await?;
     let tenant = &roles.tenants[0];
 

@@ -20,7 +20,9 @@ async fn a_request_and_its_flush_are_traced_and_no_line_of_it_is() -> anyhow::Re
     let variables = vec![("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), collector.url.clone())];
     let traced = ["ingest-0", "process-0", "process-1"].map(|child| (child, vec![variables.clone()]));
     let program = PathBuf::from(env!("CARGO_BIN_EXE_loggerhub"));
-    let roles = Roles::build(Plan { program, folder, seed: 1, lives: traced.into(), flush_events: 100 }).await?;
+    let roles =
+        Roles::build(Plan { program, folder, seed: 1, lives: traced.into(), flush_events: 100, small_disk: false })
+            .await?;
     let tenant = &roles.tenants[0];
     let answer = reqwest::Client::new()
         .post(format!("{}/logs", roles.ingest[0]))

@@ -22,6 +22,8 @@ use super::requests::Shape;
 use crate::eventually;
 use crate::ledger::audit::Promise;
 
+/// How long a store is slow: some flushes of several round trips each.
+const SLOW: Duration = Duration::from_secs(12);
 /// Longest wait until a fault has struck.
 const STRIKE: Duration = Duration::from_secs(60);
 
@@ -49,6 +51,10 @@ pub enum Fault {
     RedisSyncFails,
     /// It is at its memory limit.
     RedisFull,
+    /// Its disk is full.
+    RedisDiskFull,
+    /// Its answers come so much later.
+    RedisSlow(Duration),
     /// Connections to Redis are cut again and again.
     RedisCut,
     /// PostgreSQL is killed and started again.
@@ -57,12 +63,16 @@ pub enum Fault {
     PostgresStopped,
     /// It answers nothing for a while.
     PostgresStalled,
+    /// Its answers come so much later.
+    PostgresSlow(Duration),
     /// Connections to it are cut again and again: also between a COMMIT and its answer.
     PostgresCut,
     /// Its disk is full.
     PostgresFull,
     /// The object store is stopped for a while.
     MinioStopped,
+    /// Its answers come so much later.
+    MinioSlow(Duration),
     /// It answers every request with this status.
     MinioAnswers(u16),
     /// It does what it is asked, and some answers get lost.
@@ -71,6 +81,8 @@ pub enum Fault {
     OpenSearchStopped,
     /// It answers nothing for a while.
     OpenSearchStalled,
+    /// Its answers come so much later.
+    OpenSearchSlow(Duration),
     /// It answers every request with this status.
     OpenSearchAnswers(u16),
     /// Its answers end in the middle.
@@ -126,13 +138,18 @@ impl Fault {
             Self::RedisTailCut,
             Self::RedisSyncFails,
             Self::RedisFull,
+            Self::RedisDiskFull,
             Self::RedisCut,
+            Self::RedisSlow(Duration::from_millis(100)),
             Self::PostgresStalled,
+            Self::PostgresSlow(Duration::from_millis(300)),
             Self::PostgresCut,
+            Self::MinioSlow(Duration::from_secs(2)),
             Self::MinioAnswers(503),
             Self::MinioAnswers(507),
             Self::MinioLosesAnswers,
             Self::OpenSearchStalled,
+            Self::OpenSearchSlow(Duration::from_secs(3)),
             Self::OpenSearchAnswers(429),
             Self::OpenSearchAnswers(503),
             Self::OpenSearchTruncates,
@@ -168,17 +185,22 @@ impl Fault {
             Self::RedisTailCut => "redis loses its file's tail".to_owned(),
             Self::RedisSyncFails => "redis can't fsync (EIO)".to_owned(),
             Self::RedisFull => "redis at maxmemory".to_owned(),
+            Self::RedisDiskFull => "redis disk full".to_owned(),
             Self::RedisCut => "redis connections cut".to_owned(),
+            Self::RedisSlow(delay) => format!("redis slow by {delay:?}"),
             Self::PostgresKilled => "postgres killed".to_owned(),
             Self::PostgresStopped => "postgres stopped".to_owned(),
             Self::PostgresStalled => "postgres stalled 8 s".to_owned(),
+            Self::PostgresSlow(delay) => format!("postgres slow by {delay:?}"),
             Self::PostgresCut => "postgres connections cut".to_owned(),
             Self::PostgresFull => "postgres disk full".to_owned(),
             Self::MinioStopped => "minio stopped".to_owned(),
+            Self::MinioSlow(delay) => format!("minio slow by {delay:?}"),
             Self::MinioAnswers(status) => format!("minio answers {status}"),
             Self::MinioLosesAnswers => "minio answers get lost".to_owned(),
             Self::OpenSearchStopped => "opensearch stopped".to_owned(),
             Self::OpenSearchStalled => "opensearch stalled 14 s".to_owned(),
+            Self::OpenSearchSlow(delay) => format!("opensearch slow by {delay:?}"),
             Self::OpenSearchAnswers(status) => format!("opensearch answers {status}"),
             Self::OpenSearchTruncates => "opensearch answers truncated".to_owned(),
             Self::OpenSearchLosesAnswers => "opensearch answers get lost".to_owned(),
@@ -204,6 +226,11 @@ impl Fault {
                 | Self::MinioStopped
                 | Self::OpenSearchStopped
         )
+    }
+
+    /// Whether its Redis writes to a disk of its own, small enough to be filled.
+    pub fn needs_a_small_disk(self) -> bool {
+        self == Self::RedisDiskFull
     }
 
     /// How large the requests are.
@@ -239,17 +266,22 @@ impl Fault {
             Self::RedisTailCut => queue::tail_cut(house, load).await,
             Self::RedisSyncFails => queue::sync_fails(house, load).await,
             Self::RedisFull => queue::full(house, load).await,
+            Self::RedisDiskFull => queue::disk_full(house, load).await,
             Self::RedisCut => catalog::cut(&house.proxies.redis).await,
+            Self::RedisSlow(delay) => slow(&house.proxies.redis, delay, load).await,
             Self::PostgresKilled => catalog::killed(load).await,
             Self::PostgresStopped => catalog::stopped(house, load).await,
             Self::PostgresStalled => catalog::stalled(house, load).await,
+            Self::PostgresSlow(delay) => slow(&house.proxies.postgres, delay, load).await,
             Self::PostgresCut => catalog::cut(&house.proxies.postgres).await,
             Self::PostgresFull => disk_full::full(house, load).await,
             Self::MinioStopped => archive::stopped(load).await,
+            Self::MinioSlow(delay) => slow(&house.proxies.minio, delay, load).await,
             Self::MinioAnswers(status) => archive::answers(house, status).await,
             Self::MinioLosesAnswers => archive::loses_answers(house).await,
             Self::OpenSearchStopped => index::stopped(load).await,
             Self::OpenSearchStalled => index::stalled(house).await,
+            Self::OpenSearchSlow(delay) => slow(&house.proxies.opensearch, delay, load).await,
             Self::OpenSearchAnswers(status) => index::answers(house, status).await,
             Self::OpenSearchTruncates => index::truncates(house).await,
             Self::OpenSearchLosesAnswers => index::loses_answers(house).await,
@@ -259,6 +291,19 @@ impl Fault {
             Self::ClockSteps => clock::steps(house).await,
         }
     }
+}
+
+/// Has answers come so much later for a while: ingest goes on, and flushes take longer than the time after which another
+/// processor claims their entries.
+async fn slow(proxy: &Proxy, delay: Duration, load: &Load) -> anyhow::Result<Struck> {
+    let before = load.sender.answers.accepted();
+    proxy.set(Mode::Slow(delay));
+    tokio::time::sleep(SLOW).await;
+    proxy.set(Mode::Pass);
+    let accepted = load.sender.answers.accepted() - before;
+    let mut struck = Struck::default();
+    struck.note(accepted > 0, format!("{accepted} requests accepted meanwhile"));
+    Ok(struck)
 }
 
 /// Has a proxy break so many requests or answers in this way; `what` names them.

@@ -46,6 +46,8 @@ pub struct Plan {
     pub lives: Lives,
     /// Events of one flush of `process`: small, so that there are many.
     pub flush_events: u32,
+    /// Whether its Redis writes to a disk of its own that can be filled.
+    pub small_disk: bool,
 }
 
 /// A proxy before each store.
@@ -91,7 +93,7 @@ impl House {
     pub async fn build(plan: Plan) -> anyhow::Result<Self> {
         fs::create_dir_all(&plan.folder).with_context(|| format!("make {}", plan.folder.display()))?;
         let mut stores = Stores::from_environment()?;
-        let redis = RedisServer::start(&plan.folder.join("redis")).await?;
+        let redis = RedisServer::start(&plan.folder.join("redis"), plan.small_disk).await?;
         stores.queue = redis.settings();
         let proxies = Proxies::start(&stores, &redis).await?;
         let pipeline: PipelineName = crate::unique("chaos").parse()?;

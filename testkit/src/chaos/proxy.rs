@@ -31,6 +31,8 @@ pub enum Mode {
     Refuse,
     /// Connections stay, and nothing passes.
     Stall,
+    /// Whatever comes back passes so much later.
+    Slow(Duration),
     /// Each HTTP request is answered here, and the store never sees it.
     Answer(u16, &'static str),
     /// Of some answers only so many bytes pass; then the connection ends.
@@ -74,7 +76,7 @@ impl Proxy {
     /// From now on; connections that the new mode would never meet are cut.
     pub fn set(&self, mode: Mode) {
         self.shared.mode.send_replace(mode);
-        if mode != Mode::Stall && mode != Mode::Pass {
+        if !matches!(mode, Mode::Stall | Mode::Slow(_) | Mode::Pass) {
             self.cut();
         }
     }
@@ -126,7 +128,7 @@ async fn serve(mut client: TcpStream, shared: &Shared) -> std::io::Result<()> {
             return Ok(());
         }
         Mode::Answer(status, body) => return answer(&mut client, shared, status, body).await,
-        Mode::Pass | Mode::Stall | Mode::Truncate(_) | Mode::LoseAnswer => {}
+        Mode::Pass | Mode::Stall | Mode::Slow(_) | Mode::Truncate(_) | Mode::LoseAnswer => {}
     }
     let connected = tokio::time::timeout(CONNECT, TcpStream::connect(&shared.upstream)).await;
     let upstream = connected.map_err(std::io::Error::other)??;
@@ -160,7 +162,11 @@ async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Share
             return Ok(());
         }
         unstalled(shared).await;
-        let passing = match *shared.mode.borrow() {
+        let mode = *shared.mode.borrow();
+        if let Mode::Slow(delay) = mode {
+            tokio::time::sleep(delay).await;
+        }
+        let passing = match mode {
             Mode::Truncate(length) if dice.percent(BROKEN_PERCENT) => Some(length.min(read - 1)),
             Mode::LoseAnswer if dice.percent(BROKEN_PERCENT) => Some(0),
             _ => None,
@@ -267,6 +273,15 @@ mod tests {
         proxy.set(Mode::Pass);
         stream.read_exact(&mut got).await.unwrap();
         assert_eq!(&got, b"late");
+    }
+
+    #[tokio::test]
+    async fn a_slow_proxy_passes_answers_late() {
+        let (proxy, delay) = (Proxy::start(echo().await).await.unwrap(), Duration::from_millis(100));
+        proxy.set(Mode::Slow(delay));
+        let begun = std::time::Instant::now();
+        assert_eq!(exchange(&proxy, b"late").await.unwrap(), b"late");
+        assert!(begun.elapsed() >= delay);
     }
 
     #[test]

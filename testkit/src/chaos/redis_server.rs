@@ -13,6 +13,7 @@ use runtime::stores::Redis;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
+use super::small_disk::SmallDisk;
 use crate::{eventually, free_address};
 
 /// Longest wait for Redis to load its file and answer.
@@ -26,15 +27,18 @@ pub struct RedisServer {
     folder: PathBuf,
     /// Its port on loopback.
     pub port: u16,
+    /// What it writes to, where that is a disk of its own.
+    pub small_disk: Option<SmallDisk>,
     child: Mutex<Option<Child>>,
 }
 
 impl RedisServer {
-    /// Starts one on an empty folder.
-    pub async fn start(folder: &Path) -> anyhow::Result<Self> {
+    /// Starts one on an empty folder, or on a small disk that is mounted there.
+    pub async fn start(folder: &Path, on_a_small_disk: bool) -> anyhow::Result<Self> {
         fs::create_dir_all(folder)?;
+        let small_disk = on_a_small_disk.then(|| SmallDisk::mount(folder)).transpose()?;
         let port = free_address()?.port();
-        let server = Self { folder: folder.to_owned(), port, child: Mutex::new(None) };
+        let server = Self { folder: folder.to_owned(), port, small_disk, child: Mutex::new(None) };
         server.restart().await?;
         Ok(server)
     }
@@ -80,7 +84,18 @@ impl RedisServer {
     /// Starts it on what is on disk, and waits until it answers.
     pub async fn restart(&self) -> anyhow::Result<()> {
         self.kill().await?;
-        let log = OpenOptions::new().create(true).append(true).open(self.folder.join("redis.log"))?;
+        self.spawn().await?;
+        eventually("Redis answers", START, || async {
+            let pong: String = self.command(&["PING"]).await?;
+            ensure!(pong == "PONG", "{pong}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Starts one that has ended, and does not wait.
+    pub async fn spawn(&self) -> anyhow::Result<()> {
+        let log = OpenOptions::new().create(true).append(true).open(self.folder.with_extension("log"))?;
         let mut command = Command::new("redis-server");
         command.current_dir(&self.folder).args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
         command.args(["--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
@@ -88,12 +103,7 @@ impl RedisServer {
         command.stdin(Stdio::null()).stdout(log).kill_on_drop(true);
         let child = command.spawn().context("start redis-server: `dev/stores up` installs it")?;
         *self.child.lock().await = Some(child);
-        eventually("Redis answers", START, || async {
-            let pong: String = self.command(&["PING"]).await?;
-            ensure!(pong == "PONG", "{pong}");
-            Ok(())
-        })
-        .await
+        Ok(())
     }
 
     /// How long its append-only file is.

@@ -26,7 +26,7 @@ struct Arguments {
     #[arg(long, env = "SEED")]
     seed: Option<u64>,
     /// How many random kills of the shipped program there are.
-    #[arg(long, env = "KILLS", default_value_t = 40)]
+    #[arg(long, env = "KILLS", default_value_t = 200)]
     kills: u32,
     /// Only faults with this in their name.
     #[arg(long, env = "ONLY")]

@@ -1,4 +1,4 @@
-//! The queue's Redis: killed, its file cut, its disk failing, its memory full. No 202 may come that
+//! The queue's Redis: killed, its file cut, its disk failing or full, its memory full. No 202 may come that
 //! is not on disk, and none that came may be forgotten.
 
 use std::process::Stdio;
@@ -29,14 +29,19 @@ pub(super) async fn killed(house: &House, load: &Load) -> anyhow::Result<Struck>
         house.redis.kill().await?;
         no_promise(load, &mut struck).await;
         house.redis.restart().await?;
-        let before = load.sender.answers.accepted();
-        eventually("ingest accepts again by itself", STRIKE, || async {
-            ensure!(load.sender.answers.accepted() > before + 3, "it does not");
-            Ok(())
-        })
-        .await?;
+        accepts_again(load).await?;
     }
     Ok(struck)
+}
+
+async fn accepts_again(load: &Load) -> anyhow::Result<()> {
+    let answers = &load.sender.answers;
+    let before = answers.accepted();
+    eventually("ingest accepts again by itself", STRIKE, || async {
+        ensure!(answers.accepted() >= before + 20, "{} since", answers.accepted() - before);
+        Ok(())
+    })
+    .await
 }
 
 /// Watches that nothing is promised while Redis can't keep it.
@@ -142,6 +147,25 @@ async fn fail_syncs(pid: u32) -> anyhow::Result<Child> {
     Ok(tracer)
 }
 
+/// Its disk is full: Redis ends rather than answer what it could not write, each time that it is started again. With room,
+/// it goes on from what it had written.
+pub(super) async fn disk_full(house: &House, load: &Load) -> anyhow::Result<Struck> {
+    let disk = house.redis.small_disk.as_ref().context("Redis has no small disk")?;
+    let mut struck = Struck::default();
+    let full = disk.fill()?;
+    house.redis.ended(STRIKE).await.context("Redis goes on though its disk is full")?;
+    no_promise(load, &mut struck).await;
+    for _ in 0..2 {
+        house.redis.spawn().await?;
+        house.redis.ended(STRIKE).await.context("Redis, started again, goes on though its disk is full")?;
+    }
+    no_promise(load, &mut struck).await;
+    drop(full);
+    house.redis.restart().await?;
+    accepts_again(load).await?;
+    Ok(struck)
+}
+
 /// Fills Redis while no processor takes anything out, and lets them take it out again.
 pub(super) async fn full(house: &House, load: &Load) -> anyhow::Result<Struck> {
     let processors = [house.child("process-0")?, house.child("process-1")?];
@@ -161,12 +185,7 @@ pub(super) async fn full(house: &House, load: &Load) -> anyhow::Result<Struck> {
     for processor in processors {
         processor.signal("CONT").await?;
     }
-    let before = answers.accepted();
-    let recovered = eventually("ingest accepts again by itself", STRIKE, || async {
-        ensure!(answers.accepted() >= before + 20, "{} since", answers.accepted() - before);
-        Ok(())
-    })
-    .await;
+    let recovered = accepts_again(load).await;
     house.redis.command::<()>(&["CONFIG", "SET", "maxmemory", "1gb"]).await?;
     recovered?;
     Ok(Struck { seen: vec![format!("{} requests refused with 503 queue_full", full?)], ..Struck::default() })
