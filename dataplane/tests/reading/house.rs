@@ -169,6 +169,12 @@ pub(crate) struct Stored {
     pub(crate) payload: Vec<u8>,
 }
 
+/// A key whose id is known and whose secret is not its own.
+pub(crate) fn with_wrong_secret(key: &str) -> String {
+    let last = if key.ends_with('x') { 'y' } else { 'x' };
+    format!("{}{last}", &key[..key.len() - 1])
+}
+
 impl Stored {
     /// The id of its first event.
     pub(crate) fn first_event(&self) -> Uuid {

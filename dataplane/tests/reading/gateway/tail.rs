@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::gateway;
-use crate::house::{House, Served};
+use crate::house::{House, Served, with_wrong_secret};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -105,7 +105,7 @@ async fn who_may_not_watch_is_refused_before_the_upgrade() -> anyhow::Result<()>
     let house = House::new().await?;
     let front = gateway(&house, None, &CancellationToken::new()).await?;
     let [own, _, ingest_only] = &house.seats[..] else { panic!("three tenants") };
-    let wrong = format!("{}x", &own.key[..own.key.len() - 1]);
+    let wrong = with_wrong_secret(&own.key);
     for (query, key, refusal) in [
         ("", None, (401, "missing_api_key")),
         ("", Some(&wrong), (401, "invalid_api_key")),
