@@ -271,7 +271,7 @@ impl Fault {
             Self::RedisSlow(delay) => slow(&house.proxies.redis, delay, load).await,
             Self::PostgresKilled => catalog::killed(load).await,
             Self::PostgresStopped => catalog::stopped(house, load).await,
-            Self::PostgresStalled => catalog::stalled(house, load).await,
+            Self::PostgresStalled => hinder(&house.proxies.postgres, Mode::Stall, catalog::STALL, load).await,
             Self::PostgresSlow(delay) => slow(&house.proxies.postgres, delay, load).await,
             Self::PostgresCut => catalog::cut(&house.proxies.postgres).await,
             Self::PostgresFull => disk_full::full(house, load).await,
@@ -280,7 +280,7 @@ impl Fault {
             Self::MinioAnswers(status) => archive::answers(house, status).await,
             Self::MinioLosesAnswers => archive::loses_answers(house).await,
             Self::OpenSearchStopped => index::stopped(load).await,
-            Self::OpenSearchStalled => index::stalled(house).await,
+            Self::OpenSearchStalled => hinder(&house.proxies.opensearch, Mode::Stall, index::AWAY, load).await,
             Self::OpenSearchSlow(delay) => slow(&house.proxies.opensearch, delay, load).await,
             Self::OpenSearchAnswers(status) => index::answers(house, status).await,
             Self::OpenSearchTruncates => index::truncates(house).await,
@@ -293,12 +293,16 @@ impl Fault {
     }
 }
 
-/// Has answers come so much later for a while: ingest goes on, and flushes take longer than the time after which another
-/// processor claims their entries.
+/// Has answers come so much later: flushes take longer than the time after which another processor claims their entries.
 async fn slow(proxy: &Proxy, delay: Duration, load: &Load) -> anyhow::Result<Struck> {
+    hinder(proxy, Mode::Slow(delay), SLOW, load).await
+}
+
+/// Has a proxy do this for a while, in which ingest must go on.
+async fn hinder(proxy: &Proxy, mode: Mode, length: Duration, load: &Load) -> anyhow::Result<Struck> {
     let before = load.sender.answers.accepted();
-    proxy.set(Mode::Slow(delay));
-    tokio::time::sleep(SLOW).await;
+    proxy.set(mode);
+    tokio::time::sleep(length).await;
     proxy.set(Mode::Pass);
     let accepted = load.sender.answers.accepted() - before;
     let mut struck = Struck::default();

@@ -1,4 +1,4 @@
-//! A file system in memory, small enough to be filled, for a server of a run's own.
+//! Disks that are filled, and a file system in memory that is small enough for it.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -9,17 +9,13 @@ use anyhow::{Context, ensure};
 
 /// Room for what a run's Redis writes, which is less than the 64 MiB at which it would rewrite its file.
 const SIZE: &str = "size=96m";
+/// The file that takes what room there is.
+const BALLAST: &str = "ballast";
 
 /// The file system. It is unmounted when this is dropped, also while somebody still has a file of it open.
 #[derive(Debug)]
 pub struct SmallDisk {
     place: PathBuf,
-}
-
-/// A disk without room. There is room again when this is dropped.
-#[derive(Debug)]
-pub struct Full {
-    ballast: PathBuf,
 }
 
 impl SmallDisk {
@@ -31,25 +27,28 @@ impl SmallDisk {
         Ok(Self { place: place.to_owned() })
     }
 
-    /// Fills it to the last page.
-    pub fn fill(&self) -> anyhow::Result<Full> {
-        let full = Full { ballast: self.place.join("ballast") };
-        let mut file = File::create(&full.ballast)?;
-        let page = [0; 4096];
-        loop {
-            match file.write_all(&page) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(full),
-                Err(error) => return Err(error).context("fill the disk"),
-            }
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.place
+    }
+}
+
+/// Fills the disk that a folder is on, to the last page.
+pub fn fill(folder: &Path) -> anyhow::Result<()> {
+    let mut ballast = File::create(folder.join(BALLAST))?;
+    let page = [0; 4096];
+    loop {
+        match ballast.write_all(&page) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
+            Err(error) => return Err(error).context("fill the disk"),
         }
     }
 }
 
-impl Drop for Full {
-    fn drop(&mut self) {
-        fs::remove_file(&self.ballast).ok();
-    }
+/// Undoes [`fill`].
+pub fn make_room(folder: &Path) -> anyhow::Result<()> {
+    fs::remove_file(folder.join(BALLAST)).context("remove the ballast")
 }
 
 impl Drop for SmallDisk {

@@ -3,19 +3,18 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
 use dataplane::queue::Lanes;
 
 use super::Struck;
 use crate::chaos::house::House;
 use crate::chaos::load::Load;
-use crate::chaos::proxy::{Mode, Proxy};
+use crate::chaos::proxy::Proxy;
 use crate::stores::control::{Outage, Store};
 
 /// How long it stays away.
 const AWAY: Duration = Duration::from_secs(6);
 /// How long it answers nothing: longer than the 5 s for which a connection is waited for.
-const STALL: Duration = Duration::from_secs(8);
+pub(super) const STALL: Duration = Duration::from_secs(8);
 /// For how long and how often connections are cut: some land between a COMMIT and its answer.
 const CUTTING: Duration = Duration::from_secs(6);
 const CUT_EVERY: Duration = Duration::from_millis(70);
@@ -57,16 +56,6 @@ pub(super) async fn meanwhile(house: &House, load: &Load, struck: &mut Struck) -
 async fn waiting(house: &House) -> anyhow::Result<u64> {
     let lanes = Lanes::new(&house.stores.queue()?)?.status(std::slice::from_ref(&house.pipeline), 0).await?;
     Ok(lanes.iter().map(|lane| lane.events).sum())
-}
-
-pub(super) async fn stalled(house: &House, load: &Load) -> anyhow::Result<Struck> {
-    let before = load.sender.answers.accepted();
-    house.proxies.postgres.set(Mode::Stall);
-    tokio::time::sleep(STALL).await;
-    house.proxies.postgres.set(Mode::Pass);
-    let accepted = load.sender.answers.accepted() - before;
-    ensure!(accepted > 0, "ingest accepted nothing while PostgreSQL was silent");
-    Ok(Struck { seen: vec![format!("{accepted} requests accepted meanwhile")], ..Struck::default() })
 }
 
 /// Cuts every connection through the proxy again and again.

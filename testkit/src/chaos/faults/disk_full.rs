@@ -1,7 +1,6 @@
 //! PostgreSQL on a full disk: a tenant's tables move to a small file system that is then filled.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use url::Url;
 use super::{Struck, catalog};
 use crate::chaos::house::House;
 use crate::chaos::load::Load;
+use crate::chaos::small_disk;
 use crate::environment::variable;
 use crate::eventually;
 use crate::stores::control::{Store, pid};
@@ -25,16 +25,16 @@ const SIZE: &str = "48m";
 const MOVE: Duration = Duration::from_secs(30);
 
 /// The small file system, in the server's own mount namespace.
-struct SmallDisk {
+struct SmallTablespace {
     pid: u32,
     administrator: PgPool,
 }
 
 pub(super) async fn full(house: &House, load: &Load) -> anyhow::Result<Struck> {
-    let disk = SmallDisk::mount(house).await?;
+    let disk = SmallTablespace::mount(house).await?;
     let schema = house.tenants[0].desired.name().database_schema();
     let filled = fill(&disk, &schema, house, load).await;
-    let emptied = fs::remove_file(disk.path().join("ballast")).context("remove the ballast");
+    let emptied = small_disk::make_room(&disk.path());
     let moved = disk.take_away(&schema).await;
     let struck = filled?;
     emptied?;
@@ -42,17 +42,15 @@ pub(super) async fn full(house: &House, load: &Load) -> anyhow::Result<Struck> {
     Ok(struck)
 }
 
-async fn fill(disk: &SmallDisk, schema: &str, house: &House, load: &Load) -> anyhow::Result<Struck> {
+async fn fill(disk: &SmallTablespace, schema: &str, house: &House, load: &Load) -> anyhow::Result<Struck> {
     disk.move_tables(schema, "chaos_small").await?;
-    let mut ballast = File::create(disk.path().join("ballast"))?;
-    let block = vec![0; 64 * 1024];
-    while ballast.write_all(&block).is_ok() {}
+    small_disk::fill(&disk.path())?;
     let mut struck = Struck::default();
     catalog::meanwhile(house, load, &mut struck).await?;
     Ok(struck)
 }
 
-impl SmallDisk {
+impl SmallTablespace {
     async fn mount(house: &House) -> anyhow::Result<Self> {
         let url: Url = variable("DATABASE_URL")?.parse()?;
         // The instance's superuser has the password of LoggerHub's login.

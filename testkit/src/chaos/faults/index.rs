@@ -13,7 +13,7 @@ use crate::chaos::proxy::Mode;
 use crate::stores::control::{Outage, Store};
 
 /// Longer than the 5 s for which processors wait for the index before they acknowledge without it.
-const AWAY: Duration = Duration::from_secs(14);
+pub(super) const AWAY: Duration = Duration::from_secs(14);
 
 const REJECTED: &str = r#"{"error":{"type":"rejected_execution_exception","reason":"too many requests"},"status":429}"#;
 
@@ -26,13 +26,6 @@ pub(super) async fn stopped(load: &Load) -> anyhow::Result<Struck> {
     let mut struck = Struck::default();
     struck.note(accepted > 0, format!("{accepted} requests accepted meanwhile"));
     Ok(struck)
-}
-
-pub(super) async fn stalled(house: &House) -> anyhow::Result<Struck> {
-    house.proxies.opensearch.set(Mode::Stall);
-    tokio::time::sleep(AWAY).await;
-    house.proxies.opensearch.set(Mode::Pass);
-    Ok(Struck { seen: vec![format!("no answer for {AWAY:?}")], ..Struck::default() })
 }
 
 pub(super) async fn answers(house: &House, status: u16) -> anyhow::Result<Struck> {

@@ -10,6 +10,7 @@ use tokio::process::{Child, Command};
 use super::{STRIKE, Struck};
 use crate::chaos::house::House;
 use crate::chaos::load::Load;
+use crate::chaos::small_disk;
 use crate::eventually;
 
 /// After this, an answer that left before the fault has arrived.
@@ -151,8 +152,17 @@ async fn fail_syncs(pid: u32) -> anyhow::Result<Child> {
 /// it goes on from what it had written.
 pub(super) async fn disk_full(house: &House, load: &Load) -> anyhow::Result<Struck> {
     let disk = house.redis.small_disk.as_ref().context("Redis has no small disk")?;
+    small_disk::fill(disk.path())?;
+    let refused = while_full(house, load).await;
+    small_disk::make_room(disk.path())?;
+    let struck = refused?;
+    house.redis.restart().await?;
+    accepts_again(load).await?;
+    Ok(struck)
+}
+
+async fn while_full(house: &House, load: &Load) -> anyhow::Result<Struck> {
     let mut struck = Struck::default();
-    let full = disk.fill()?;
     house.redis.ended(STRIKE).await.context("Redis goes on though its disk is full")?;
     no_promise(load, &mut struck).await;
     for _ in 0..2 {
@@ -160,9 +170,6 @@ pub(super) async fn disk_full(house: &House, load: &Load) -> anyhow::Result<Stru
         house.redis.ended(STRIKE).await.context("Redis, started again, goes on though its disk is full")?;
     }
     no_promise(load, &mut struck).await;
-    drop(full);
-    house.redis.restart().await?;
-    accepts_again(load).await?;
     Ok(struck)
 }
 
