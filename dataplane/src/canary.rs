@@ -7,7 +7,6 @@
 mod metrics;
 mod round_trip;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,7 +19,7 @@ use clap::Args;
 use crds::canary::{Report, RoundTrip, StageReport, failure};
 use runtime::http::{Limits, common_routes, serve};
 use runtime::metrics::Metrics;
-use tokio::net::TcpListener;
+use runtime::settings::AdminSettings;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -31,9 +30,9 @@ use round_trip::Way;
 /// Settings of the role.
 #[derive(Args, Clone, Debug)]
 pub struct Settings {
-    /// Address of /health, /ready, /metrics and /canary.
-    #[arg(long, env = "LOGGERHUB_LISTEN", default_value = "0.0.0.0:8080")]
-    pub listen: SocketAddr,
+    /// Where health, metrics and `/canary` are.
+    #[command(flatten)]
+    pub admin: AdminSettings,
     /// URL of ingest, such as http://loggerhub-default-ingest.
     #[arg(long, env = "LOGGERHUB_INGEST_URL")]
     pub ingest_url: String,
@@ -69,10 +68,9 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     let measured = CanaryMetrics::register(&metrics, now());
     let last = Last::default();
     let router = common_routes(metrics).merge(routes(Arc::clone(&last)));
-    let listener = TcpListener::bind(settings.listen).await.context("listen")?;
-    tracing::info!(listen = %settings.listen, "the canary answers on {}", settings.listen);
-    let limits = Limits { connections: 64, ..Limits::default() };
-    let server = tokio::spawn(serve(listener, router, limits, stop.clone()));
+    let listener = settings.admin.bind().await?;
+    tracing::info!(listen = %settings.admin.admin_listen, "the canary answers on {}", settings.admin.admin_listen);
+    let server = tokio::spawn(serve(listener, router, Limits::admin(), stop.clone()));
     let interval = Duration::from_secs(settings.interval_seconds);
     // A round trip that is cut off at stop is neither a success nor a failure.
     stop.run_until_cancelled(go(&way, interval, &measured, &last)).await;

@@ -28,7 +28,7 @@ use clap::Args;
 use crds::tenant::Scope;
 use runtime::http::{Limits, refusal, serve};
 use runtime::metrics::Metrics;
-use runtime::settings::{CacheSettings, QueueSettings, TlsSettings};
+use runtime::settings::{AdminSettings, CacheSettings, QueueSettings, TlsSettings};
 use runtime::stores::Redis;
 use runtime::traces::traced;
 use serde_json::json;
@@ -55,6 +55,9 @@ pub struct Settings {
     /// Address to listen on.
     #[arg(long, env = "LOGGERHUB_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
+    /// Where health, status and metrics are.
+    #[command(flatten)]
+    pub admin: AdminSettings,
     /// URL of the role ingest.
     #[arg(long, env = "LOGGERHUB_INGEST_URL")]
     pub ingest_url: String,
@@ -103,10 +106,11 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     let sockets = gateway.sockets.clone();
     let status = Status::new(registry, Lanes::new(&queue)?);
     let metrics = Metrics::default();
-    let router = traced(status::measured(router(gateway), &metrics)).merge(status::routes(status, metrics));
+    let router = traced(status::measured(router(gateway), &metrics));
+    let admin = serve(settings.admin.bind().await?, status::routes(status, metrics), Limits::admin(), stop.clone());
     let listener = TcpListener::bind(settings.listen).await.context("listen")?;
     tracing::info!(listen = %settings.listen, "the gateway answers on {}", settings.listen);
-    serve(listener, router, Limits::default(), stop).await;
+    tokio::join!(serve(listener, router, Limits::default(), stop), admin);
     sockets.close();
     if tokio::time::timeout(CLOSE_SOCKETS, sockets.wait()).await.is_err() {
         tracing::warn!(cut = sockets.len(), "cut sockets that didn't take their close frame");
@@ -148,7 +152,6 @@ async fn index() -> Response {
             "DELETE /api/dead-letters": "purge them: code, pipeline, batch, from, to, or all=true",
             "DELETE /api/dead-letters/{id}": "purge one",
             "WS /ws/logs": "events as they are stored: service, level",
-            "GET /queue/status": "the queue's lanes",
         },
         "authentication": "Authorization: Bearer <key>, or X-API-Key: <key>",
     }))

@@ -1,14 +1,16 @@
 //! The role `ingest`: takes logs over HTTP and answers 202 once the queue has them on disk.
 //!
 //! ```text
-//!  headers ─► admit ─► read body (bounded) ─► parse (structure, time) ─► quota ─► Producer ─► 202 + receipt
+//!  headers ─► admit ─► read body (bounded) ─► decompress, parse (structure, time) ─► quota ─► Producer ─► 202 + receipt
 //! ```
 //! It needs the queue's Redis only. The cache's, if it is there, lets it tell a reused
 //! `Idempotency-Key` at once, and `POST /data/` wait until its batch is stored. Nothing of a log line is interpreted here, and none shows in our own logs.
 
+mod answer;
 mod body;
 mod inspect;
 mod keys;
+mod lexical;
 mod metrics;
 mod parse;
 mod quota;
@@ -26,15 +28,17 @@ use anyhow::bail;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use clap::Args;
+use crds::TenantName;
 use crds::tenant::Scope;
 use runtime::http::{Limits, refusal, serve};
 use runtime::metrics::Metrics;
-use runtime::settings::{QueueSettings, TlsSettings};
+use runtime::settings::{AdminSettings, QueueSettings, TlsSettings};
 use runtime::stores::Redis;
 use runtime::traces::traced;
 use serde::Serialize;
@@ -48,19 +52,21 @@ use crate::cache::{Cache, Fate, OptionalCacheSettings};
 use crate::event::{Micros, keyed_batch_id, new_batch_id};
 use crate::fail_points::{Point, reach};
 use crate::queue::entry::BatchHeader;
-use crate::queue::{Batch, Budget, Commit, Lanes, Producer, ProducerSettings};
+use crate::queue::{Batch, Budget, Claim, Commit, Lanes, Producer, ProducerSettings};
 use crate::status::{self, Status};
-use crate::tenancy::{Caller, Receipt, Registry, RegistrySettings, Tenant};
+use crate::tenancy::workers::Workers;
+use crate::tenancy::{AuthError, Caller, Receipt, Registry, RegistrySettings, Tenant};
 
+use body::Decoding;
 use keys::{Keys, Seen};
 use metrics::{IngestMetrics, Outcome};
-use parse::{ContentType, Parsed, body_hash, parse};
+use parse::{ContentType, Parsed, Taking, body_hash, parse};
 use quota::{Cost, Quotas};
 use refusal::Refusal;
 
 /// What a request takes from the budget before its body: header, buffers and its task.
 const REQUEST_COST: usize = 16 * 1024;
-/// Bodies above this are parsed on a thread of their own: about half a millisecond of work.
+/// Bodies above this are decompressed and parsed on a thread of their own: about half a millisecond of work.
 const PARSE_INLINE: usize = 256 * 1024;
 /// Longest wait for the last round after the drain; both fit into a pod's 30 s.
 const LAST_ROUND: Duration = Duration::from_secs(6);
@@ -80,6 +86,9 @@ pub struct Settings {
     /// Address to listen on.
     #[arg(long, env = "LOGGERHUB_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
+    /// Where health, status and metrics are.
+    #[command(flatten)]
+    pub admin: AdminSettings,
     /// Bytes that unanswered requests may hold; more are refused. Leave as much again of the
     /// pod's memory for compression and connections.
     #[arg(long, env = "LOGGERHUB_MAX_IN_FLIGHT_BYTES", default_value_t = 256 * 1024 * 1024)]
@@ -91,7 +100,7 @@ pub struct Settings {
     /// Seconds for a whole body to arrive: 20 MiB at 700 KiB/s.
     #[arg(long, env = "LOGGERHUB_BODY_TIMEOUT_SECONDS", default_value_t = 30)]
     pub body_timeout_seconds: u64,
-    /// Connections open at once; more wait in the kernel's backlog.
+    /// Connections open at once, of which one peer may have half of what the others leave; more are closed.
     #[arg(long, env = "LOGGERHUB_MAX_CONNECTIONS", default_value_t = Limits::default().connections)]
     pub max_connections: usize,
     /// What a 202 promises, and how much of the queue a tenant may take.
@@ -120,11 +129,18 @@ impl Settings {
 /// Runs until `stop`.
 pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
     let listener = TcpListener::bind(settings.listen).await?;
-    run_on(listener, settings, stop).await
+    let admin = settings.admin.bind().await?;
+    run_on(listener, admin, settings, stop).await
 }
 
-/// Runs on a listener that is already bound. Ends when the requests in flight are answered.
-pub async fn run_on(listener: TcpListener, settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
+/// Runs on listeners that are already bound: for logs, and for health, status and metrics. Ends when the requests
+/// in flight are answered.
+pub async fn run_on(
+    listener: TcpListener,
+    admin: TcpListener,
+    settings: Settings,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let redis = Redis::queue(&settings.queue, &settings.tls)?;
     // The registry and the queue outlive the listener: what is in flight still needs them.
     let drained = CancellationToken::new();
@@ -140,7 +156,7 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
         keys: Keys::new(cache.clone()),
         cache,
         waits: Arc::new(Semaphore::new(WAITING_FOR_STORED)),
-        parsing: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+        parsing: Workers::new(std::thread::available_parallelism().map_or(1, usize::from)),
         budget: Budget::new(settings.max_in_flight_bytes),
         body_timeout: Duration::from_secs(settings.body_timeout_seconds.max(1)),
         metrics: IngestMetrics::default(),
@@ -148,12 +164,13 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
     ingest.metrics.register(&metrics);
     let observed = ingest.clone();
     let status = Status::new(registry, Lanes::new(&redis)?).writing(producer);
-    let router =
-        traced(router(ingest)).merge(status::routes_refreshed(status, metrics, move || observed.refresh_metrics()));
+    let about = status::routes_refreshed(status, metrics, move || observed.refresh_metrics());
+    let about = serve(admin, about, Limits::admin(), stop.clone());
+    let router = traced(router(ingest));
     let limits = Limits { connections: settings.max_connections.max(1), ..Limits::default() };
     tracing::info!(listen = %listener.local_addr()?, "ingest accepts logs");
     tokio::select! {
-        _cut = serve(listener, router, limits, stop) => {}
+        _cut = async { tokio::join!(serve(listener, router, limits, stop), about) } => {}
         ended = &mut committing => bail!("the task that writes to the queue ended: {ended:?}"),
     }
     // The router is gone, and with it every producer: the committer ends after its last round,
@@ -174,9 +191,9 @@ struct Ingest {
     cache: Option<Cache>,
     /// Places for requests that wait until their batch is stored.
     waits: Arc<Semaphore>,
-    /// Places for large bodies that are parsed: one a core, since each further thread would only hold
-    /// memory of its own.
-    parsing: Arc<Semaphore>,
+    /// Places for large bodies that are decompressed and parsed: one a core, since each further thread would
+    /// only hold memory of its own. Tenants take turns, so that nobody waits behind another's thousand bodies.
+    parsing: Workers,
     quotas: Quotas,
     budget: Budget,
     body_timeout: Duration,
@@ -185,6 +202,7 @@ struct Ingest {
 
 fn router(ingest: Ingest) -> Router {
     Router::new()
+        .route("/", get(index))
         .route("/logs", post(take_logs))
         .route("/data/fast", post(take_logs))
         .route("/data", post(take_and_wait))
@@ -197,6 +215,11 @@ fn router(ingest: Ingest) -> Router {
         .layer(CatchPanicLayer::custom(|_| {
             refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal", "a defect of LoggerHub; it was logged")
         }))
+}
+
+/// What this is, for people, and for a load balancer that asks whether somebody answers.
+async fn index() -> &'static str {
+    "LoggerHub ingest: send logs to POST /logs\n"
 }
 
 /// The answer to an accepted batch.
@@ -225,28 +248,30 @@ struct Queued {
 struct Taken {
     tenant: Option<Arc<Tenant>>,
     queued: Result<Queued, Refusal>,
+    /// What the request still holds of the budget, until its answer is sent.
+    claim: Option<Claim>,
 }
 
 /// `POST /logs`: answers as soon as the batch is kept.
 async fn take_logs(State(ingest): State<Ingest>, request: Request) -> Response {
-    let Taken { tenant, queued } = ingest.take(request, None).await;
+    let Taken { tenant, queued, claim } = ingest.take(request, None).await;
     let response = match queued {
         Ok(Queued { answer, .. }) => (StatusCode::ACCEPTED, Json(answer)).into_response(),
         Err(refusal) => refusal.into_response(),
     };
-    ingest.labelled(tenant.as_deref(), response)
+    answer::holding(claim, ingest.labelled(tenant.as_deref(), response))
 }
 
 /// `POST /data/`: the same, and then waits until the batch is stored, if a processor can say so.
 async fn take_and_wait(State(ingest): State<Ingest>, request: Request) -> Response {
     let place = ingest.waits.clone().try_acquire_owned().ok();
     let cache = ingest.cache.as_ref().filter(|_| place.is_some());
-    let Taken { tenant, queued } = ingest.take(request, cache).await;
+    let Taken { tenant, queued, claim } = ingest.take(request, cache).await;
     let response = match queued {
         Ok(queued) => await_stored(queued, cache).await,
         Err(refusal) => refusal.into_response(),
     };
-    ingest.labelled(tenant.as_deref(), response)
+    answer::holding(claim, ingest.labelled(tenant.as_deref(), response))
 }
 
 /// The answer once the batch is stored, or once it has been waited for long enough.
@@ -277,9 +302,11 @@ impl Ingest {
         let (parts, body) = request.into_parts();
         let caller = self.registry.admit(&parts.headers, Scope::Ingest);
         let tenant = caller.as_ref().ok().map(|caller| Arc::clone(&caller.tenant));
-        let queued = match caller {
-            Ok(caller) => self.try_take(caller, &parts.headers, body, telling).await,
-            Err(error) => Err(error.into()),
+        let mut claim = tenant.as_ref().map(|tenant| self.budget.claim_for(tenant.name()));
+        let queued = match (caller, &mut claim) {
+            (Ok(caller), Some(claim)) => self.try_take(caller, &parts, body, telling, claim).await,
+            (Ok(_), None) => Err(AuthError::Missing.into()),
+            (Err(error), _) => Err(error.into()),
         };
         let code = queued.as_ref().map_or_else(|refusal| refusal.code().1, |_| "accepted");
         self.metrics.requests.get_or_create(&Outcome { code }).inc();
@@ -288,7 +315,7 @@ impl Ingest {
             let outcome = queued.as_ref().map_or_else(Refusal::outcome, |_| "accepted");
             self.metrics.by_tenant.count(tenant.name(), outcome);
         }
-        Taken { tenant, queued }
+        Taken { tenant, queued, claim }
     }
 
     /// The answer with what is left of the tenant's quotas.
@@ -303,19 +330,21 @@ impl Ingest {
     async fn try_take(
         &self,
         caller: Caller,
-        headers: &HeaderMap,
+        head: &Parts,
         body: Body,
         telling: Option<&Cache>,
+        claim: &mut Claim,
     ) -> Result<Queued, Refusal> {
+        let headers = &head.headers;
         let form = ContentType::parse(content_type(headers)?)?;
+        let taking = Taking::of(head.uri.query())?;
         let key = idempotency_key(headers)?;
         self.quotas.foresee(&caller.tenant, Cost { bytes: body::least_length(headers), events: 1 })?;
-        let mut claim = self.budget.claim_for(caller.tenant.name());
         claim.grow(REQUEST_COST)?;
-        let body = body::read(headers, body, self.body_timeout, &mut claim).await?;
-        let bytes = body.len() as u64;
+        let decoding = body::read(headers, body, self.body_timeout, claim).await?;
         let accepted_at = now();
-        let (parsed, body_hash) = self.parse(&caller.tenant, body, form, key.is_some(), accepted_at).await?;
+        let reading = Reading { form, taking, keyed: key.is_some(), now: accepted_at };
+        let Read { parsed, body_hash, bytes } = self.read(caller.tenant.name(), decoding, reading, claim).await?;
         let batch_id = match key {
             Some(key) => keyed_batch_id(caller.tenant.name(), key),
             None => new_batch_id(),
@@ -346,7 +375,8 @@ impl Ingest {
             cache.lease_fates(&tenant).await;
         }
         reach(Point::IngestParsed);
-        if let Err(error) = self.producer.send(Batch { tenant: caller.tenant, header, raw, claim }).await {
+        if let Err(error) = self.producer.send(Batch { tenant: caller.tenant, header, raw, claim: claim.take() }).await
+        {
             self.quotas.give_back(&tenant, cost);
             return Err(error.into());
         }
@@ -367,30 +397,53 @@ impl Ingest {
         self.metrics.registry_age_seconds.set(age);
     }
 
-    /// Reads a body; hashes it too if it came under an `Idempotency-Key`.
-    async fn parse(
+    /// Decompresses and parses a body: where it is small at once, else on a thread of its own.
+    async fn read(
         &self,
-        tenant: &Arc<Tenant>,
-        body: Vec<u8>,
-        form: ContentType,
-        keyed: bool,
-        now: Micros,
-    ) -> Result<(Parsed, Option<[u8; 32]>), Refusal> {
-        let tenant = Arc::clone(tenant);
-        let inline = body.len() <= PARSE_INLINE;
-        let work = move || {
-            let parsed = parse(&body, form, tenant.name().as_str(), now)?;
-            Ok((parsed, keyed.then(|| body_hash(&body))))
-        };
-        if inline {
-            return work();
+        tenant: &TenantName,
+        mut decoding: Decoding,
+        reading: Reading,
+        claim: &mut Claim,
+    ) -> Result<Read, Refusal> {
+        if decoding.go_on(PARSE_INLINE, claim)? && decoding.len() <= PARSE_INLINE {
+            return reading.read(decoding, claim);
         }
-        // Nobody closes it.
-        let _place = self.parsing.acquire().await.ok();
+        let _place = self.parsing.place(tenant).await;
+        let mut carried = claim.take();
+        let work = move || (reading.read(decoding, &mut carried), carried);
         match tokio::task::spawn_blocking(work).await {
-            Ok(done) => done,
+            Ok((read, carried)) => {
+                *claim = carried;
+                read
+            }
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
+    }
+}
+
+/// How a body is to be read.
+#[derive(Clone, Copy)]
+struct Reading {
+    form: ContentType,
+    taking: Taking,
+    /// Whether it came under an `Idempotency-Key`, and is hashed.
+    keyed: bool,
+    now: Micros,
+}
+
+/// What was read.
+struct Read {
+    parsed: Parsed,
+    body_hash: Option<[u8; 32]>,
+    /// Length of the body once decompressed.
+    bytes: u64,
+}
+
+impl Reading {
+    fn read(self, decoding: Decoding, claim: &mut Claim) -> Result<Read, Refusal> {
+        let body = decoding.whole(claim)?;
+        let parsed = parse(&body, self.form, self.taking, self.now)?;
+        Ok(Read { parsed, body_hash: self.keyed.then(|| body_hash(&body)), bytes: body.len() as u64 })
     }
 }
 

@@ -32,7 +32,6 @@ pub use series::{Limits as SeriesLimits, maintain_all_series, maintain_series};
 pub use usage::roll_up;
 pub use verify::{Difference, Kind, Options as VerifyOptions, Repaired, Report, repair, verify};
 
-use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -41,10 +40,9 @@ use clap::Args;
 use crds::names::{CORE_DATABASE, PROCESSOR_DATABASE};
 use runtime::http::serve;
 use runtime::metrics::Metrics;
-use runtime::settings::{OpenSearchSettings, PostgresSettings, QueueSettings, S3Settings, TlsSettings};
+use runtime::settings::{AdminSettings, OpenSearchSettings, PostgresSettings, QueueSettings, S3Settings, TlsSettings};
 use runtime::stores::{self, Redis};
 use sqlx::PgPool;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::queue::Lanes;
@@ -77,9 +75,9 @@ pub struct StoreSettings {
 /// Settings of the role.
 #[derive(Args, Clone, Debug)]
 pub struct Settings {
-    /// Address to listen on for health, status and metrics.
-    #[arg(long, env = "LOGGERHUB_LISTEN", default_value = "0.0.0.0:8080")]
-    pub listen: SocketAddr,
+    /// Where health, status and metrics are.
+    #[command(flatten)]
+    pub admin: AdminSettings,
     /// Where the stores are.
     #[command(flatten)]
     pub stores: StoreSettings,
@@ -144,15 +142,14 @@ const APPLICATION: &str = "loggerhub-maintain";
 
 /// Runs until `stop`; a step that has begun is finished.
 pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
-    let listener =
-        TcpListener::bind(settings.listen).await.with_context(|| format!("listen on {}", settings.listen))?;
+    let listener = settings.admin.bind().await?;
     let redis = Redis::queue(&settings.stores.queue, &settings.stores.tls)?;
     let registry = Registry::follow(&redis, stop.clone())?;
     let metrics = Metrics::default();
     let measures = pass::Measures::register(&metrics);
     let lanes = Lanes::new(&redis)?;
     let router = status::routes(Status::new(registry.clone(), lanes), metrics);
-    let server = tokio::spawn(serve(listener, router, runtime::http::Limits::default(), stop.clone()));
+    let server = tokio::spawn(serve(listener, router, runtime::http::Limits::admin(), stop.clone()));
 
     let catch_up = catch_up::CatchUp {
         // Connections of its own, so that neither waits for the other's.

@@ -19,11 +19,9 @@ mod spool;
 mod staged;
 mod suspects;
 mod tail;
-mod workers;
 
 pub use spool::SpoolSettings;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +31,9 @@ use crds::PipelineName;
 use crds::names::PROCESSOR_DATABASE;
 use runtime::http::{Limits, serve};
 use runtime::metrics::Metrics;
-use runtime::settings::{CacheSettings, OpenSearchSettings, PostgresSettings, QueueSettings, TlsSettings};
+use runtime::settings::{
+    AdminSettings, CacheSettings, OpenSearchSettings, PostgresSettings, QueueSettings, TlsSettings,
+};
 use runtime::stores::{self, Redis};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +44,7 @@ use crate::status::{self, Status};
 use crate::stores::catalog::{Catalog, Provenance};
 use crate::stores::index::{Index, IndexHealth};
 use crate::tenancy::Registry;
+use crate::tenancy::workers::Workers;
 use flush::Flusher;
 use marks::Marks;
 use measures::Measures;
@@ -53,14 +54,13 @@ use set_aside::SetAside;
 use spool::Spool;
 use suspects::Suspects;
 use tail::Tail;
-use workers::Workers;
 
 /// Settings of the role.
 #[derive(Args, Clone, Debug)]
 pub struct Settings {
-    /// Address to listen on for health, status and metrics.
-    #[arg(long, env = "LOGGERHUB_LISTEN", default_value = "0.0.0.0:8080")]
-    pub listen: SocketAddr,
+    /// Where health, status and metrics are.
+    #[command(flatten)]
+    pub admin: AdminSettings,
     /// Where PostgreSQL is.
     #[command(flatten)]
     pub postgres: PostgresSettings,
@@ -140,8 +140,7 @@ fn catalog_settings(settings: &Settings) -> PostgresSettings {
 
 /// Runs until `stop`, then finishes what is in work.
 pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
-    let listener =
-        TcpListener::bind(settings.listen).await.with_context(|| format!("listen on {}", settings.listen))?;
+    let listener = settings.admin.bind().await?;
     run_on(listener, settings, stop).await
 }
 
@@ -159,7 +158,7 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
     let pool = stores::postgres(&catalog_settings(&settings), &settings.tls, PROCESSOR_DATABASE, &settings.consumer)?;
 
     let router = status::routes(Status::new(registry.clone(), lanes.clone()), metrics);
-    let server = tokio::spawn(serve(listener, router, Limits::default(), last.clone()));
+    let server = tokio::spawn(serve(listener, router, Limits::admin(), last.clone()));
 
     let consumer_settings = ConsumerSettings {
         pipeline: settings.pipeline.clone(),

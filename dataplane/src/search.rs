@@ -41,7 +41,7 @@ use clap::Args;
 use crds::names::PROCESSOR_DATABASE;
 use runtime::http::{Limits, serve};
 use runtime::metrics::Metrics;
-use runtime::settings::{OpenSearchSettings, PostgresSettings, QueueSettings, S3Settings, TlsSettings};
+use runtime::settings::{AdminSettings, OpenSearchSettings, PostgresSettings, QueueSettings, S3Settings, TlsSettings};
 use runtime::stores::{self, Redis};
 use runtime::traces::traced;
 use tokio::net::TcpListener;
@@ -64,6 +64,9 @@ pub struct Settings {
     /// Address to listen on.
     #[arg(long, env = "LOGGERHUB_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
+    /// Where health, status and metrics are.
+    #[command(flatten)]
+    pub admin: AdminSettings,
     #[command(flatten)]
     pub registry: RegistrySettings,
     #[command(flatten)]
@@ -99,11 +102,11 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     };
     let status = Status::new(registry.clone(), Lanes::new(&queue)?);
     let metrics = Metrics::default();
-    let router =
-        traced(status::measured(router(Search { registry, reader }), &metrics)).merge(status::routes(status, metrics));
+    let router = traced(status::measured(router(Search { registry, reader }), &metrics));
+    let admin = serve(settings.admin.bind().await?, status::routes(status, metrics), Limits::admin(), stop.clone());
     let listener = TcpListener::bind(settings.listen).await.context("listen")?;
     tracing::info!(listen = %settings.listen, "search answers on {}", settings.listen);
-    serve(listener, router, Limits::default(), stop).await;
+    tokio::join!(serve(listener, router, Limits::default(), stop), admin);
     Ok(())
 }
 

@@ -13,6 +13,7 @@ mod receipt;
 pub(crate) mod rotation;
 mod snapshot;
 mod uses;
+pub(crate) mod workers;
 
 pub use auth::{AuthError, Caller};
 pub use follow::RegistrySettings;

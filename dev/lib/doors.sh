@@ -16,8 +16,8 @@ door_open() { # NAME NODE-PORT
     local port
     port=$(door_port "$1")
     start_host_process "door-$1" socat "TCP-LISTEN:$port,bind=127.0.0.1,fork,reuseaddr,nodelay,backlog=1024" "TCP:$NODE_IP:$2,nodelay"
-    within 20 curl -fsS -m 2 "http://127.0.0.1:$port/health" ||
-        fail "the $1 does not answer on http://127.0.0.1:$port/health: kubectl -n $NAMESPACE get pods; $LOGS/door-$1.log"
+    within 20 curl -fsS -m 2 "http://127.0.0.1:$port/" ||
+        fail "the $1 does not answer on http://127.0.0.1:$port/: kubectl -n $NAMESPACE get pods; $LOGS/door-$1.log"
 }
 
 doors_close() {

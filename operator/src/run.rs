@@ -3,7 +3,6 @@
 //! Nothing here needs a store to be up: clients are lazy, and what waits says so in readiness and
 //! in conditions.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -19,7 +18,7 @@ use kube::{Api, Client};
 use runtime::http::{Limits, common_routes, serve};
 use runtime::logging::LogSettings;
 use runtime::metrics::Metrics;
-use runtime::settings::{OpenSearchSettings, PostgresSettings, QueueSettings, S3Settings, TlsSettings};
+use runtime::settings::{AdminSettings, OpenSearchSettings, PostgresSettings, QueueSettings, S3Settings, TlsSettings};
 use runtime::stores::{self, Redis};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -45,9 +44,9 @@ pub struct RunSettings {
     /// YAML file that describes the installation.
     #[arg(long, env = "LOGGERHUB_OPERATOR_CONFIG")]
     pub config: PathBuf,
-    /// Address of /health, /ready and /metrics.
-    #[arg(long, env = "LOGGERHUB_LISTEN", default_value = "0.0.0.0:8080")]
-    pub listen: SocketAddr,
+    /// Where health and metrics are.
+    #[command(flatten)]
+    pub admin: AdminSettings,
     /// PostgreSQL, as its administrator.
     #[command(flatten)]
     pub postgres: PostgresSettings,
@@ -73,8 +72,7 @@ pub async fn run(settings: RunSettings, shutdown: CancellationToken) -> anyhow::
     let installation = Settings::read(&settings.config)?;
     let stores = connect(&settings, &installation)?;
     let client = Client::try_default().await.context("find the Kubernetes API")?;
-    let listener =
-        TcpListener::bind(settings.listen).await.with_context(|| format!("listen on {}", settings.listen))?;
+    let listener = settings.admin.bind().await?;
     let (publish, plans) = watch::channel(installation.plans.clone());
     tokio::spawn(plans::follow(settings.config, publish, shutdown.clone()));
     Ok(operate(installation, plans, stores, client, listener, shutdown).await?)
@@ -118,7 +116,7 @@ pub async fn operate(
     let router = common_routes(metrics).merge(readiness(Arc::clone(&stands)));
     // However this ends, what it has begun ends with it.
     let mut beside = JoinSet::new();
-    let server = serve(listener, router, Limits { connections: 64, ..Limits::default() }, shutdown.clone());
+    let server = serve(listener, router, Limits::admin(), shutdown.clone());
     beside.spawn(async move {
         let cut = server.await;
         tracing::debug!(cut, "the HTTP server has stopped");

@@ -1,10 +1,15 @@
-//! An HTTP server that can't be held up: bounded connections and header time, and a drain at stop.
+//! An HTTP server that can't be held up: bounded connections, header and writing time, and a drain at stop.
 //!
 //! axum's own `serve` has no timers and no bound on connections, so the accept loop is ours, over
 //! hyper-util. Bodies are bounded by each route, which knows how large one may be.
+//!
+//! What a process says of itself (`/health`, `/ready`, `/metrics`) is served on a listener of its own, so that no
+//! crowd at the tenants' door keeps a probe from being answered, and no tenant reads it.
+
+mod connection;
+mod peers;
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -16,13 +21,14 @@ use axum::routing::get;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::metrics::Metrics;
+use connection::Connection;
+use peers::Places;
 
 /// How long a stopping server still answers on connections that are open: each answer says that it is
 /// the last, so that a client that sends once a second or more loses none to a connection's end.
@@ -35,10 +41,13 @@ const READ_BUFFER: usize = 64 * 1024;
 /// Bounds of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections open at once; more wait in the kernel's backlog.
+    /// Connections open at once, of which one peer may have half of what the others leave. More are told so
+    /// and closed: one that waits would look to its client like a server that hangs.
     pub connections: usize,
     /// Time for a request's header to arrive, also of an idle connection's next one.
     pub header_timeout: Duration,
+    /// Time in which a client takes nothing of its answer, after which it is given up.
+    pub write_timeout: Duration,
     /// Time for requests in flight to end once the server is to stop.
     pub drain_timeout: Duration,
 }
@@ -47,22 +56,23 @@ impl Default for Limits {
     fn default() -> Self {
         // 4,096 connections at some 40 KB each stay below 160 MB; 60 s outlasts the usual 30 s
         // keep-alive of shippers; 20 s fits into the 30 s that Kubernetes grants a pod.
-        Self { connections: 4096, header_timeout: Duration::from_secs(60), drain_timeout: Duration::from_secs(20) }
+        Self {
+            connections: 4096,
+            header_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(20),
+        }
     }
 }
 
 /// Serves `router` on `listener` until `shutdown`, then drains. Ends with how many connections
 /// were cut off at the deadline.
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: CancellationToken) -> usize {
-    let permits = Arc::new(Semaphore::new(limits.connections));
+    let places = Places::new(limits.connections);
     let connections = TaskTracker::new();
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(READ_BUFFER);
     loop {
-        let permit = tokio::select! {
-            permit = Arc::clone(&permits).acquire_owned() => permit,
-            () = shutdown.cancelled() => break,
-        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = shutdown.cancelled() => break,
@@ -76,6 +86,10 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
                 continue;
             }
         };
+        let Some(place) = places.take(peer.ip()) else {
+            turn_away(&stream);
+            continue;
+        };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "set TCP_NODELAY");
         }
@@ -87,10 +101,15 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
         let service =
             service.map_response(move |response| if stopping.is_cancelled() { last(response) } else { response });
         let service = service.map_err(|never: Infallible| match never {});
-        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).with_upgrades();
+        let connection = http
+            .serve_connection(
+                TokioIo::new(Connection::new(stream, limits.write_timeout)),
+                TowerToHyperService::new(service),
+            )
+            .with_upgrades();
         let shutdown = shutdown.clone();
         connections.spawn(async move {
-            let _permit = permit;
+            let _place = place;
             let mut connection = std::pin::pin!(connection);
             let ended = tokio::select! {
                 // A request that has come is taken before the connection is looked at as idle.
@@ -117,12 +136,29 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
     cut
 }
 
+/// Says that there is no room, as far as the socket takes it at once, and leaves the rest to the kernel.
+fn turn_away(stream: &TcpStream) {
+    const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
+        connection: close\r\ncontent-length: 99\r\n\r\n\
+        {\"error\":{\"code\":\"overloaded\",\"message\":\"too many connections, of this peer or of all; try again\"}}";
+    if let Err(error) = stream.try_write(ANSWER) {
+        tracing::debug!(%error, "turn a connection away");
+    }
+}
+
 /// The last response on its connection, unless the connection is no longer HTTP.
 fn last(mut response: Response) -> Response {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+impl Limits {
+    /// For the listener of `/health`, `/ready` and `/metrics`: the kubelet and a scraper or two.
+    pub fn admin() -> Self {
+        Self { connections: 64, header_timeout: Duration::from_secs(10), ..Self::default() }
+    }
 }
 
 /// Routes that every process has: `/health` (the process runs) and `/metrics`. `/ready` is the
@@ -132,6 +168,9 @@ pub fn common_routes(metrics: Metrics) -> Router {
         .route("/health", get(|| async { (StatusCode::OK, "ok\n") }))
         .route("/metrics", get(move || std::future::ready(metrics.response())))
 }
+
+/// Longest text of a refusal. None of ours is longer; the bound is for a text that has a foreign one in it.
+const MAX_MESSAGE: usize = 1024;
 
 /// The body of every refusal: `{"error": {"code", "message"}}`, codes being stable.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -151,6 +190,11 @@ pub struct ErrorDetail {
 
 /// A refusal as a response.
 pub fn refusal(status: StatusCode, code: &'static str, message: impl Into<String>) -> Response {
-    let body = ErrorBody { error: ErrorDetail { code, message: message.into() } };
+    let mut message = message.into();
+    if message.len() > MAX_MESSAGE {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+        message.push('…');
+    }
+    let body = ErrorBody { error: ErrorDetail { code, message } };
     (status, axum::Json(body)).into_response()
 }

@@ -4,10 +4,12 @@
 //! environment variable, so nothing secret shows in a pod's description.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use secrecy::SecretString;
+use tokio::net::TcpListener;
 
 /// Why a setting can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +30,24 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
+}
+
+/// Where a process says how it is.
+#[derive(Args, Clone, Debug)]
+pub struct AdminSettings {
+    /// Address of /health, /ready and /metrics: a port of its own, which no Service, Ingress or route shows.
+    #[arg(long = "admin-listen", env = "LOGGERHUB_ADMIN_LISTEN", default_value = "0.0.0.0:9090")]
+    pub admin_listen: SocketAddr,
+}
+
+impl AdminSettings {
+    /// Binds the address.
+    pub async fn bind(&self) -> std::io::Result<TcpListener> {
+        let named = |error: std::io::Error| {
+            std::io::Error::new(error.kind(), format!("listen on {}: {error}", self.admin_listen))
+        };
+        TcpListener::bind(self.admin_listen).await.map_err(named)
+    }
 }
 
 /// Where PostgreSQL is.

@@ -52,7 +52,7 @@ impl OperatorProgram {
         let output = File::options().create(true).append(true).open(&log)?;
         let mut command = Command::new(&self.program);
         command.arg("run").env_clear().envs(self.environment()?).envs(more.iter().copied());
-        command.env("LOGGERHUB_OPERATOR_CONFIG", config).env("LOGGERHUB_LISTEN", address.to_string());
+        command.env("LOGGERHUB_OPERATOR_CONFIG", config).env("LOGGERHUB_ADMIN_LISTEN", address.to_string());
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).kill_on_drop(true);
         let child = command.spawn().with_context(|| format!("start {}", self.program.display()))?;
         let pid = child.id().context("a process without an id")?;

@@ -15,7 +15,7 @@ use kube::core::GroupVersionKind;
 use kube::discovery::{ApiCapabilities, Scope};
 use kube::{Client, CustomResourceExt, ResourceExt};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::{Cluster, helm, unique};
 
 #[tokio::test]
@@ -248,8 +248,11 @@ async fn listed_tenant_namespaces_replace_the_cluster_wide_binding() {
 
 #[tokio::test]
 async fn egress_is_open_to_the_stores_ports_and_no_others() {
-    let sets =
-        ["networkPolicy.egress.enabled=true", "stores.redis.cache.url=redis://cache", "stores.s3.endpoint=http://s3"];
+    let sets = [
+        "networkPolicy.egress.furtherPorts={9300}",
+        "stores.redis.cache.url=redis://cache",
+        "stores.s3.endpoint=http://s3",
+    ];
     let objects = rendered(&sets).await;
     let policy = find(&objects, "NetworkPolicy", "loggerhub-egress");
     let ports =
@@ -257,17 +260,21 @@ async fn egress_is_open_to_the_stores_ports_and_no_others() {
     let rules = policy["spec"]["egress"].as_array().unwrap();
     assert_eq!(
         (ports(&rules[0]), ports(&rules[2])),
-        (vec![53.into(), 53.into()], [5432, 6379, 80, 9200].map(Value::from).into())
+        (vec![53.into(), 53.into()], [5432, 6379, 80, 9200, 9300].map(Value::from).into())
     );
     let api = find(&objects, "NetworkPolicy", "loggerhub-egress-operator");
     assert_eq!(api["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"], "operator");
-    assert!(!names(&rendered(&[]).await, "NetworkPolicy").contains(&"loggerhub-egress"));
+    assert_eq!(api["spec"]["egress"], json!([{}]), "its port is not known");
+    let told = rendered(&["networkPolicy.egress.apiServerPorts={6443}"]).await;
+    let api = find(&told, "NetworkPolicy", "loggerhub-egress-operator");
+    assert_eq!(api["spec"]["egress"], json!([{"ports": [{"port": 6443}]}]));
+    let off = rendered(&["networkPolicy.egress.enabled=false"]).await;
+    assert!(!names(&off, "NetworkPolicy").contains(&"loggerhub-egress"));
 }
 
 #[tokio::test]
 async fn a_collector_is_named_to_every_pod_and_its_port_is_open() {
-    let sets = ["tracing.endpoint=http://collector:4318", "networkPolicy.egress.enabled=true"];
-    let traced = rendered(&sets).await;
+    let traced = rendered(&["tracing.endpoint=http://collector:4318"]).await;
     let variable = "OTEL_EXPORTER_OTLP_ENDPOINT";
     let config = find(&traced, "ConfigMap", "loggerhub-operator")["data"]["config.yaml"].to_string();
     assert!(config.contains(variable), "for ingest and processors");
@@ -288,7 +295,34 @@ async fn canaries_are_reached_by_the_operator_alone() {
     let component = "app.kubernetes.io/component";
     assert_eq!(policy["podSelector"]["matchLabels"][component], "canary");
     assert_eq!(policy["ingress"].as_array().unwrap().len(), 1);
+    assert_eq!(policy["ingress"][0]["ports"], json!([{"port": "admin"}]));
     assert_eq!(policy["ingress"][0]["from"][0]["podSelector"]["matchLabels"][component], "operator");
+}
+
+#[tokio::test]
+async fn no_service_or_policy_shows_tenants_what_the_roles_say_of_themselves() {
+    let objects = rendered(&["networkPolicy.metricsFrom[0].podSelector.matchLabels.app=prometheus"]).await;
+    for object in &objects {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let spec = &object["spec"];
+        match object["kind"].as_str() {
+            Some("Service") => {
+                let ports = spec["ports"].as_array().unwrap();
+                assert!(ports.iter().all(|port| port["targetPort"] == "http"), "{name}");
+            }
+            Some("Deployment") => {
+                let container = &spec["template"]["spec"]["containers"][0];
+                for probe in ["livenessProbe", "readinessProbe"] {
+                    assert_eq!(container[probe]["httpGet"]["port"], "admin", "{name}");
+                }
+            }
+            Some("NetworkPolicy") if spec["policyTypes"] == json!(["Ingress"]) => {
+                let shows = spec["ingress"].to_string().contains("admin");
+                assert_eq!(shows, ["loggerhub-canary", "loggerhub-metrics"].contains(&name), "{name}");
+            }
+            _ => {}
+        }
+    }
 }
 
 #[tokio::test]

@@ -78,12 +78,12 @@ topologySpreadConstraints:
 {{- define "loggerhub.probes" -}}
 # The process runs: only a hang is a reason to restart, a store that is down is not.
 livenessProbe:
-  httpGet: {path: /health, port: http}
+  httpGet: {path: /health, port: admin}
   periodSeconds: 10
   timeoutSeconds: 3
   failureThreshold: 3
 readinessProbe:
-  httpGet: {path: /ready, port: http}
+  httpGet: {path: /ready, port: admin}
   periodSeconds: 2
   timeoutSeconds: 2
   failureThreshold: 3

@@ -40,7 +40,12 @@ spec:
           image: {{ include "loggerhub.image" $root }}
           imagePullPolicy: {{ $root.Values.image.pullPolicy }}
           args: [{{ .role }}]
-          ports: [{name: http, containerPort: 8080}]
+          ports:
+            {{- if ne .role "maintain" }}
+            - {name: http, containerPort: 8080}
+            {{- end }}
+            # Health, readiness, metrics, queue status: no Service shows it.
+            - {name: admin, containerPort: 9090}
           env:
             {{- include "loggerhub.env" $root | nindent 12 }}
             {{- include "loggerhub.credentialEnv" $mounted | trim | nindent 12 }}

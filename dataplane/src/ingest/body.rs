@@ -1,15 +1,17 @@
 //! Reads a body: bounded as sent, bounded as decompressed, bounded in time, and paid for from the
 //! budget while it grows.
+//!
+//! A compressed body may have several gzip members or zstd frames, as RFC 1952 and RFC 8878 have it. One
+//! that is cut off, or that bytes of no form follow, is refused whole: nothing of it is dropped silently.
 
+use std::io::{Cursor, Read};
 use std::time::Duration;
 
-use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
-use async_compression::zstd::DParameter;
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use flate2::bufread::MultiGzDecoder;
 use futures::StreamExt;
-use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::refusal::Refusal;
 use crate::queue::Claim;
@@ -55,13 +57,13 @@ impl Encoding {
     }
 }
 
-/// The body, decompressed.
+/// The body, of which a compressed one is still to be decompressed.
 pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
     timeout: Duration,
     claim: &mut Claim,
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<Decoding, Refusal> {
     let encoding = Encoding::of(headers)?;
     let declared = declared_length(headers).unwrap_or(0);
     if declared > MAX_BYTES as u64 {
@@ -71,17 +73,58 @@ pub(super) async fn read(
         Ok(sent) => sent?,
         Err(_) => return Err(Refusal::BodyTimeout { seconds: timeout.as_secs() }),
     };
-    match encoding {
-        Encoding::Identity => Ok(sent),
-        Encoding::Gzip => {
-            let mut decoder = GzipDecoder::new(sent.as_slice());
-            decoder.multiple_members(true);
-            decode(decoder, claim).await
+    Decoding::of(encoding, sent)
+}
+
+/// A body on its way to being decompressed.
+pub(super) struct Decoding {
+    /// What is decompressed so far.
+    body: Vec<u8>,
+    /// Where the rest comes from; `None` once that is all.
+    rest: Option<Box<dyn Read + Send>>,
+}
+
+impl Decoding {
+    fn of(encoding: Encoding, sent: Vec<u8>) -> Result<Self, Refusal> {
+        let rest: Box<dyn Read + Send> = match encoding {
+            Encoding::Identity => return Ok(Self { body: sent, rest: None }),
+            Encoding::Gzip => Box::new(MultiGzDecoder::new(Cursor::new(sent))),
+            Encoding::Zstd => {
+                let mut decoder = zstd::Decoder::with_buffer(Cursor::new(sent)).map_err(|_| Refusal::NotAsEncoded)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(|_| Refusal::NotAsEncoded)?;
+                Box::new(decoder)
+            }
+        };
+        Ok(Self { body: Vec::new(), rest: Some(rest) })
+    }
+
+    /// Decompresses until the body is whole or longer than `most`; says whether it is whole.
+    pub(super) fn go_on(&mut self, most: usize, claim: &mut Claim) -> Result<bool, Refusal> {
+        while let Some(rest) = &mut self.rest {
+            if self.body.len() > most {
+                return Ok(false);
+            }
+            let before = self.body.len();
+            let read = rest.by_ref().take(CHUNK as u64).read_to_end(&mut self.body);
+            match read.map_err(|_| Refusal::NotAsEncoded)? {
+                // The decoder, and its window of up to 8 MiB, is not needed any more.
+                0 => self.rest = None,
+                _ if self.body.len() > MAX_BYTES => return Err(Refusal::DecompressedTooLarge),
+                _ => claim.grow(COST * (self.body.len() - before))?,
+            }
         }
-        Encoding::Zstd => {
-            let window = [DParameter::window_log_max(ZSTD_WINDOW_LOG)];
-            decode(ZstdDecoder::with_params(sent.as_slice(), &window), claim).await
-        }
+        Ok(true)
+    }
+
+    /// Bytes that are there so far.
+    pub(super) fn len(&self) -> usize {
+        self.body.len()
+    }
+
+    /// The whole body.
+    pub(super) fn whole(mut self, claim: &mut Claim) -> Result<Vec<u8>, Refusal> {
+        self.go_on(usize::MAX, claim)?;
+        Ok(self.body)
     }
 }
 
@@ -112,21 +155,4 @@ async fn read_sent(body: Body, expected: usize, claim: &mut Claim) -> Result<Vec
         sent.extend_from_slice(&chunk);
     }
     Ok(sent)
-}
-
-/// What a decoder makes of bytes that are all there. It never waits, so there are at most as many
-/// decoders, each with a window of up to 8 MiB, as threads: a body that arrives slowly holds none.
-async fn decode(mut decoder: impl AsyncRead + Unpin, claim: &mut Claim) -> Result<Vec<u8>, Refusal> {
-    let mut body = Vec::new();
-    loop {
-        body.reserve(CHUNK);
-        let before = body.len();
-        if decoder.read_buf(&mut body).await.map_err(|_| Refusal::NotAsEncoded)? == 0 {
-            return Ok(body);
-        }
-        if body.len() > MAX_BYTES {
-            return Err(Refusal::DecompressedTooLarge);
-        }
-        claim.grow(COST * (body.len() - before))?;
-    }
 }

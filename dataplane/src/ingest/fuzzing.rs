@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::http::HeaderMap;
 
 use super::body::{self, MAX_BYTES};
-use super::parse::{ContentType, MAX_EVENTS, parse};
+use super::parse::{ContentType, MAX_EVENTS, Taking, parse};
 use crate::event::new_batch_id;
 use crate::queue::Budget;
 use crate::queue::entry::{BatchHeader, Header};
@@ -18,7 +18,7 @@ const NOW: i64 = 1_767_323_045_000_000;
 /// Parses a body in one of the three forms and maps what came of it.
 pub(crate) fn parse_as(form: u8, body: &[u8]) {
     let form = [ContentType::Json, ContentType::Lines, ContentType::Unsaid][usize::from(form % 3)];
-    let Ok(parsed) = parse(body, form, "acme", NOW) else { return };
+    let Ok(parsed) = parse(body, form, Taking::Each, NOW) else { return };
     assert!((1..=MAX_EVENTS).contains(&parsed.events.len()));
     let lengths: usize = parsed.events.iter().map(|event| event.length as usize).sum();
     assert_eq!(lengths, parsed.raw.len(), "every raw byte is some event's");
@@ -40,7 +40,10 @@ pub(crate) fn read(headers: &HeaderMap, sent: Vec<u8>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let Ok(runtime) = runtime else { return };
     let mut claim = Budget::new(4 * MAX_BYTES).claim();
-    if let Ok(body) = runtime.block_on(body::read(headers, Body::from(sent), Duration::MAX, &mut claim)) {
+    let Ok(decoding) = runtime.block_on(body::read(headers, Body::from(sent), Duration::MAX, &mut claim)) else {
+        return;
+    };
+    if let Ok(body) = decoding.whole(&mut claim) {
         assert!(body.len() <= MAX_BYTES);
     }
 }

@@ -1,11 +1,12 @@
-//! One look at one event: is it a JSON object within bounds, whose is it, when did it happen?
+//! One look at one event: is it a JSON object within bounds, and when did it happen?
 //!
 //! One pass of serde_json over borrowed bytes, building nothing: strings are checked (UTF-8,
 //! surrogates) and dropped. What is too deep is skipped without recursion.
 
 use std::fmt;
 
-use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::{Number, Value};
 
 use crate::event::Micros;
@@ -16,36 +17,48 @@ pub(super) const MAX_DEPTH: usize = 32;
 /// Most fields of an event, at any depth.
 pub(super) const MAX_FIELDS: usize = 1_000;
 
-/// Longest text that is a time or a tenant's name.
+/// Longest text that is a time.
 const MAX_NOTED: usize = 64;
 
 /// Names of the time, the first one present counting, as the stages have it.
 const TIME_FIELDS: [&str; 4] = ["timestamp", "@timestamp", "time", "ts"];
-/// Names that may only repeat the tenant of the key.
-const TENANT_FIELDS: [&str; 2] = ["tenant", "tenant_id"];
 
 /// What one event is.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Facts {
     /// The time sent, if it can be read.
     pub(super) time: Option<Micros>,
-    /// A tenant that the event names and that is not the key's.
-    pub(super) foreign_tenant: bool,
     /// What forbids to process it.
     pub(super) problem: Option<Rejection>,
 }
 
-/// Looks at the JSON object that `bytes` begin with; gives back its length too. `tenant` is the
-/// key's.
-pub(super) fn inspect(bytes: &[u8], tenant: &str) -> Result<(Facts, usize), serde_json::Error> {
+/// Why bytes are no JSON object. The text never repeats what was sent, and is short.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct NotAnObject(String);
+
+impl From<serde_json::Error> for NotAnObject {
+    /// What serde_json says of syntax and of an early end names what it expected and where. What it says of a
+    /// value of another type has that value in it, of whatever length.
+    fn from(error: serde_json::Error) -> Self {
+        match error.classify() {
+            Category::Syntax | Category::Eof => Self(error.to_string()),
+            Category::Data | Category::Io => {
+                Self(format!("expected a JSON object at line {} column {}", error.line(), error.column()))
+            }
+        }
+    }
+}
+
+/// Looks at the JSON object that `bytes` begin with; gives back its length too.
+pub(super) fn inspect(bytes: &[u8]) -> Result<(Facts, usize), NotAnObject> {
     let mut stream = serde_json::Deserializer::from_slice(bytes).into_iter::<Sighting>();
     let sighting = match stream.next() {
         Some(sighting) => sighting?,
-        None => return Err(de::Error::custom("no JSON object")),
+        None => return Err(NotAnObject("expected a JSON object".to_owned())),
     };
     let facts = Facts {
         time: sighting.times.iter().find(|sent| !sent.is_absent()).and_then(Leaf::micros),
-        foreign_tenant: sighting.tenants.iter().any(|sent| sent.names_other_than(tenant)),
         problem: sighting.counts.problem(),
     };
     Ok((facts, stream.byte_offset()))
@@ -55,7 +68,6 @@ pub(super) fn inspect(bytes: &[u8], tenant: &str) -> Result<(Facts, usize), serd
 #[derive(Default)]
 struct Sighting {
     times: [Leaf; TIME_FIELDS.len()],
-    tenants: [Leaf; TENANT_FIELDS.len()],
     counts: Counts,
 }
 
@@ -84,11 +96,6 @@ impl Leaf {
             Self::Number(number) => stages::time::parse(&Value::Number(number.clone())),
             Self::Absent | Self::Other => None,
         }
-    }
-
-    /// Whether this names another tenant. What is not a text names none of ours.
-    fn names_other_than(&self, tenant: &str) -> bool {
-        matches!(self, Self::Text(named) if named != tenant)
     }
 }
 
@@ -130,7 +137,6 @@ impl<'de> Visitor<'de> for EventVisitor {
             sighting.counts.fields += 1;
             let leaf = match key {
                 Key::Time(at) => &mut sighting.times[at],
-                Key::Tenant(at) => &mut sighting.tenants[at],
                 Key::Other => &mut unimportant,
             };
             let leaf = (!matches!(key, Key::Other)).then_some(leaf);
@@ -143,7 +149,6 @@ impl<'de> Visitor<'de> for EventVisitor {
 /// A field's name.
 enum Key {
     Time(usize),
-    Tenant(usize),
     Other,
 }
 
@@ -166,11 +171,7 @@ impl Visitor<'_> for KeySeed {
 
     fn visit_str<E>(self, name: &str) -> Result<Key, E> {
         let place = |names: &[&str]| names.iter().position(|known| *known == name);
-        Ok(match (place(&TIME_FIELDS), place(&TENANT_FIELDS)) {
-            (Some(at), _) => Key::Time(at),
-            (_, Some(at)) => Key::Tenant(at),
-            _ => Key::Other,
-        })
+        Ok(place(&TIME_FIELDS).map_or(Key::Other, Key::Time))
     }
 }
 
@@ -275,7 +276,7 @@ mod tests {
     use super::*;
 
     fn facts(event: &str) -> Facts {
-        inspect(event.as_bytes(), "acme").unwrap().0
+        inspect(event.as_bytes()).unwrap().0
     }
 
     #[test]
@@ -302,18 +303,11 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_may_only_repeat_the_keys() {
-        for (event, foreign) in [
-            (r#"{"tenant": "acme", "tenant_id": "acme"}"#, false),
-            (r#"{"tenant": "globex"}"#, true),
-            (r#"{"tenant_id": "globex"}"#, true),
-            (r#"{"tenant": ""}"#, true),
-            (&format!(r#"{{"tenant": "{}"}}"#, "x".repeat(1000)), true),
-            (r#"{"tenant": null}"#, false),
-            (r#"{"tenant": {"id": "globex"}}"#, false),
-            (r#"{"a": {"tenant": "globex"}}"#, false),
-        ] {
-            assert_eq!(facts(event).foreign_tenant, foreign, "{event}");
+    fn what_is_said_of_a_wrong_value_is_short_and_does_not_repeat_it() {
+        let secret = format!(r#""my-password{}""#, "\u{7f}".repeat(100_000));
+        for body in [secret.as_str(), r#"["my-password"]"#, "12345.678", "true", "null", r#"{"my-password" 1}"#] {
+            let said = inspect(body.as_bytes()).unwrap_err().to_string();
+            assert!(said.len() < 80 && !said.contains("my-password") && !said.contains("12345"), "{said}");
         }
     }
 
@@ -365,10 +359,10 @@ mod tests {
             "{\"a\":\"line\nbreak\"}",
             "{\"a\":\"\0\"}",
         ] {
-            assert!(inspect(bad.as_bytes(), "acme").is_err(), "{bad}");
+            assert!(inspect(bad.as_bytes()).is_err(), "{bad}");
         }
-        assert!(inspect(b"{\"a\":\"\xff\"}", "acme").is_err(), "invalid UTF-8");
-        assert!(inspect(b"{\"\xff\":1}", "acme").is_err(), "invalid UTF-8 in a name");
+        assert!(inspect(b"{\"a\":\"\xff\"}").is_err(), "invalid UTF-8");
+        assert!(inspect(b"{\"\xff\":1}").is_err(), "invalid UTF-8 in a name");
     }
 
     #[test]
@@ -381,7 +375,7 @@ mod tests {
             r#"{"_id":1,"_source":2,"a.b":1,"a":2,"__proto__":3,"-":4}"#,
             "{\"a\":\"\u{2028}\"}",
         ] {
-            assert_eq!(inspect(good.as_bytes(), "acme").unwrap(), (Facts::default(), good.len()), "{good}");
+            assert_eq!(inspect(good.as_bytes()).unwrap(), (Facts::default(), good.len()), "{good}");
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::tenancy::AuthError;
 pub(super) enum Refusal {
     #[error(transparent)]
     Auth(#[from] AuthError),
-    #[error("an event names a tenant that the API key does not belong to; leave the name out")]
-    TenantMismatch,
+    #[error("the parameter atomic is true or false, once")]
+    InvalidAtomic,
     #[error("event {index} is not valid: {reason}")]
     InvalidJson { index: usize, reason: String },
     #[error("the body holds no event")]
@@ -36,7 +36,7 @@ pub(super) enum Refusal {
     BodyIncomplete,
     #[error("use one Content-Encoding of gzip, zstd or identity")]
     UnsupportedEncoding,
-    #[error("the body is not what its Content-Encoding says")]
+    #[error("the body is not what its Content-Encoding says, or ends early, or something else follows it")]
     NotAsEncoded,
     #[error("use the Content-Type application/json or application/x-ndjson")]
     UnsupportedContentType,
@@ -64,7 +64,7 @@ impl Refusal {
         match self {
             Self::Auth(AuthError::NotLoaded) => (StatusCode::SERVICE_UNAVAILABLE, "queue_unavailable"),
             Self::Auth(error) => error.code(),
-            Self::TenantMismatch => AuthError::TenantMismatch.code(),
+            Self::InvalidAtomic => (StatusCode::BAD_REQUEST, "invalid_parameter"),
             Self::InvalidJson { .. } => (StatusCode::BAD_REQUEST, "invalid_json"),
             Self::EmptyBatch => (StatusCode::BAD_REQUEST, "empty_batch"),
             Self::TooDeep { .. } => (StatusCode::BAD_REQUEST, "too_deep"),

@@ -1,13 +1,13 @@
 //! The table of bad and odd bodies: what each becomes, by the content type that it came with.
 
-use super::parse::{ContentType, MAX_EVENT_BYTES, MAX_EVENTS, Parsed, parse};
+use super::parse::{ContentType, MAX_EVENT_BYTES, MAX_EVENTS, Parsed, Taking, parse};
 use super::refusal::Refusal;
 use crate::queue::entry::Rejection;
 
 const NOW: i64 = 1_767_323_045_000_000;
 
 fn parsed(body: impl AsRef<[u8]>, form: ContentType) -> Result<Parsed, Refusal> {
-    parse(body.as_ref(), form, "acme", NOW)
+    parse(body.as_ref(), form, Taking::Each, NOW)
 }
 
 /// Lines taken, lines rejected; or the code.
@@ -24,7 +24,7 @@ fn nested(depth: usize) -> String {
 }
 
 #[test]
-fn a_json_body_is_taken_whole_or_not_at_all() {
+fn of_a_json_body_the_good_events_are_kept() {
     let many = |count: usize| format!("[{}]", vec!["{}"; count].join(","));
     let long = |bytes: usize| format!(r#"{{"a":"{}"}}"#, "x".repeat(bytes - 8));
     let wide = format!("{{{}}}", (0..10_000).map(|n| format!(r#""f{n}":1"#)).collect::<Vec<_>>().join(","));
@@ -44,9 +44,14 @@ fn a_json_body_is_taken_whole_or_not_at_all() {
         (r#"[{"a":1}"#.into(), Err("invalid_json")),
         (r#"[{"a":1}]]"#.into(), Err("invalid_json")),
         (r#"[{"a":1}] {}"#.into(), Err("invalid_json")),
-        (r#"[{"a":1},2]"#.into(), Err("invalid_json")),
+        (r#"[{"a":1},2]"#.into(), Ok((1, 1))),
         (r#"[[{"a":1}]]"#.into(), Err("invalid_json")),
         ("[null]".into(), Err("invalid_json")),
+        (r#"[{"a":1},{"a":NaN},{"a":2},"text",{"a":"],}\"]"}]"#.into(), Ok((3, 2))),
+        (format!("[{{}},{},{{}}]", nested(33)).into(), Ok((2, 1))),
+        (format!("[{},{{}}]", nested(100_000)).into(), Ok((1, 1))),
+        (r#"[{"a":1},{"a":"torn]"#.into(), Err("invalid_json")),
+        (r#"["my-password"]"#.into(), Err("invalid_json")),
         ("[".into(), Err("invalid_json")),
         ("{".into(), Err("invalid_json")),
         ("null".into(), Err("invalid_json")),
@@ -56,14 +61,17 @@ fn a_json_body_is_taken_whole_or_not_at_all() {
         (r#"{"a":1e999}"#.into(), Err("invalid_json")),
         (r#"{"a":18446744073709551616}"#.into(), Ok((1, 0))),
         (r#"{"a":1,"a":2}"#.into(), Ok((1, 0))),
-        (r#"{"a":"\ud800"}"#.into(), Err("invalid_json")),
+        (r#"{"a":"\ud800"}"#.into(), Ok((1, 0))),
         (r#"{"a":"\ud83d\ude00"}"#.into(), Ok((1, 0))),
         (b"{\"a\":\"\xff\"}".to_vec(), Err("invalid_json")),
         (r#"{"a":"\u0000"}"#.into(), Ok((1, 0))),
         ("{\"a\":\"\0\"}".into(), Err("invalid_json")),
         ("{\"a\":\"\u{2028}\"}".into(), Ok((1, 0))),
         (r#"{"message":"${jndi:ldap://x}\u001b[31m<script>"}"#.into(), Ok((1, 0))),
-        ("{\"a\":1}\n{\"a\":2}\n".into(), Err("invalid_json")),
+        ("{\"a\":1}\n{\"a\":2}\n".into(), Ok((2, 0))),
+        ("{\"a\":1}{\"a\":2}".into(), Ok((2, 0))),
+        ("{\"a\":1}\nbroken\n{\"a\":2}".into(), Ok((2, 1))),
+        ("{\n\"a\":\n{}\n".into(), Err("invalid_json")),
         (nested(32).into(), Ok((1, 0))),
         (nested(33).into(), Err("too_deep")),
         (nested(128).into(), Err("too_deep")),
@@ -73,11 +81,11 @@ fn a_json_body_is_taken_whole_or_not_at_all() {
         (format!(r#"{{"{}":1}}"#, "k".repeat(65_536)).into(), Ok((1, 0))),
         (long(MAX_EVENT_BYTES).into(), Ok((1, 0))),
         (long(MAX_EVENT_BYTES + 1).into(), Err("event_too_large")),
-        (format!("[{{}},{}]", long(5_000_000)).into(), Err("event_too_large")),
+        (format!("[{{}},{}]", long(5_000_000)).into(), Ok((1, 1))),
         (many(MAX_EVENTS).into(), Ok((MAX_EVENTS, 0))),
         (many(MAX_EVENTS + 1).into(), Err("too_many_events")),
         (r#"{"tenant":"acme"}"#.into(), Ok((1, 0))),
-        (r#"[{},{"tenant_id":"globex"}]"#.into(), Err("tenant_mismatch")),
+        (r#"[{},{"tenant_id":"globex"}]"#.into(), Ok((2, 0))),
     ];
     for (body, expected) in cases {
         let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
@@ -95,7 +103,9 @@ fn of_lines_the_good_are_events_and_the_bad_dead_letters() {
         ("{\"a\":1}\r\n\r\n{\"a\":2}\r\n".into(), Ok((2, 0))),
         ("\u{feff}{\"a\":1}\n".into(), Ok((1, 0))),
         ("{\"a\":1}\nplain\n{\"a\":2".into(), Ok((1, 2))),
-        ("{\"a\":1}{\"a\":2}\n{\"a\":3}".into(), Ok((1, 1))),
+        ("{\"a\":1}{\"a\":2}\n{\"a\":3}".into(), Ok((3, 0))),
+        ("{\"a\":1},\n\u{1e}{\"a\":2}\n{\"a\":3}, {\"a\":4}".into(), Ok((4, 0))),
+        ("{\"a\":1}rest\n{\"a\":\"\\ud83d\"}".into(), Ok((1, 1))),
         ("{\"a\":1}\n[{\"a\":2}]\n3\nnull".into(), Ok((1, 3))),
         (b"{\"a\":1}\n{\"a\":\"\xff\"}\n\0".to_vec(), Ok((1, 2))),
         (format!("{{}}\n{}\n{long}", nested(33)).into(), Ok((1, 2))),
@@ -105,7 +115,8 @@ fn of_lines_the_good_are_events_and_the_bad_dead_letters() {
         (long.into(), Err("event_too_large")),
         ("{}\n".repeat(MAX_EVENTS).into(), Ok((MAX_EVENTS, 0))),
         ("x\n".repeat(MAX_EVENTS + 1).into(), Err("too_many_events")),
-        ("{}\n{\"tenant\":\"globex\"}".into(), Err("tenant_mismatch")),
+        ("{}\n{\"tenant\":\"globex\"}".into(), Ok((2, 0))),
+        ("{}".repeat(MAX_EVENTS + 1).into(), Err("too_many_events")),
     ];
     for (body, expected) in cases {
         let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
@@ -131,16 +142,62 @@ fn without_a_content_type_the_body_says_its_form() {
 }
 
 #[test]
-fn the_refusal_of_an_array_names_the_event() {
+fn all_or_nothing_is_kept_on_request() {
+    for (query, expected) in [
+        (None, Ok(Taking::Each)),
+        (Some("a=b&atomic=false"), Ok(Taking::Each)),
+        (Some("atomic=true&x"), Ok(Taking::Atomic)),
+        (Some("atomic"), Err(Refusal::InvalidAtomic)),
+        (Some("atomic=yes"), Err(Refusal::InvalidAtomic)),
+        (Some("atomic=true&atomic=true"), Err(Refusal::InvalidAtomic)),
+    ] {
+        assert_eq!(Taking::of(query), expected, "{query:?}");
+    }
+    for (body, form) in [("[{},2]", ContentType::Json), ("{}\nbroken", ContentType::Lines)] {
+        let refusal = parse(body.as_bytes(), form, Taking::Atomic, NOW).unwrap_err();
+        assert!(matches!(refusal, Refusal::InvalidJson { index: 1, .. }), "{refusal}");
+    }
+    assert_eq!(parse(b"[{},{}]", ContentType::Json, Taking::Atomic, NOW).unwrap().events.len(), 2);
+}
+
+#[test]
+fn a_refusal_names_the_event_and_repeats_nothing() {
+    let long = format!("[\"my-password{}\"]", "\u{7f}".repeat(1_000_000));
     for (body, expected) in [
         (
-            r#"[{},{},{"a"}]"#,
+            r#"[{},{},{"a"}"#,
             "event 2 is not valid: expected `:` at line 1 column 5 of the event, which begins at byte 7",
         ),
-        (&format!("[{{}},{}]", nested(33)), "event 1 is nested deeper than 32 levels"),
+        (
+            r#"["my-password"]"#,
+            "event 0 is not valid: expected a JSON object at line 1 column 13 of the event, which begins at byte 1",
+        ),
+        (
+            long.as_str(),
+            "event 0 is not valid: expected a JSON object at line 1 column 1000013 of the event, which begins at byte 1",
+        ),
+        (&format!("[{}]", nested(33)), "event 0 is nested deeper than 32 levels"),
     ] {
         assert_eq!(parsed(body, ContentType::Json).unwrap_err().to_string(), expected);
     }
+}
+
+#[test]
+fn a_dead_letter_of_an_array_has_its_items_bytes() {
+    let array = parsed(r#"[{"a":1}, {"a":NaN} ,[2],{"b":2}]"#, ContentType::Json).unwrap();
+    let mut at = 0;
+    let items = array.events.iter().map(|event| {
+        let item = &array.raw[at..at + event.length as usize];
+        at += event.length as usize;
+        (std::str::from_utf8(item).unwrap().trim_end(), event.rejected)
+    });
+    let expected = [
+        (r#"{"a":1}"#, None),
+        (r#"{"a":NaN}"#, Some(Rejection::InvalidJson)),
+        ("[2]", Some(Rejection::InvalidJson)),
+        (r#"{"b":2}"#, None),
+    ];
+    assert_eq!(items.collect::<Vec<_>>(), expected);
 }
 
 #[test]

@@ -16,7 +16,6 @@ use super::redelivered::leave_out_dead_letters;
 use super::staged::staged;
 use super::suspects::Suspects;
 use super::tail::Tail;
-use super::workers::Workers;
 use crate::cache::{Cache, Fate};
 use crate::event::Micros;
 use crate::fail_points::{Point, reach};
@@ -26,6 +25,7 @@ use crate::stores::batch::{Batch, Frame, Treatment, map};
 use crate::stores::catalog::{Catalog, Error, Kind, Provenance, Stored};
 use crate::stores::index::{Ask, Index, IndexHealth};
 use crate::tenancy::Tenant;
+use crate::tenancy::workers::Workers;
 
 /// How long an outage of the index holds up acknowledging. What comes in meanwhile stays in Redis:
 /// 100,000 events a second for this long are some 33 MiB there. What is stored without being indexed

@@ -93,6 +93,12 @@ impl Claim {
         self.held += bytes;
         Ok(())
     }
+
+    /// All of it, to be held elsewhere; nothing is left here.
+    pub fn take(&mut self) -> Self {
+        let emptied = Self { budget: self.budget.clone(), tenant: self.tenant.clone(), held: 0 };
+        std::mem::replace(self, emptied)
+    }
 }
 
 impl Drop for Claim {

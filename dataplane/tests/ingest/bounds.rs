@@ -1,12 +1,15 @@
 //! What ingest may hold: a tenant's share of the queue, replicas, bodies that don't come, connections.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crds::apikey::ApiKey;
 use crds::names::CONSUMER_GROUP;
+use crds::tenant::Scope;
 use dataplane::queue::Lanes;
 
 use crate::door::{Door, Sender, eventually, outcome};
@@ -148,13 +151,89 @@ async fn one_tenants_slow_bodies_leave_room_for_another() {
 }
 
 #[tokio::test]
-async fn no_more_connections_are_served_than_are_allowed() {
+async fn a_crowd_of_connections_keeps_out_neither_another_peer_nor_the_probes() {
     let redis = RedisServer::durable().await;
-    let door = Door::open_with(&redis, |settings| settings.max_connections = 1).await;
-    let idle = TcpStream::connect(door.url.trim_start_matches("http://")).await.unwrap();
-    let waiting = tokio::spawn(reqwest::get(format!("{}/health", door.url)));
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(!waiting.is_finished(), "the only place is taken");
+    let door = Door::open_with(&redis, |settings| settings.max_connections = 8).await;
+    let address = door.url.trim_start_matches("http://").to_owned();
+    let idle: Vec<_> = futures::future::try_join_all((0..4).map(|_| TcpStream::connect(&address))).await.unwrap();
+    let status = async |from: [u8; 4]| {
+        let client = reqwest::Client::builder().local_address(IpAddr::from(from)).build().unwrap();
+        client.get(&door.url).send().await.map(|answer| answer.status().as_u16())
+    };
+    // The first peer has its half of eight. What it is told may be lost with the connection.
+    let mut turned_away = TcpStream::connect(&address).await.unwrap();
+    let mut answer = String::new();
+    turned_away.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 503") && head.contains(&format!("content-length: {}", body.len())), "{answer}");
+    assert_eq!(serde_json::from_str::<Value>(body).unwrap()["error"]["code"], "overloaded");
+    assert_eq!(status([127, 0, 0, 2]).await.unwrap(), 200);
+    assert_eq!(door.get("/health").await.status(), 200);
     drop(idle);
-    assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
+    eventually("the first peer is served again", async || {
+        status([127, 0, 0, 1]).await.is_ok_and(|status| status == 200)
+    })
+    .await;
+    for path in ["/health", "/ready", "/metrics", "/queue/status"] {
+        assert_eq!(
+            reqwest::get(format!("{}{path}", door.url)).await.unwrap().status(),
+            404,
+            "{path} is not a tenant's"
+        );
+    }
+}
+
+/// Sends all of a request before it reads, as many clients do, and gives back what is answered.
+async fn sent_whole(door: &Door, key: &str, length: usize) -> String {
+    let mut socket = TcpStream::connect(door.url.trim_start_matches("http://")).await.unwrap();
+    let head = format!(
+        "POST /logs HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {key}\r\ncontent-length: {length}\r\n\r\n"
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    socket.write_all(&vec![b' '; length]).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_refusal_of_a_large_body_arrives() {
+    let redis = RedisServer::durable().await;
+    let (sender, reader) = (Sender::new(), Sender::with_scopes(&[Scope::Query]));
+    sender.project(&redis).await;
+    reader.project(&redis).await;
+    let door = Door::open(&redis).await;
+    let unknown = ApiKey::generate().to_string();
+    for _ in 0..5 {
+        for (key, length, expected) in [
+            (unknown.clone(), 4_000_000, "HTTP/1.1 401"),
+            (unknown.clone(), 20_000_000, "HTTP/1.1 401"),
+            (reader.key.to_string(), 4_000_000, "HTTP/1.1 403"),
+            (sender.key.to_string(), 25_000_000, "HTTP/1.1 413"),
+        ] {
+            let answer = sent_whole(&door, &key, length).await;
+            assert!(answer.starts_with(expected), "{length}: {answer:?}");
+        }
+    }
+}
+
+/// The memory attack: small requests whose refusals were once as long as what they decompress to.
+#[tokio::test]
+async fn a_refusal_is_short_whatever_was_sent() {
+    let redis = RedisServer::durable().await;
+    let sender = Sender::new();
+    sender.project(&redis).await;
+    let door = Door::open(&redis).await;
+    let text = [b"[\"".to_vec(), vec![0x7f; 20_000_000], b"\"]".to_vec()].concat();
+    let sent = zstd::encode_all(&text[..], 1).unwrap();
+    let answer = door.logs(&sender).header("content-encoding", "zstd").body(sent).send().await.unwrap();
+    assert_eq!(answer.status(), 400);
+    let text = answer.text().await.unwrap();
+    assert!(text.len() < 300 && text.contains("invalid_json"), "{} bytes", text.len());
+    let secret = door.logs(&sender).header("content-type", "application/json").body(r#"["my-password"]"#);
+    assert!(!secret.send().await.unwrap().text().await.unwrap().contains("my-password"));
+    eventually("all is given back", async || {
+        door.get("/metrics").await.text().await.unwrap().contains("loggerhub_ingest_in_flight_bytes 0")
+    })
+    .await;
 }

@@ -13,7 +13,7 @@ use dataplane::ingest::{self, Settings};
 use dataplane::queue::ProducerSettings;
 use dataplane::tenancy::{Peppers, Registry, RegistrySettings};
 use reqwest::{RequestBuilder, Response};
-use runtime::settings::TlsSettings;
+use runtime::settings::{AdminSettings, TlsSettings};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -111,6 +111,8 @@ async fn announce(redis: &RedisServer, tenant: &str, json: Option<&str>, announc
 /// An ingest that runs until it is stopped or dropped.
 pub(crate) struct Door {
     pub(crate) url: String,
+    /// Where it says how it is.
+    admin: String,
     stop: CancellationToken,
     running: Option<JoinHandle<anyhow::Result<()>>>,
     peppers: PathBuf,
@@ -147,12 +149,14 @@ impl Door {
     /// Opens with other settings, and waits for nothing.
     pub(crate) async fn open_with(redis: &RedisServer, change: impl FnOnce(&mut Settings)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let listen = listener.local_addr().unwrap();
+        let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (listen, admin_listen) = (listener.local_addr().unwrap(), admin.local_addr().unwrap());
         let peppers = std::env::temp_dir().join(format!("loggerhub-door-{}-{}", std::process::id(), listen.port()));
         std::fs::create_dir_all(&peppers).unwrap();
         std::fs::write(peppers.join(pepper().id), pepper().bytes).unwrap();
         let mut settings = Settings {
             listen,
+            admin: AdminSettings { admin_listen },
             max_in_flight_bytes: 256 * 1024 * 1024,
             body_timeout_seconds: 30,
             max_connections: 4096,
@@ -165,12 +169,19 @@ impl Door {
         };
         change(&mut settings);
         let stop = CancellationToken::new();
-        let running = tokio::spawn(ingest::run_on(listener, settings, stop.clone()));
-        Self { url: format!("http://{listen}"), stop, running: Some(running), peppers }
+        let running = tokio::spawn(ingest::run_on(listener, admin, settings, stop.clone()));
+        Self {
+            url: format!("http://{listen}"),
+            admin: format!("http://{admin_listen}"),
+            stop,
+            running: Some(running),
+            peppers,
+        }
     }
 
+    /// What it says of itself.
     pub(crate) async fn get(&self, path: &str) -> Response {
-        reqwest::get(format!("{}{path}", self.url)).await.unwrap()
+        reqwest::get(format!("{}{path}", self.admin)).await.unwrap()
     }
 
     /// `POST /logs` with a key.

@@ -30,7 +30,7 @@ impl Canary {
     async fn start(ingest: &str, front: &Served, credentials: &Path, timeout_seconds: u64) -> anyhow::Result<Self> {
         let address = closed_port().await?.to_string();
         let process = Command::new(env!("CARGO_BIN_EXE_loggerhub"))
-            .args(["canary", "--listen", &address, "--ingest-url", ingest, "--gateway-url", &front.url])
+            .args(["canary", "--admin-listen", &address, "--ingest-url", ingest, "--gateway-url", &front.url])
             .args(["--interval-seconds", "1", "--timeout-seconds", &timeout_seconds.to_string(), "--credentials"])
             .arg(credentials)
             .stdin(Stdio::null())

@@ -12,9 +12,9 @@ use dataplane::process::{self, Settings};
 use dataplane::queue::entry::{BatchHeader, EventHeader, Header};
 use dataplane::queue::{self, Budget, Lanes, Producer};
 use dataplane::tenancy::{Peppers, Registry, Tenant};
+use runtime::settings::AdminSettings;
 use sqlx::PgPool;
 use testkit::{Stores, eventually};
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -141,7 +141,7 @@ impl Bench {
     /// Settings of a processor of this tenant's pipeline.
     pub(crate) async fn settings(&self, consumer: &str) -> anyhow::Result<Settings> {
         Ok(Settings {
-            listen: ([127, 0, 0, 1], 0).into(),
+            admin: AdminSettings { admin_listen: ([127, 0, 0, 1], 0).into() },
             postgres: self.stores.as_data_role().await?,
             queue: self.stores.queue.clone(),
             cache: self.stores.cache.clone(),
@@ -265,7 +265,7 @@ impl Processor {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let task = runtime.spawn(async move {
-            let listener = TcpListener::bind(settings.listen).await?;
+            let listener = settings.admin.bind().await?;
             process::run_on(listener, settings, stopped).await
         });
         Ok(Self { stop, task, runtime: Some(runtime) })

@@ -139,7 +139,8 @@ fn service(
         name: Some("http".to_owned()),
         port: 80,
         protocol: Some("TCP".to_owned()),
-        target_port: Some(IntOrString::String("http".to_owned())),
+        // What a canary tells is for the operator; it has no other port.
+        target_port: Some(IntOrString::String(if role == Role::Canary { "admin" } else { "http" }.to_owned())),
         node_port,
         ..ServicePort::default()
     };
@@ -301,6 +302,7 @@ mod tests {
         let service = serde_json::to_value(ingest_service(&settings(), &pipeline, &name, &spec)).unwrap();
         assert_eq!(service["spec"]["selector"]["app.kubernetes.io/component"], "ingest");
         assert_eq!(service["spec"]["ports"][0]["port"], 80);
+        assert_eq!(service["spec"]["ports"][0]["targetPort"], "http", "and not what it says of itself");
     }
 
     #[test]

@@ -16,8 +16,10 @@ use super::availability;
 use super::build::Role;
 use crate::settings::{CaBundle, Settings};
 
-/// Port that every role listens on.
-const PORT: i32 = 8080;
+/// Port of what tenants ask, which ingest has.
+const HTTP: (&str, i32) = ("http", 8080);
+/// Port of health, readiness and metrics, which every role has and no Service shows.
+const ADMIN: (&str, i32) = ("admin", 9090);
 /// The user that pods run as.
 const USER: i64 = 65532;
 /// Where Secrets are mounted.
@@ -54,12 +56,7 @@ pub(super) fn pod(
         image_pull_policy: dataplane.image_pull_policy.clone(),
         command: Some(vec!["loggerhub".to_owned(), role.command().to_owned()]),
         env: Some(environment(settings, pipeline, name, own, mounts)),
-        ports: Some(vec![ContainerPort {
-            name: Some("http".to_owned()),
-            container_port: PORT,
-            protocol: Some("TCP".to_owned()),
-            ..ContainerPort::default()
-        }]),
+        ports: Some(if role == Role::Ingest { vec![port(HTTP), port(ADMIN)] } else { vec![port(ADMIN)] }),
         // The process is alive unless it hangs for half a minute; it is ready when its stores are.
         liveness_probe: Some(probe("/health", 10, 3)),
         readiness_probe: Some(probe("/ready", 5, 2)),
@@ -186,13 +183,22 @@ fn probe(path: &str, period_seconds: i32, failures: i32) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.to_owned()),
-            port: IntOrString::String("http".to_owned()),
+            port: IntOrString::String(ADMIN.0.to_owned()),
             ..HTTPGetAction::default()
         }),
         period_seconds: Some(period_seconds),
         timeout_seconds: Some(3),
         failure_threshold: Some(failures),
         ..Probe::default()
+    }
+}
+
+fn port((name, number): (&str, i32)) -> ContainerPort {
+    ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: number,
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
     }
 }
 

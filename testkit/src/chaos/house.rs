@@ -76,6 +76,8 @@ pub struct House {
     pub children: Vec<Child>,
     /// Where each `ingest` listens.
     pub ingest: Vec<String>,
+    /// Where each of them says whether it is ready.
+    ready: Vec<String>,
     /// The lanes that the roles work on.
     pub pipeline: PipelineName,
     /// The ledger.
@@ -110,6 +112,7 @@ impl House {
             tenants,
             children: Vec::new(),
             ingest: Vec::new(),
+            ready: Vec::new(),
             pipeline,
             seed: plan.seed,
             folder: plan.folder.clone(),
@@ -125,12 +128,15 @@ impl House {
             for number in 0..count {
                 let name = format!("{role}-{number}");
                 let listen = free_address()?;
+                let admin = free_address()?;
                 if role == "ingest" {
                     self.ingest.push(format!("http://{listen}"));
+                    self.ready.push(format!("http://{admin}/ready"));
                 }
                 let mut environment = self.environment(if role == "maintain" { &maintain } else { &data })?;
                 for (variable, value) in [
                     ("LOGGERHUB_LISTEN", listen.to_string()),
+                    ("LOGGERHUB_ADMIN_LISTEN", admin.to_string()),
                     ("LOGGERHUB_CONSUMER", name.clone()),
                     ("LOGGERHUB_BATCH_MAX_EVENTS", plan.flush_events.to_string()),
                 ] {
@@ -174,9 +180,9 @@ impl House {
     /// Waits until every `ingest` takes logs.
     pub async fn ready(&self) -> anyhow::Result<()> {
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
-        for url in &self.ingest {
-            eventually(&format!("{url} is ready"), READY, || async {
-                let answer = client.get(format!("{url}/ready")).send().await?;
+        for url in &self.ready {
+            eventually(&format!("{url} says so"), READY, || async {
+                let answer = client.get(url).send().await?;
                 ensure!(answer.status().is_success(), "{}", answer.status());
                 Ok(())
             })

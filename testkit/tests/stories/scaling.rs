@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use dataplane::queue::Lanes;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use serde_json::json;
@@ -128,14 +129,11 @@ async fn apply_pipeline(stage: &Stage, name: &str, suspend: bool, fewest: i32, m
     Ok(())
 }
 
-/// Events in the pipeline's lanes, as `/queue/status` counts them.
+/// Events in the pipeline's lanes.
 async fn queued(stage: &Stage, pipeline: &str) -> anyhow::Result<u64> {
-    let marker = format!("{{{pipeline}:");
+    let lanes = Lanes::new(&stage.stores.queue()?)?;
     eventually("the queue is told", Duration::from_secs(10), || async {
-        let status = stage.door.request(reqwest::Method::GET, "/queue/status").send().await?.error_for_status()?;
-        let lanes: Vec<serde_json::Value> = status.json().await?;
-        let ours = lanes.iter().filter(|lane| lane["stream"].as_str().is_some_and(|name| name.contains(&marker)));
-        Ok(ours.filter_map(|lane| lane["events"].as_u64()).sum())
+        Ok(lanes.status(&[pipeline.parse()?], 0).await?.iter().map(|lane| lane.events).sum())
     })
     .await
 }

@@ -46,6 +46,8 @@ pub(crate) struct Role {
     pub(crate) stage: Stage,
     pub(crate) pid: u32,
     pub(crate) address: SocketAddr,
+    /// Where it says how it is.
+    admin: SocketAddr,
     child: Child,
 }
 
@@ -106,24 +108,29 @@ impl Roles {
 
     /// Starts a role with these settings and no other, and waits until it is ready.
     async fn start(&self, stage: Stage, role: &str, settings: Vec<(&str, String)>) -> anyhow::Result<Role> {
-        let address = free_address()?;
+        let (address, admin) = (free_address()?, free_address()?);
         let log = File::options().create(true).append(true).open(self.logs.join(format!("{role}.log")))?;
         let mut command = Command::new(&self.binary);
-        command.arg(role).env_clear().envs(settings).env("LOGGERHUB_LISTEN", address.to_string());
+        command
+            .arg(role)
+            .env_clear()
+            .envs(settings)
+            .env("LOGGERHUB_LISTEN", address.to_string())
+            .env("LOGGERHUB_ADMIN_LISTEN", admin.to_string());
         command.env("LOGGERHUB_LOG", "info").env("LOGGERHUB_LOG_FORMAT", "json");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("start {}", self.binary.display()))?;
         let pid = child.id().context("a process without an id")?;
         let client = reqwest::Client::builder().no_proxy().timeout(ANSWER).build()?;
         eventually(&format!("{role} is ready"), START, async || {
-            let response = client.get(format!("http://{address}/ready")).send().await?;
+            let response = client.get(format!("http://{admin}/ready")).send().await?;
             ensure!(response.status().is_success(), "{}", response.text().await?);
             Ok(())
         })
         .await
         .with_context(|| format!("see {}/{role}.log", self.logs.display()))?;
         ensure!(child.try_wait()?.is_none(), "{role} has ended: see {}/{role}.log", self.logs.display());
-        Ok(Role { stage, pid, address, child })
+        Ok(Role { stage, pid, address, admin, child })
     }
 
     fn queue(&self) -> Vec<(&'static str, String)> {
@@ -172,7 +179,7 @@ impl Role {
     /// One of its metrics, by the name of the whole line.
     pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<f64> {
         let client = reqwest::Client::builder().no_proxy().timeout(ANSWER).build()?;
-        let text = client.get(format!("http://{}/metrics", self.address)).send().await?.text().await?;
+        let text = client.get(format!("http://{}/metrics", self.admin)).send().await?.text().await?;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.and_then(|value| value.parse().ok()).with_context(|| format!("{} has no metric {name}", self.stage.name()))
     }

@@ -1,15 +1,15 @@
-//! The places of work: so many steps of flushes run at once, and tenants take turns at them.
+//! The places of work: so many steps run at once, and tenants take turns at them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crds::TenantName;
 use tokio::sync::{Notify, oneshot};
 
-use crate::tenancy::rotation::Rotation;
+use super::rotation::Rotation;
 
 /// The places of one process. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Workers {
+pub(crate) struct Workers {
     places: usize,
     state: Arc<Mutex<State>>,
     given_on: Arc<Notify>,
@@ -21,21 +21,21 @@ struct State {
 }
 
 /// A place; given on when dropped.
-pub(super) struct Place {
+pub(crate) struct Place {
     /// `None` once it was given on.
     workers: Option<Workers>,
 }
 
 impl Workers {
     /// So many places, at least one.
-    pub(super) fn new(places: usize) -> Self {
+    pub(crate) fn new(places: usize) -> Self {
         let places = places.max(1);
         let state = State { free: places, waiting: Rotation::default() };
         Self { places, state: Arc::new(Mutex::new(state)), given_on: Arc::default() }
     }
 
     /// Waits for a place: behind what the tenant waits for already, and in turn with other tenants.
-    pub(super) async fn place(&self, tenant: &TenantName) -> Place {
+    pub(crate) async fn place(&self, tenant: &TenantName) -> Place {
         let given = {
             let mut state = self.lock();
             if state.free > 0 {
@@ -55,7 +55,7 @@ impl Workers {
 
     /// Waits until no more steps wait than there are places. What is read only then comes in larger
     /// flushes, and an event costs the stores the less the larger its flush is.
-    pub(super) async fn caught_up(&self) {
+    pub(crate) async fn caught_up(&self) {
         loop {
             let given_on = self.given_on.notified();
             if self.lock().waiting.len() <= self.places {
