@@ -36,7 +36,6 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::queue::Lanes;
 use crate::status::{self, Status};
 use crate::tenancy::{Registry, RegistrySettings};
 use forward::Upstream;
@@ -104,7 +103,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         stop: stop.clone(),
     };
     let sockets = gateway.sockets.clone();
-    let status = Status::new(registry, Lanes::new(&queue)?);
+    let status = Status::new(registry);
     let metrics = Metrics::default();
     let router = traced(status::measured(router(gateway), &metrics));
     let admin = serve(settings.admin.bind().await?, status::routes(status, metrics), Limits::admin(), stop.clone());

@@ -163,7 +163,7 @@ pub async fn run_on(
     };
     ingest.metrics.register(&metrics);
     let observed = ingest.clone();
-    let status = Status::new(registry, Lanes::new(&redis)?).writing(producer);
+    let status = Status::new(registry).with_queue(Lanes::new(&redis)?).writing(producer);
     let about = status::routes_refreshed(status, metrics, move || observed.refresh_metrics());
     let about = serve(admin, about, Limits::admin(), stop.clone());
     let router = traced(router(ingest));

@@ -148,7 +148,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     let metrics = Metrics::default();
     let measures = pass::Measures::register(&metrics);
     let lanes = Lanes::new(&redis)?;
-    let router = status::routes(Status::new(registry.clone(), lanes), metrics);
+    let router = status::routes(Status::new(registry.clone()).with_queue(lanes), metrics);
     let server = tokio::spawn(serve(listener, router, runtime::http::Limits::admin(), stop.clone()));
 
     let catch_up = catch_up::CatchUp {

@@ -157,7 +157,7 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
     let measures = Measures::register(&metrics);
     let pool = stores::postgres(&catalog_settings(&settings), &settings.tls, PROCESSOR_DATABASE, &settings.consumer)?;
 
-    let router = status::routes(Status::new(registry.clone(), lanes.clone()), metrics);
+    let router = status::routes(Status::new(registry.clone()).with_queue(lanes.clone()), metrics);
     let server = tokio::spawn(serve(listener, router, Limits::admin(), last.clone()));
 
     let consumer_settings = ConsumerSettings {

@@ -47,7 +47,6 @@ use runtime::traces::traced;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::queue::Lanes;
 use crate::status::{self, Status};
 use crate::stores::archive::Archive;
 use crate::tenancy::{Registry, RegistrySettings};
@@ -100,7 +99,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         index: Index::new(stores::opensearch(&settings.opensearch, &settings.tls)?),
         archive: Archive::new(stores::s3(&settings.s3, &settings.tls)?),
     };
-    let status = Status::new(registry.clone(), Lanes::new(&queue)?);
+    let status = Status::new(registry.clone());
     let metrics = Metrics::default();
     let router = traced(status::measured(router(Search { registry, reader }), &metrics));
     let admin = serve(settings.admin.bind().await?, status::routes(status, metrics), Limits::admin(), stop.clone());

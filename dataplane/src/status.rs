@@ -28,16 +28,21 @@ use crate::tenancy::Registry;
 pub struct Status {
     /// The tenants: without them no key can be checked, so the role is not ready.
     registry: Registry,
-    /// The queue.
-    lanes: Lanes,
+    /// The queue, of a role that may look into it.
+    lanes: Option<Lanes>,
     /// The way into the queue, of a role that writes to it.
     producer: Option<Producer>,
 }
 
 impl Status {
-    /// What a role says that reads.
-    pub fn new(registry: Registry, lanes: Lanes) -> Self {
-        Self { registry, lanes, producer: None }
+    /// What a role says that has nothing to do with the queue: it has no `/queue/status`.
+    pub fn new(registry: Registry) -> Self {
+        Self { registry, lanes: None, producer: None }
+    }
+
+    /// What a role says that works on the queue.
+    pub fn with_queue(self, lanes: Lanes) -> Self {
+        Self { lanes: Some(lanes), ..self }
     }
 
     /// What a role says that writes to the queue: it is ready only while the queue answers, and its
@@ -62,12 +67,18 @@ pub fn routes_refreshed(
         refresh();
         std::future::ready(metrics.response())
     };
+    let queue = match status.lanes.clone() {
+        Some(lanes) => {
+            Router::new().route("/queue/status", get(queue_status)).with_state((status.registry.clone(), lanes))
+        }
+        None => Router::new(),
+    };
     Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
-        .route("/queue/status", get(queue_status))
         .route("/metrics", get(show_metrics))
         .with_state(status)
+        .merge(queue)
 }
 
 #[derive(Serialize)]
@@ -120,16 +131,16 @@ async fn ready(State(status): State<Status>) -> (StatusCode, Json<ReadyBody>) {
 }
 
 /// The lanes of every pipeline that a tenant uses, of `default`, and of those that went away.
-async fn queue_status(State(status): State<Status>) -> Response {
+async fn queue_status(State((registry, lanes)): State<(Registry, Lanes)>) -> Response {
     let mut pipelines = BTreeSet::from([PipelineName::default_pipeline()]);
-    pipelines.extend(status.registry.tenants().iter().map(|tenant| tenant.registered().pipeline.clone()));
+    pipelines.extend(registry.tenants().iter().map(|tenant| tenant.registered().pipeline.clone()));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let lanes = async {
-        pipelines.extend(status.lanes.orphaned_pipelines().await?);
+    let status = async {
+        pipelines.extend(lanes.orphaned_pipelines().await?);
         let pipelines: Vec<_> = pipelines.into_iter().collect();
-        status.lanes.status(&pipelines, u64::try_from(now).unwrap_or(u64::MAX)).await
+        lanes.status(&pipelines, u64::try_from(now).unwrap_or(u64::MAX)).await
     };
-    match lanes.await {
+    match status.await {
         Ok(lanes) => Json(lanes).into_response(),
         Err(error) => {
             tracing::warn!(error = %chain(&error), "the queue's status can't be read");

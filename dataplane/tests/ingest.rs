@@ -22,6 +22,8 @@ mod quotas;
 mod bounds;
 #[path = "ingest/registry.rs"]
 mod registry;
+#[path = "ingest/privileges.rs"]
+mod privileges;
 #[path = "ingest/outage.rs"]
 mod outage;
 #[path = "ingest/consuming.rs"]

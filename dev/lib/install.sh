@@ -17,7 +17,6 @@ install_settings() {
     LOGGERHUB_POSTGRES_USERNAME=$POSTGRES_USER
     LOGGERHUB_POSTGRES_PASSWORD=$(secret postgres)
     LOGGERHUB_REDIS_QUEUE_URL=redis://$NODE_IP:6379
-    LOGGERHUB_REDIS_QUEUE_PASSWORD=$(secret redis-queue)
     LOGGERHUB_REDIS_CACHE_URL=redis://$NODE_IP:6380
     LOGGERHUB_REDIS_CACHE_PASSWORD=$(secret redis-cache)
     LOGGERHUB_S3_ENDPOINT=http://$NODE_IP:9000
@@ -84,7 +83,14 @@ YAML
 
 install_secrets() {
     install_secret loggerhub-postgres username="$LOGGERHUB_POSTGRES_USERNAME" password="$LOGGERHUB_POSTGRES_PASSWORD"
-    install_secret loggerhub-redis-queue password="${LOGGERHUB_REDIS_QUEUE_PASSWORD:-}"
+    if on_current_cluster; then
+        install_secret loggerhub-redis-queue password="${LOGGERHUB_REDIS_QUEUE_PASSWORD:-}"
+    else
+        install_secret loggerhub-redis-queue username=lh_operator password="$(secret redis-operator)"
+        install_secret loggerhub-redis-ingest username=lh_ingest password="$(secret redis-ingest)"
+        install_secret loggerhub-redis-process username=lh_process password="$(secret redis-process)"
+        install_secret loggerhub-redis-read username=lh_read password="$(secret redis-read)"
+    fi
     install_secret loggerhub-redis-cache password="${LOGGERHUB_REDIS_CACHE_PASSWORD:-}"
     install_secret loggerhub-s3 accessKeyId="$LOGGERHUB_S3_ACCESS_KEY_ID" secretAccessKey="$LOGGERHUB_S3_SECRET_ACCESS_KEY"
     if [ -n "${LOGGERHUB_OPENSEARCH_USERNAME:-}" ]; then
@@ -136,7 +142,10 @@ stores:
     sslMode: ${LOGGERHUB_POSTGRES_SSL_MODE:-prefer}
     existingSecret: loggerhub-postgres
   redis:
-    queue: {url: "$LOGGERHUB_REDIS_QUEUE_URL", existingSecret: loggerhub-redis-queue}
+    queue:
+      url: "$LOGGERHUB_REDIS_QUEUE_URL"
+      existingSecret: loggerhub-redis-queue
+$(on_current_cluster || printf '      %s: loggerhub-redis-%s\n' ingestSecret ingest processSecret process readSecret read)
     cache: {url: "$LOGGERHUB_REDIS_CACHE_URL", existingSecret: loggerhub-redis-cache}
   s3:
     endpoint: $LOGGERHUB_S3_ENDPOINT

@@ -45,7 +45,7 @@ instance_prepare() {
     mkdir -p "$RUN" "$LOGS" "$DATA" "$PKI" "$SECRETS"
     chmod 700 "$SECRETS" "$PKI"
     local name
-    for name in postgres redis-queue redis-cache s3; do
+    for name in postgres redis-queue redis-operator redis-ingest redis-process redis-read redis-cache s3; do
         [ -s "$SECRETS/$name" ] || openssl rand -hex 16 >"$SECRETS/$name"
     done
 }

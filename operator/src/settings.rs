@@ -152,9 +152,12 @@ pub struct EnvironmentVariable {
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DataPlaneSecrets {
-    /// Of the queue's Redis.
+    /// Of the queue's Redis, for processors.
     #[serde(default)]
     pub redis_queue: Option<String>,
+    /// Of the queue's Redis, for ingest.
+    #[serde(default)]
+    pub redis_queue_ingest: Option<String>,
     /// Of the Redis of cache and live tail.
     #[serde(default)]
     pub redis_cache: Option<String>,
@@ -220,7 +223,7 @@ pub(crate) mod tests {
     const SETTINGS: &str = "installation: prod\nrelease: loggerhub\nnamespace: logs\nversion: 0.1.0\nplans: {standard: {}, small: {quotas: {ingestEventsPerSecond: 100}}}\n\
              archive: {layout: PerTenant, bucketPrefix: lh-}\nopensearch: {replicas: 1}\n\
              secrets:\n  peppers: {name: loggerhub-peppers, create: true}\n  postgresData: loggerhub-postgres-data\n  postgresMaintain: loggerhub-postgres-maintain\n\
-             dataplane:\n  image: loggerhub:1\n  serviceAccountName: loggerhub-dataplane\n  env:\n  - {name: LOGGERHUB_LOG, value: info}\n  - {name: LOGGERHUB_PIPELINE, value: wrong}\n  secrets: {redisQueue: queue-secret, redisCache: cache-secret}\n  caBundle: {configMap: ca}\n  topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway}]\n";
+             dataplane:\n  image: loggerhub:1\n  serviceAccountName: loggerhub-dataplane\n  env:\n  - {name: LOGGERHUB_LOG, value: info}\n  - {name: LOGGERHUB_PIPELINE, value: wrong}\n  secrets: {redisQueue: queue-secret, redisQueueIngest: ingest-secret, redisCache: cache-secret}\n  caBundle: {configMap: ca}\n  topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway}]\n";
 
     pub(crate) fn settings() -> Settings {
         Settings::parse(SETTINGS).unwrap()

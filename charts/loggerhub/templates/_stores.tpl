@@ -52,7 +52,9 @@
   "postgres-admin" (required "stores.postgres.existingSecret is required: a Secret with username and password" $stores.postgres.existingSecret)
   "postgres-data" (printf "%s-postgres-data" $name)
   "postgres-maintain" (printf "%s-postgres-maintain" $name)
-  "redis-queue" $stores.redis.queue.existingSecret
+  "redis-queue-admin" $stores.redis.queue.existingSecret
+  "redis-queue-maintain" ($stores.redis.queue.processSecret | default $stores.redis.queue.existingSecret)
+  "redis-queue-search" ($stores.redis.queue.readSecret | default $stores.redis.queue.existingSecret)
   "redis-cache" $stores.redis.cache.existingSecret
   "s3-admin" (required "stores.s3.existingSecret is required: a Secret with accessKeyId and secretAccessKey" $stores.s3.existingSecret)
   "s3-maintain" ($stores.s3.dataSecret | default $stores.s3.existingSecret)

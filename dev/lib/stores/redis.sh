@@ -2,16 +2,28 @@
 # forgets, and the cache, which forgets.
 # shellcheck shell=bash
 
+# The users of each program, as the chart ships them. Written into the settings: a file of users would leave the
+# default user, which tests and people use, without its password.
+redis_queue_users() {
+    sed -e "s/OPERATOR_PASSWORD/$(secret redis-operator)/" -e "s/INGEST_PASSWORD/$(secret redis-ingest)/" \
+        -e "s/PROCESS_PASSWORD/$(secret redis-process)/" -e "s/READ_PASSWORD/$(secret redis-read)/" \
+        "$ROOT/charts/loggerhub/files/access/redis-queue.acl"
+}
+
 # A rewrite of the append-only file forks and writes all that waits once more: at full speed, once in
 # half a minute is enough, not each time that 64 MiB were added.
 redis_queue_start() {
-    redis_start redis-queue 6379 $REDIS_QUEUE_TLS_PORT <<'CONF'
+    redis_start redis-queue 6379 $REDIS_QUEUE_TLS_PORT <<CONF
 appendonly yes
 appendfsync always
 maxmemory 1gb
 maxmemory-policy noeviction
 auto-aof-rewrite-min-size 512mb
+$(redis_queue_users)
 CONF
+    # A server that runs since before these users gets them too.
+    redis_queue_users | sed 's/^user /ACL SETUSER /' |
+        REDISCLI_AUTH=$(secret redis-queue) redis-cli -h "$NODE_IP" -p 6379 >/dev/null
 }
 
 redis_cache_start() {

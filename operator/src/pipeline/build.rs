@@ -78,7 +78,11 @@ pub fn processor(settings: &Settings, pipeline: &LogPipeline, name: &PipelineNam
 /// The Deployment of a pipeline's own ingest. Where there is autoscaling it says nothing about replicas.
 pub fn ingest(settings: &Settings, pipeline: &LogPipeline, name: &PipelineName, ingest: &Ingest) -> Deployment {
     let mounts = [
-        mount("redis-queue", "LOGGERHUB_REDIS_QUEUE_CREDENTIALS", settings.dataplane.secrets.redis_queue.clone()),
+        mount(
+            "redis-queue",
+            "LOGGERHUB_REDIS_QUEUE_CREDENTIALS",
+            settings.dataplane.secrets.redis_queue_ingest.clone(),
+        ),
         mount("redis-cache", "LOGGERHUB_REDIS_CACHE_CREDENTIALS", settings.dataplane.secrets.redis_cache.clone()),
         mount("peppers", "LOGGERHUB_PEPPERS", Some(settings.secrets.peppers.name.clone())),
     ];
