@@ -138,7 +138,8 @@ pub enum OnFailure {
     validation = Rule::new("!has(self.replacement) || !has(self.action) || self.action == 'Replace'").message("only action Replace takes a replacement")
 )]
 pub struct Redact {
-    /// Only in these fields; with neither detectors nor patterns, their whole values. Absent: everywhere in the event.
+    /// Only in these fields; with neither detectors nor patterns, their whole values. Dots lead into objects and into
+    /// each item of lists. Absent: everywhere in the event.
     #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 256)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
@@ -172,7 +173,8 @@ pub enum Detector {
     Email,
     /// Payment card numbers: 13 to 19 digits with a valid check digit.
     CardNumber,
-    /// Bearer tokens, JSON Web Tokens, keys of AWS, GitHub, Slack and of LoggerHub itself.
+    /// Credentials after Authorization, Bearer and Basic, JSON Web Tokens, keys of AWS, GitHub, Slack and of LoggerHub
+    /// itself.
     Token,
     /// IPv4 and IPv6 addresses.
     IpAddress,

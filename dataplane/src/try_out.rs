@@ -117,11 +117,11 @@ fn lines(pipeline: &Pipeline, now: i64, mut input: impl BufRead, output: &mut im
     output.flush().context("write what became of the lines")
 }
 
-fn outcome(pipeline: &Pipeline, line: &str, now: i64, number: u128) -> Value {
+fn outcome(pipeline: &Pipeline, line: &str, now: i64, number: u128) -> stages::Value {
     match pipeline.apply(line.as_bytes(), now, number) {
-        Ok(Outcome::Event(event)) => Value::Object(shown(&event)),
-        Ok(Outcome::Dropped { stage }) => json!({"dropped_by": stage}),
-        Err(error) => json!({"error": {"code": error.code(), "message": error.to_string()}}),
+        Ok(Outcome::Event(event)) => stages::Value::Object(shown(&event)),
+        Ok(Outcome::Dropped { stage }) => json!({"dropped_by": stage}).into(),
+        Err(error) => json!({"error": {"code": error.code(), "message": error.to_string()}}).into(),
     }
 }
 

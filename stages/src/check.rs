@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crds::stage::PipelineTest;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
+use crate::json::{Map, Value};
 use crate::line::{Line, Path};
 use crate::{Event, Outcome, Pipeline, time};
 
@@ -50,10 +51,10 @@ pub fn as_line(text: &str) -> Cow<'_, str> {
 }
 
 /// An event as JSON, under the names that the API shows it by.
-pub fn shown(event: &Event) -> Map<String, Value> {
+pub fn shown(event: &Event) -> Map {
     let Event { time, level, service, application, message, full_log, language, metadata, attributes } = event;
     let text = |text: &Option<String>| text.clone().map(Value::String);
-    let object = |object: &Option<Map<String, Value>>| object.clone().map(Value::Object);
+    let object = |object: &Option<Map>| object.clone().map(Value::Object);
     [
         ("timestamp", time.map(|time| time::rfc3339(time).into())),
         ("level", Some(level.as_str().into())),
@@ -85,7 +86,7 @@ fn run(pipeline: &Pipeline, test: &PipelineTest, accepted_at: i64) -> Option<Str
     };
     let shown = shown(&event);
     let stored = Value::Object(shown.clone()).to_string();
-    let fields = Fields { attributes: event.attributes.unwrap_or_default(), shown: Line { fields: shown } };
+    let fields = Fields { attributes: Line::of(event.attributes.unwrap_or_default()), shown: Line::of(shown) };
     for (name, expected) in &expect.fields {
         let found = fields.get(name);
         if !found.as_deref().is_some_and(|found| is_same(name, found, &expected.0)) {
@@ -94,7 +95,7 @@ fn run(pipeline: &Pipeline, test: &PipelineTest, accepted_at: i64) -> Option<Str
         }
     }
     for name in &expect.absent {
-        if let Some(found) = fields.get(name) {
+        if let Some(found) = fields.get_anywhere(name) {
             return Some(format!("field `{name}`: expected none, got {}", quoted(&found)));
         }
     }
@@ -105,17 +106,21 @@ fn run(pipeline: &Pipeline, test: &PipelineTest, accepted_at: i64) -> Option<Str
 }
 
 struct Fields {
-    shown: Line,
-    attributes: Map<String, Value>,
+    shown: Line<'static>,
+    attributes: Line<'static>,
 }
 
 impl Fields {
     /// A field of the event, or one of those without a place of their own.
     fn get(&self, name: &str) -> Option<String> {
         let path = Path::new(name);
-        let attributes = Line { fields: self.attributes.clone() };
-        let value = self.shown.get(&path).or_else(|| attributes.get(&path))?;
-        Some(crate::text::of(value.clone()))
+        Some(self.shown.get(&path).or_else(|| self.attributes.get(&path))?.whole())
+    }
+
+    /// The same, in the items of lists too: what must not be there must be nowhere.
+    fn get_anywhere(&self, name: &str) -> Option<String> {
+        let path = Path::new(name);
+        Some(self.shown.get_anywhere(&path).or_else(|| self.attributes.get_anywhere(&path))?.whole())
     }
 }
 

@@ -3,12 +3,9 @@
 //! A key that we know costs neither a copy of its name nor a place in a map; most lines have no
 //! other.
 
-use std::fmt;
 use std::ops::Range;
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, Visitor};
-use serde_json::{Map, Value};
-
+use crate::json::{Malformed, Map, Reader, Value};
 use crate::text;
 
 /// Names that mean something. Names of the same thing stand together; of those, the first one
@@ -63,13 +60,32 @@ pub(crate) struct Name(usize);
 #[derive(Debug, Default)]
 pub(crate) struct Fields {
     known: [Option<Value>; NAMES.len()],
-    unknown: Map<String, Value>,
+    unknown: Map,
 }
 
 impl Fields {
     /// Reads a line. No text of it holds a NUL character afterwards.
-    pub(crate) fn read(raw: &[u8]) -> Result<Self, serde_json::Error> {
-        let mut fields: Self = serde_json::from_slice(raw)?;
+    pub(crate) fn read(raw: &[u8]) -> Result<Self, Malformed> {
+        let mut fields = Self::default();
+        let mut reader = Reader::new(raw)?;
+        reader.space();
+        if reader.peek() != Some(b'{') {
+            return Err(reader.malformed("expected an object"));
+        }
+        // Of a name that is there twice, the last counts.
+        reader.items(b'}', |reader, _| {
+            let name = reader.name()?;
+            reader.colon()?;
+            let value = Value::read(reader)?;
+            match NAMES.iter().position(|known| *known == name) {
+                Some(at) => fields.known[at] = Some(value),
+                None => {
+                    fields.unknown.insert(name.into_owned(), value);
+                }
+            }
+            Ok(())
+        })?;
+        reader.end()?;
         fields.known.iter_mut().flatten().for_each(text::replace_nul_in);
         text::replace_nul(&mut fields.unknown);
         Ok(fields)
@@ -90,7 +106,7 @@ impl Fields {
     }
 
     /// What nobody took.
-    pub(crate) fn rest(mut self) -> Map<String, Value> {
+    pub(crate) fn rest(mut self) -> Map {
         for (name, value) in NAMES.iter().zip(self.known) {
             if let Some(value) = value {
                 self.unknown.insert((*name).to_owned(), value);
@@ -102,64 +118,6 @@ impl Fields {
 
 /// The first of the names for a message.
 pub(crate) const FIRST_MESSAGE: Name = Name(11);
-
-impl<'de> Deserialize<'de> for Fields {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(FieldsVisitor)
-    }
-}
-
-struct FieldsVisitor;
-
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut sent: A) -> Result<Fields, A::Error> {
-        let mut fields = Fields::default();
-        while let Some(key) = sent.next_key_seed(KeySeed)? {
-            // Of a name that is there twice, the last counts.
-            match key {
-                Key::Known(at) => fields.known[at] = Some(sent.next_value()?),
-                Key::Unknown(name) => {
-                    fields.unknown.insert(name, sent.next_value()?);
-                }
-            }
-        }
-        Ok(fields)
-    }
-}
-
-enum Key {
-    Known(usize),
-    Unknown(String),
-}
-
-struct KeySeed;
-
-impl<'de> DeserializeSeed<'de> for KeySeed {
-    type Value = Key;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for KeySeed {
-    type Value = Key;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a field name")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Key, E> {
-        let known = NAMES.iter().position(|known| *known == name);
-        Ok(known.map_or_else(|| Key::Unknown(name.to_owned()), Key::Known))
-    }
-}
 
 #[cfg(test)]
 mod tests {

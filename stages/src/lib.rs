@@ -13,18 +13,18 @@ mod check;
 mod line;
 mod patterns;
 mod fields;
+mod json;
 mod level;
 mod text;
 pub mod time;
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value};
-
 use fields::{Fields, Names};
 
 pub use check::{Failure, as_line, run_tests, shown};
 pub use crds::stage::{PipelineTest, Stage};
+pub use json::{Map, Number, Value};
 pub use level::normalize as normalize_level;
 pub use pipeline::{CompileError, MAX_GROWTH, MAX_PATTERNS, MAX_SPEC_BYTES, MAX_STAGES, Outcome, Pipeline, Rewritten};
 
@@ -81,9 +81,9 @@ pub struct Event {
     /// Programming or human language, as sent.
     pub language: Option<String>,
     /// `metadata`, if it is an object.
-    pub metadata: Option<Map<String, Value>>,
+    pub metadata: Option<Map>,
     /// Every field that has no place of its own above.
-    pub attributes: Option<Map<String, Value>>,
+    pub attributes: Option<Map>,
 }
 
 /// The event in a raw line that was accepted at `accepted_at`, in microseconds since 1970.

@@ -44,7 +44,7 @@ impl Matcher {
             return true;
         }
         let service = line.text(&self.service);
-        let service = service.as_deref().map(str::trim).filter(|name| !name.is_empty()).unwrap_or(UNKNOWN_SERVICE);
+        let service = service.map(str::trim).filter(|name| !name.is_empty()).unwrap_or(UNKNOWN_SERVICE);
         self.services.iter().any(|wanted| wanted == service)
     }
 
@@ -52,7 +52,7 @@ impl Matcher {
         if self.levels.is_empty() {
             return true;
         }
-        let level = line.text(&self.level).map_or_else(|| level::DEFAULT.to_owned(), |l| level::normalize(&l));
+        let level = line.text(&self.level).map_or_else(|| level::DEFAULT.to_owned(), level::normalize);
         self.levels.contains(&level)
     }
 }
@@ -73,8 +73,8 @@ impl Condition {
     fn holds(&self, line: &Line, path: &Path) -> bool {
         match self {
             Self::Exists(exists) => line.get(path).is_some() == *exists,
-            Self::Equals(wanted) => line.text(path).is_some_and(|text| text == wanted.as_str()),
-            Self::Matches(regex) => line.text(path).is_some_and(|text| regex.is_match(&text)),
+            Self::Equals(wanted) => line.text(path).is_some_and(|text| text == wanted),
+            Self::Matches(regex) => line.text(path).is_some_and(|text| regex.is_match(text)),
         }
     }
 }

@@ -9,8 +9,8 @@ mod syslog;
 
 use crds::stage::{Format, OnFailure, Parse};
 use regex::Regex;
-use serde_json::{Map, Value};
 
+use crate::json::{Map, Value};
 use crate::line::{Line, Path, aliases};
 use crate::patterns::Problem;
 
@@ -28,7 +28,7 @@ pub(crate) struct Parser {
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Parsed {
     /// Fields that take the place of those of the same meaning beside the text.
-    fields: Map<String, Value>,
+    fields: Map,
     /// Fields that are wanted only where there are none.
     defaults: Vec<(&'static str, Value)>,
     /// The message inside the text.
@@ -60,10 +60,10 @@ impl Parser {
 
     /// Puts what the text says into the line; `false` if there is no text of this format.
     pub(crate) fn apply(&self, line: &mut Line, accepted_at: i64) -> bool {
-        let Some(text) = line.text(&self.field).map(|text| text.into_owned()) else { return false };
+        let Some(text) = line.text(&self.field).map(str::to_owned) else { return false };
         let Some(parsed) = self.read(&text, accepted_at) else { return false };
         match &self.into {
-            Some(into) => line.set(into, Value::Object(parsed.into_object())),
+            Some(into) => line.set(into, Value::Object(parsed.into_object()).into()),
             None => parsed.merge(line, &self.field, text),
         }
         true
@@ -87,9 +87,9 @@ impl Parser {
 
 impl Parsed {
     /// The fields as an object of their own.
-    fn into_object(mut self) -> Map<String, Value> {
+    fn into_object(mut self) -> Map {
         for (name, value) in self.defaults {
-            self.fields.entry(name).or_insert(value);
+            self.fields.entry(name.to_owned()).or_insert(value);
         }
         if let Some(message) = self.message {
             self.fields.insert("message".to_owned(), Value::String(message));
@@ -104,18 +104,20 @@ impl Parsed {
         for name in self.fields.keys().map(String::as_str).chain(message) {
             line.remove_names(aliases(name));
         }
-        line.fields.extend(self.fields);
+        for (name, value) in self.fields {
+            line.fields.insert(&name, value.into());
+        }
         for (name, value) in self.defaults {
             let path = Path::new(name);
             if line.get(&path).is_none() {
-                line.set(&path, value);
+                line.set(&path, value.into());
             }
         }
         let Some(message) = self.message else { return };
-        line.fields.insert("message".to_owned(), Value::String(message));
+        line.fields.insert("message", Value::String(message).into());
         let full_log = Path::new("full_log");
         if field.is_message() && !self.complete && line.get(&full_log).is_none() {
-            line.set(&full_log, Value::String(text));
+            line.set(&full_log, Value::String(text).into());
         }
     }
 }

@@ -10,9 +10,8 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crds::stage::{OnFailure, Stage};
-use serde_json::Value;
 
-use crate::line::{Line, Path};
+use crate::line::{Line, Node, Path};
 use crate::matching::Matcher;
 use crate::parse::Parser;
 use crate::patterns::Problem;
@@ -51,7 +50,7 @@ enum Work {
     Redact(Redactor),
     Drop,
     Sample(Sampler),
-    Enrich { set: Vec<(Path, Value)>, overwrite: bool },
+    Enrich { set: Vec<(Path, String)>, overwrite: bool },
 }
 
 /// Why stages can't be run, and what to do about it.
@@ -157,11 +156,8 @@ impl Pipeline {
                     changed |= parsed;
                     !parsed && parser.on_failure == OnFailure::Drop
                 }
-                // Even where it finds nothing: of a name that is sent twice, the line as sent holds a value
-                // that no stage sees.
                 Work::Redact(redactor) => {
-                    redactor.apply(&mut line);
-                    changed = true;
+                    changed |= redactor.apply(&mut line);
                     false
                 }
                 Work::Drop => true,
@@ -178,8 +174,8 @@ impl Pipeline {
         if !changed {
             return Rewritten::Line(Cow::Borrowed(raw));
         }
-        match serde_json::to_vec(&line.fields) {
-            Ok(bytes) if bytes.len() <= 2 * raw.len() + MAX_GROWTH => Rewritten::Line(Cow::Owned(bytes)),
+        match line.written() {
+            bytes if bytes.len() <= 2 * raw.len() + MAX_GROWTH => Rewritten::Line(Cow::Owned(bytes)),
             _ => Rewritten::Line(self.unprocessed(raw)),
         }
     }
@@ -223,7 +219,7 @@ impl Step {
             (None, None, Some(_), None, None) => Work::Drop,
             (None, None, None, Some(sample), None) => Work::Sample(Sampler::compile(&stage.name, sample)?),
             (None, None, None, None, Some(enrich)) => Work::Enrich {
-                set: enrich.set.iter().map(|(name, text)| (Path::new(name), text.0.clone().into())).collect(),
+                set: enrich.set.iter().map(|(name, text)| (Path::new(name), text.0.clone())).collect(),
                 overwrite: enrich.overwrite,
             },
             _ => {
@@ -235,11 +231,11 @@ impl Step {
     }
 }
 
-fn enrich(line: &mut Line, set: &[(Path, Value)], overwrite: bool) -> bool {
+fn enrich<'a>(line: &mut Line<'a>, set: &'a [(Path, String)], overwrite: bool) -> bool {
     let mut changed = false;
-    for (path, value) in set {
+    for (path, text) in set {
         if overwrite || line.get(path).is_none() {
-            line.set(path, value.clone());
+            line.set(path, Node::string(text));
             changed = true;
         }
     }

@@ -64,7 +64,8 @@ mod tests {
         let sampler = sampler(4, Some("trace.id"));
         let mut kept = 0;
         for trace in 0..100 {
-            let line = Line::read(format!(r#"{{"trace":{{"id":"{trace}"}}}}"#).as_bytes()).unwrap();
+            let line = format!(r#"{{"trace":{{"id":"{trace}"}}}}"#);
+            let line = Line::read(line.as_bytes()).unwrap();
             let decisions: Vec<bool> = (0..5).map(|id| sampler.keeps(&line, id)).collect();
             assert!(decisions.iter().all(|decision| *decision == decisions[0]), "{decisions:?}");
             kept += usize::from(decisions[0]);

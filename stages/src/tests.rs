@@ -1,7 +1,7 @@
 //! Tables: a raw line, and what becomes of it.
 
 use super::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const ACCEPTED: i64 = 1_767_323_045_000_000;
 
@@ -9,8 +9,8 @@ fn of(line: &Value) -> Event {
     event(line.to_string().as_bytes(), ACCEPTED).unwrap()
 }
 
-fn object(value: Value) -> Option<Map<String, Value>> {
-    value.as_object().cloned()
+fn object(value: Value) -> Option<Map> {
+    crate::Value::from(value).as_object().cloned()
 }
 
 #[test]

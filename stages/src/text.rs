@@ -1,6 +1,6 @@
 //! Text that every store can keep.
 
-use serde_json::{Map, Value};
+use crate::json::{Map, Value};
 
 /// The first `chars` characters.
 pub(crate) fn cut(text: &str, chars: usize) -> &str {
@@ -28,7 +28,7 @@ pub(crate) fn without_nul(text: String) -> String {
 }
 
 /// Replaces each NUL in every string and every key. Recurses as deep as the parser let it be: 128.
-pub(crate) fn replace_nul(fields: &mut Map<String, Value>) {
+pub(crate) fn replace_nul(fields: &mut Map) {
     if fields.keys().any(|key| key.contains('\0')) {
         *fields = std::mem::take(fields).into_iter().map(|(key, value)| (without_nul(key), value)).collect();
     }

@@ -1,9 +1,10 @@
 //! Times as senders write them, brought to microseconds since 1970, UTC.
 
-use serde_json::Value;
 use time::format_description::BorrowedFormatItem;
 use time::macros::{datetime, format_description};
 use time::{Date, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
+
+use crate::json::Value;
 
 /// Earliest time that we believe: before it, a clock was not set.
 const EARLIEST: i64 = datetime!(1990-01-01 0:00 UTC).unix_timestamp() * MICROS_PER_SECOND;
@@ -16,12 +17,11 @@ pub fn is_plausible(time: i64, accepted_at: i64) -> bool {
     (EARLIEST..=accepted_at.saturating_add(LATEST_AHEAD)).contains(&time)
 }
 
-/// The time in a JSON value: a string of a known form, or a number of seconds, milliseconds,
-/// microseconds or nanoseconds since 1970.
-pub fn parse(value: &Value) -> Option<i64> {
+/// The time in a JSON value: a string of a known form, or a number.
+pub(crate) fn parse(value: &Value) -> Option<i64> {
     match value {
         Value::String(text) => parse_text(text),
-        Value::Number(number) => parse_number(&number.to_string()),
+        Value::Number(number) => parse_number(number.as_str()),
         _ => None,
     }
 }
@@ -111,9 +111,9 @@ fn parse_offset(text: &str) -> Option<UtcOffset> {
     UtcOffset::from_hms(sign * hours, sign * minutes, 0).ok()
 }
 
-/// Digits with an optional fraction: the unit follows from the size, which no two units share
-/// between 1973 and 5138.
-fn parse_number(text: &str) -> Option<i64> {
+/// The time in a number's text, of seconds, milliseconds, microseconds or nanoseconds since 1970: digits with an
+/// optional fraction. The unit follows from the size, which no two units share between 1973 and 5138.
+pub fn parse_number(text: &str) -> Option<i64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
         return exponent(text);
@@ -260,13 +260,13 @@ mod tests {
 
     #[test]
     fn numbers_and_only_numbers_are_times_too() {
-        assert_eq!(parse(&serde_json::json!(1_767_323_045)), Some(1_767_323_045_000_000));
-        assert_eq!(parse(&serde_json::json!(1_767_323_045.25)), Some(1_767_323_045_250_000));
-        assert_eq!(parse(&serde_json::json!(0)), Some(0));
+        assert_eq!(parse(&serde_json::json!(1_767_323_045).into()), Some(1_767_323_045_000_000));
+        assert_eq!(parse(&serde_json::json!(1_767_323_045.25).into()), Some(1_767_323_045_250_000));
+        assert_eq!(parse(&serde_json::json!(0).into()), Some(0));
         for value in
             [serde_json::json!(-1), serde_json::json!(true), serde_json::json!([1]), serde_json::json!({"a": 1})]
         {
-            assert_eq!(parse(&value), None, "{value}");
+            assert_eq!(parse(&value.clone().into()), None, "{value}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! An event as the API and the live tail show it.
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use stages::Map;
 use uuid::Uuid;
 
 use super::{Micros, rfc3339};
@@ -30,9 +30,9 @@ pub struct Shown<'a> {
     /// Programming or human language.
     pub language: Option<&'a str>,
     /// As sent; not in lists.
-    pub metadata: Option<&'a Map<String, Value>>,
+    pub metadata: Option<&'a Map>,
     /// Fields that have no place of their own; not in lists.
-    pub attributes: Option<&'a Map<String, Value>>,
+    pub attributes: Option<&'a Map>,
     /// The request batch that it came in.
     pub batch_id: Uuid,
     /// Where its raw line is.

@@ -6,8 +6,8 @@
 use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Number;
 use serde_json::error::Category;
-use serde_json::{Number, Value};
 
 use crate::event::Micros;
 use crate::queue::entry::Rejection;
@@ -93,7 +93,7 @@ impl Leaf {
     fn micros(&self) -> Option<Micros> {
         match self {
             Self::Text(text) => stages::time::parse_text(text),
-            Self::Number(number) => stages::time::parse(&Value::Number(number.clone())),
+            Self::Number(number) => stages::time::parse_number(&number.to_string()),
             Self::Absent | Self::Other => None,
         }
     }

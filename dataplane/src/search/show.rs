@@ -1,7 +1,7 @@
 //! What clients see: events, pages and batches as JSON.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use stages::Map;
 use uuid::Uuid;
 
 use super::cursor::Cursor;
@@ -62,9 +62,9 @@ pub struct Event {
     /// The whole text, where it is more than the message.
     pub full_log: Option<String>,
     /// What the client sent as `metadata`.
-    pub metadata: Option<Map<String, Value>>,
+    pub metadata: Option<Map>,
     /// Fields that LoggerHub has no name for.
-    pub attributes: Option<Map<String, Value>>,
+    pub attributes: Option<Map>,
     /// Where this answer comes from.
     pub source: Source,
     /// Whether nothing is missing from it.
@@ -168,8 +168,8 @@ pub struct Document {
     pub message: String,
     pub full_log: Option<String>,
     pub language: Option<String>,
-    pub metadata: Option<Map<String, Value>>,
-    pub attributes: Option<Map<String, Value>>,
+    pub metadata: Option<Map>,
+    pub attributes: Option<Map>,
     pub batch_id: Uuid,
     #[serde(default)]
     pub flags: Vec<String>,
@@ -200,6 +200,49 @@ pub fn cut<T>(mut found: Vec<T>, limit: u32, cursor: impl Fn(&T) -> Cursor) -> (
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_is_shown_with_all_its_digits() {
+        let metadata =
+            r#"{"neg":-9223372036854775808,"pi":3.14159265358979323846,"price":1.10,"wei":12345678901234567890123}"#;
+        let line = format!(r#"{{"message":"m","metadata":{metadata},"n":1e2}}"#);
+        let of_raw = stages::event(line.as_bytes(), 0).unwrap();
+        let source = format!(
+            r#"{{"id":"{id}","@timestamp":"t","accepted_at":"a","service":"s","level":"INFO","message":"m",
+                "metadata":{metadata},"attributes":{{"n":1e2}},"batch_id":"{id}","leaves":["metadata.price=1.10"]}}"#,
+            id = Uuid::nil()
+        );
+        let of_index: Document = serde_json::from_str(&source).unwrap();
+        for (of_event, attributes) in [(of_raw.metadata, of_raw.attributes), (of_index.metadata, of_index.attributes)] {
+            let item = Item {
+                id: Uuid::nil(),
+                timestamp: String::new(),
+                accepted_at: String::new(),
+                tenant: "acme".to_owned(),
+                service: "s".to_owned(),
+                application: None,
+                level: "INFO".to_owned(),
+                message: "m".to_owned(),
+                language: None,
+                batch_id: Uuid::nil(),
+                raw_path: None,
+                indexed: true,
+                flags: Vec::new(),
+            };
+            let event = Event {
+                item,
+                full_log: None,
+                metadata: of_event,
+                attributes,
+                source: Source::Index,
+                complete: true,
+                notice: None,
+            };
+            let shown = serde_json::to_string(&event).unwrap();
+            let expected = format!(r#""metadata":{metadata},"attributes":{{"n":1e2}}"#);
+            assert!(shown.contains(&expected), "{shown}");
+        }
+    }
 
     #[test]
     fn a_page_has_a_cursor_only_if_more_was_found() {

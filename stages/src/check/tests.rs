@@ -2,7 +2,7 @@
 
 use super::*;
 use crds::stage::Stage;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const ACCEPTED: i64 = 1_767_323_045_000_000;
 

@@ -4,9 +4,9 @@
 use std::sync::LazyLock;
 
 use regex::Regex;
-use serde_json::{Map, Value};
 
 use super::Parsed;
+use crate::json::{Map, Value};
 
 static LINE: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(

@@ -1,12 +1,18 @@
 //! JSON inside a text.
 
-use serde_json::{Map, Value};
-
 use super::Parsed;
+use crate::json::{Map, Reader, Value};
 
 /// Deepest nesting, and most fields, that are taken: as ingest bounds an event.
 const MAX_DEPTH: usize = 24;
 const MAX_FIELDS: usize = 1_000;
+
+/// An object, and whether its fields say all that its text says: of a name that is there twice, they hold the
+/// last value.
+struct Object {
+    fields: Map,
+    complete: bool,
+}
 
 /// One JSON object.
 pub(super) fn read(text: &str) -> Option<Parsed> {
@@ -15,25 +21,31 @@ pub(super) fn read(text: &str) -> Option<Parsed> {
     if !text.starts_with('{') || !text.ends_with('}') {
         return None;
     }
-    parsed(object(text)?)
+    Some(parsed(object(text)?))
 }
 
 /// One JSON object a line: the first one's fields, and where there are more, all of them as records.
 pub(super) fn read_lines(text: &str) -> Option<Parsed> {
-    let objects: Option<Vec<_>> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(object).collect();
-    let objects = objects?;
-    let mut parsed = parsed(objects.first()?.clone())?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let objects: Vec<Object> = lines.map(object).collect::<Option<_>>()?;
+    let first = objects.first()?;
+    let complete = objects.iter().all(|object| object.complete);
+    let mut parsed = parsed(Object { fields: first.fields.clone(), complete });
     if objects.len() > 1 {
-        let records = objects.into_iter().map(Value::Object).collect();
+        let records = objects.into_iter().map(|object| Value::Object(object.fields)).collect();
         parsed.fields.insert("records".to_owned(), Value::Array(records));
     }
     Some(parsed)
 }
 
-fn object(text: &str) -> Option<Map<String, Value>> {
-    let fields: Map<String, Value> = serde_json::from_str(text).ok()?;
+fn object(text: &str) -> Option<Object> {
+    let mut reader = Reader::new(text.as_bytes()).ok()?;
+    let value = Value::read(&mut reader).ok()?;
+    reader.end().ok()?;
+    let Value::Object(fields) = value else { return None };
     let mut left = MAX_FIELDS;
-    fields.values().all(|value| is_bounded(value, MAX_DEPTH, &mut left)).then_some(fields)
+    let is_bounded = fields.values().all(|value| is_bounded(value, MAX_DEPTH, &mut left));
+    is_bounded.then_some(Object { fields, complete: !reader.repeated })
 }
 
 fn is_bounded(value: &Value, depth: usize, left: &mut usize) -> bool {
@@ -48,11 +60,11 @@ fn is_bounded(value: &Value, depth: usize, left: &mut usize) -> bool {
     }
 }
 
-fn parsed(mut fields: Map<String, Value>) -> Option<Parsed> {
+fn parsed(Object { mut fields, complete }: Object) -> Parsed {
     let message = crate::line::aliases("message")
         .iter()
-        .find(|name| fields.get(**name).is_some_and(Value::is_string))
+        .find(|name| matches!(fields.get(**name), Some(Value::String(_))))
         .and_then(|name| fields.remove(*name));
     let message = message.map(crate::text::of);
-    Some(Parsed { fields, message, complete: true, ..Parsed::default() })
+    Parsed { fields, message, complete, ..Parsed::default() }
 }

@@ -1,9 +1,9 @@
 //! A regular expression of the user's, its named groups being fields.
 
 use regex::Regex;
-use serde_json::{Map, Value};
 
 use super::Parsed;
+use crate::json::{Map, Value};
 use crate::patterns::{Problem, compile};
 
 /// The expression, which must name at least one group.

@@ -1,9 +1,9 @@
 //! Syslog: RFC 5424, and RFC 3164 as it is found in the wild, with or without its priority.
 
-use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
 use super::Parsed;
+use crate::json::{Map, Value};
 use crate::time::{micros_of_day_in_year, rfc3339};
 
 /// Longest host or tag that is one; longer text is not syslog.
@@ -23,8 +23,8 @@ pub(super) fn read(text: &str, accepted_at: i64) -> Option<Parsed> {
         _ => traditional(rest, accepted_at, priority.is_some())?,
     };
     if let Some(priority) = priority {
-        parsed.fields.insert("level".to_owned(), LEVELS[priority % 8].into());
-        parsed.fields.insert("facility".to_owned(), FACILITIES[priority / 8].into());
+        parsed.fields.insert("level".to_owned(), Value::from(LEVELS[priority % 8]));
+        parsed.fields.insert("facility".to_owned(), Value::from(FACILITIES[priority / 8]));
     }
     parsed.complete = true;
     Some(parsed)
@@ -65,8 +65,9 @@ fn modern(text: &str) -> Option<Parsed> {
     Some(parsed)
 }
 
-/// `-`, or `[id name="value" …]…`; and what follows.
-fn structured_data(text: &str) -> Option<(Map<String, Value>, &str)> {
+/// `-`, or `[id name="value" …]…`; and what follows. A parameter that is there several times has a list of its
+/// values, in their order.
+fn structured_data(text: &str) -> Option<(Map, &str)> {
     let mut data = Map::new();
     if let Some(rest) = text.strip_prefix('-') {
         return (rest.is_empty() || rest.starts_with(' ')).then_some((data, rest));
@@ -75,17 +76,30 @@ fn structured_data(text: &str) -> Option<(Map<String, Value>, &str)> {
     while let Some(element) = rest.strip_prefix('[') {
         let end = element.find([' ', ']'])?;
         let (id, mut parameters) = element.split_at(end);
-        let mut values = Map::new();
+        // RFC 5424 allows no identifier twice; of one that is there nevertheless, nothing is lost.
+        let Value::Object(values) = data.entry(id.to_owned()).or_insert_with(|| Value::Object(Map::new())) else {
+            return None;
+        };
         while let Some(parameter) = parameters.strip_prefix(' ') {
             let (name, value) = parameter.split_once("=\"")?;
             let end = closing_quote(value)?;
-            values.insert(name.to_owned(), unescaped(&value[..end]).into());
+            add(values, name, unescaped(&value[..end]).into());
             parameters = &value[end + 1..];
         }
         rest = parameters.strip_prefix(']')?;
-        data.insert(id.to_owned(), Value::Object(values));
     }
     (!data.is_empty() && (rest.is_empty() || rest.starts_with(' '))).then_some((data, rest))
+}
+
+/// Adds a value to those of the same name.
+fn add(values: &mut Map, name: &str, value: Value) {
+    match values.get_mut(name) {
+        None => {
+            values.insert(name.to_owned(), value);
+        }
+        Some(Value::Array(several)) => several.push(value),
+        Some(one) => *one = Value::Array(vec![std::mem::replace(one, Value::Null), value]),
+    }
 }
 
 /// Where the first quote is that no backslash escapes.

@@ -1,7 +1,7 @@
 //! Tables: a text, and the fields that are read out of it.
 
 use super::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// 2026-01-02T03:04:05Z.
 const ACCEPTED: i64 = 1_767_323_045_000_000;
@@ -9,8 +9,9 @@ const ACCEPTED: i64 = 1_767_323_045_000_000;
 /// The line after a parse stage; `None` if it was not of the format.
 fn parsed(spec: Value, line: Value) -> Option<Value> {
     let parser = Parser::compile(&serde_json::from_value(spec).unwrap()).unwrap();
-    let mut line = Line::read(line.to_string().as_bytes()).unwrap();
-    parser.apply(&mut line, ACCEPTED).then_some(Value::Object(line.fields))
+    let line = line.to_string();
+    let mut line = Line::read(line.as_bytes()).unwrap();
+    parser.apply(&mut line, ACCEPTED).then(|| line.shown())
 }
 
 fn text(format: &str, text: &str) -> Option<Value> {
@@ -33,6 +34,11 @@ fn json_gives_its_fields_and_its_message() {
         (
             json!({"message": r#"{"level":"error","msg":"m","log":"l"}"#, "severity": "info"}),
             Some(json!({"message": "m", "log": "l", "level": "error"})),
+        ),
+        (
+            // Fields hold one of the two values, so that the text stays.
+            json!({"message": r#"{"msg":"m","id":1,"id":2}"#}),
+            Some(json!({"message": "m", "id": 2, "full_log": r#"{"msg":"m","id":1,"id":2}"#})),
         ),
         (json!({"message": "not {json}"}), None),
         (json!({"message": r#"{"broken":"#}), None),
@@ -146,6 +152,15 @@ fn syslog_of_both_forms() {
             "<13>2026-01-02T03:04:05.1+01:00 h app/web: m",
             Some(json!({"level": "INFO", "facility": "user", "timestamp": "2026-01-02T03:04:05.1+01:00", "host": "h",
                         "application": "app/web", "service": "app/web", "message": "m"})),
+        ),
+        // RFC 5424's own example of a parameter that is there twice.
+        (
+            r#"<34>1 2026-01-02T03:04:05Z h a - - [origin ip="192.0.2.1" ip="192.0.2.129" software="x"][b n="1"][b n="2" m="3"] m"#,
+            Some(
+                json!({"level": "FATAL", "facility": "auth", "timestamp": "2026-01-02T03:04:05Z", "host": "h", "application": "a",
+                        "service": "a", "message": "m", "structured_data":
+                        {"origin": {"ip": ["192.0.2.1", "192.0.2.129"], "software": "x"}, "b": {"n": ["1", "2"], "m": "3"}}}),
+            ),
         ),
         ("<1>1 - - - - - -", Some(json!({"level": "FATAL", "facility": "kern", "message": ""}))),
         ("<192>Jan  2 03:04:01 h t: m", None),

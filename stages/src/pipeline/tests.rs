@@ -1,7 +1,7 @@
 //! Tables: stages, a line, and what is stored of it.
 
 use super::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const ACCEPTED: i64 = 1_767_323_045_000_000;
 const CARD: &str = "4111 1111 1111 1111";
@@ -39,8 +39,8 @@ fn stages_run_in_order_each_on_what_the_one_before_left() {
     let line = |message: &str| json!({"source": "edge", "message": message}).to_string();
     let found = event(&pipeline, &line(r#"{"level":"error","msg":"no","path":"/pay"}"#));
     assert_eq!((found.service.as_str(), found.level.as_str(), found.message.as_str()), ("loud", "ERROR", "no"));
-    assert_eq!(Value::from(found.attributes.unwrap()), json!({"path": "/pay", "region": "eu-1"}));
-    assert_eq!(Value::from(found.metadata.unwrap()), json!({"team": "pay"}));
+    assert_eq!(json!(found.attributes), json!({"path": "/pay", "region": "eu-1"}));
+    assert_eq!(json!(found.metadata), json!({"team": "pay"}));
     let quiet = event(&pipeline, &line("plain"));
     assert_eq!((quiet.service.as_str(), quiet.message.as_str()), ("edge", "plain"), "a service that is there stays");
     let health = line(r#"{"path":"/healthz"}"#);
@@ -56,6 +56,41 @@ fn a_line_that_no_stage_changes_is_kept_as_sent() {
     ]));
     for line in [br#"{ "message" : "plain", "n": 1.0e2 }"#.as_slice(), b"not json", b"[1]", b"\xff"] {
         assert_eq!(pipeline.rewrite(line, ACCEPTED, 7), Rewritten::Line(Cow::Borrowed(line)));
+    }
+}
+
+#[test]
+fn what_no_stage_changes_of_a_line_stays_byte_for_byte() {
+    let big = r#"{"service":"c07","message":"big numbers","metadata":{"snowflake":9007199254740993,"u64":18446744073709551615,"neg":-9223372036854775808,"wei":12345678901234567890123,"pi":3.14159265358979323846,"price":1.10,"zip":"00742"}}"#;
+    let spaced = "{ \"z\" : 1.0e2 ,\"message\":\"a\\u0062\\/ a@example.com\", \"a\":[1.10 , {} ],\"a\":-0 }\r";
+    let mail = json!([{"name": "mail", "redact": {"detectors": ["Email", "CardNumber", "Token", "IpAddress"]}}]);
+    let fields = json!([{"name": "fields", "redact": {"fields": ["message", "gone"], "action": "Remove"}}]);
+    let parsed = json!([{"name": "read", "parse": {"format": "Json", "field": "inner"}}]);
+    let enrich = json!([{"name": "region", "enrich": {"set": {"metadata.region": "cases"}}}]);
+    for (stages, line, expected) in [
+        (&mail, big.to_owned(), big.to_owned()),
+        (&enrich, big.to_owned(), big.replace(r#""00742"}"#, r#""00742","region":"cases"}"#)),
+        (&mail, spaced.to_owned(), spaced.replace(r"a\u0062\/ a@example.com", "ab/ [email]")),
+        (&fields, spaced.to_owned(), spaced.replace(r#""message":"a\u0062\/ a@example.com","#, "")),
+        (&enrich, spaced.to_owned(), spaced.replace("-0 }", r#"-0 ,"metadata":{"region":"cases"}}"#)),
+        (
+            &parsed,
+            r#"{"n":1.10,"inner":"{\"wei\":12345678901234567890123,\"p\":1.10}"}"#.to_owned(),
+            r#"{"n":1.10,"inner":"{\"wei\":12345678901234567890123,\"p\":1.10}","p":1.10,"wei":12345678901234567890123}"#.to_owned(),
+        ),
+    ] {
+        let pipeline = pipeline(stages.clone());
+        let found = pipeline.rewrite(line.as_bytes(), ACCEPTED, 7);
+        let Rewritten::Line(bytes) = &found else { panic!("dropped") };
+        assert_eq!(String::from_utf8_lossy(bytes), expected, "{stages}");
+        assert_eq!(matches!(bytes, Cow::Borrowed(_)), line == expected, "{stages}");
+    }
+    let event = event(&pipeline(enrich), big);
+    let shown = serde_json::to_string(&crate::shown(&event)).unwrap();
+    for part in
+        [r#""wei":12345678901234567890123"#, r#""pi":3.14159265358979323846"#, r#""price":1.10"#, r#""zip":"00742""#]
+    {
+        assert!(shown.contains(part), "{part}: {shown}");
     }
 }
 
@@ -77,7 +112,11 @@ fn nothing_that_is_redacted_is_left_of_any_line() {
     let fields = pipeline(json!([{"name": "secret", "redact": {"fields": ["pin"]}}]));
     for (line, by_text, by_field) in [
         // Of a name that is sent twice the last counts, and the first must not stay either.
-        (format!(r#"{{"pin":"{CARD}","pin":"x"}}"#), r#"{"pin":"x"}"#, r#"{"pin":"[redacted]"}"#),
+        (
+            format!(r#"{{"pin":"{CARD}","pin":"x"}}"#),
+            r#"{"pin":"[card]","pin":"x"}"#,
+            r#"{"pin":"[redacted]","pin":"[redacted]"}"#,
+        ),
         (
             format!(r#"{{"pin":"{CARD}", broken"#),
             r#"{"pin":"[card]", broken"#,

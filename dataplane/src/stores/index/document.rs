@@ -1,7 +1,7 @@
 //! An event as the index keeps it.
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use stages::Map;
 use uuid::Uuid;
 
 use super::leaves::Leaves;
@@ -26,9 +26,9 @@ pub struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     language: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<&'a Map<String, Value>>,
+    metadata: Option<&'a Map>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    attributes: Option<&'a Map<String, Value>>,
+    attributes: Option<&'a Map>,
     /// What can be searched for in the two.
     #[serde(skip_serializing_if = "Leaves::is_empty")]
     leaves: Leaves<'a>,
@@ -81,7 +81,7 @@ impl<'a> Document<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn documents(line: &Value) -> (Value, Value) {
         let batch = Batch {

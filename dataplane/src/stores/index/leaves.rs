@@ -6,7 +6,7 @@
 
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
+use stages::{Map, Value};
 
 /// Longest word in bytes; of a longer one this is what is found. A term of Lucene's has 32,766.
 const WORD_BYTES: usize = 1024;
@@ -24,8 +24,8 @@ pub fn word(path: &str, value: &str) -> String {
 /// The words of an event's leaves, in order.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Leaves<'a> {
-    pub(super) metadata: Option<&'a Map<String, Value>>,
-    pub(super) attributes: Option<&'a Map<String, Value>>,
+    pub(super) metadata: Option<&'a Map>,
+    pub(super) attributes: Option<&'a Map>,
 }
 
 impl Leaves<'_> {
@@ -69,7 +69,7 @@ impl<S: SerializeSeq> Words<S> {
         match value {
             Value::Null => Ok(()),
             Value::Bool(flag) => self.leaf(if *flag { "true" } else { "false" }),
-            Value::Number(number) => self.leaf(&number.to_string()),
+            Value::Number(number) => self.leaf(number.as_str()),
             Value::String(text) => self.leaf(text),
             Value::Array(values) => values.iter().try_for_each(|value| self.of(value)),
             Value::Object(fields) => self.all(fields.iter()),
@@ -98,8 +98,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn words(metadata: &Value, attributes: &Value) -> Vec<String> {
-        let leaves = Leaves { metadata: metadata.as_object(), attributes: attributes.as_object() };
+    fn words(metadata: &serde_json::Value, attributes: &serde_json::Value) -> Vec<String> {
+        let read = |value: &serde_json::Value| serde_json::from_str::<Map>(&value.to_string()).unwrap();
+        let (of_metadata, of_attributes) = (read(metadata), read(attributes));
+        let leaves = Leaves { metadata: Some(&of_metadata), attributes: Some(&of_attributes) };
         assert_eq!(leaves.is_empty(), metadata == &json!({}) && attributes == &json!({}));
         serde_json::from_value(serde_json::to_value(leaves).unwrap()).unwrap()
     }
@@ -120,6 +122,15 @@ mod tests {
             ]
         );
         assert!(words(&json!({}), &json!({})).is_empty());
+    }
+
+    #[test]
+    fn a_number_is_a_word_of_its_own_digits() {
+        let metadata = r#"{"wei":12345678901234567890123,"u64":18446744073709551615,"price":1.10,"zip":"00742"}"#;
+        let leaves = Leaves { metadata: Some(&serde_json::from_str(metadata).unwrap()), attributes: None };
+        let found: Vec<String> = serde_json::from_str(&serde_json::to_string(&leaves).unwrap()).unwrap();
+        let expected = ["price=1.10", "u64=18446744073709551615", "wei=12345678901234567890123", "zip=00742"];
+        assert_eq!(found, expected.map(|leaf| format!("metadata.{leaf}")));
     }
 
     #[test]
