@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::bail;
 use crds::tenant::Scope;
 use futures::StreamExt;
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -54,7 +56,7 @@ async fn watch(door: &Door, path: &str, form: Output, failed: &mut u32) -> anyho
             Ok(Some(Err(error))) => bail!("{error}"),
             Ok(Some(Ok(Message::Text(frame)))) => {
                 *failed = 1;
-                show(form, &serde_json::from_str(&frame)?)?;
+                show(form, &frame)?;
             }
             Ok(Some(Ok(Message::Close(close)))) => {
                 let (code, reason) =
@@ -70,16 +72,29 @@ async fn watch(door: &Door, path: &str, form: Output, failed: &mut u32) -> anyho
     }
 }
 
-fn show(form: Output, frame: &Value) -> anyhow::Result<()> {
+/// A frame's event as it came: a number keeps all its digits.
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow)]
+    event: &'a RawValue,
+}
+
+fn as_json(frame: &str) -> anyhow::Result<String> {
+    let Event { event } = serde_json::from_str(frame)?;
+    Ok(format!("{}\n", event.get()))
+}
+
+fn show(form: Output, sent: &str) -> anyhow::Result<()> {
+    let frame: Value = serde_json::from_str(sent)?;
     match (frame["type"].as_str(), form) {
-        (Some("event"), Output::Json) => output::text(&format!("{}\n", frame["event"])),
+        (Some("event"), Output::Json) => output::text(&as_json(sent)?),
         (Some("event"), Output::Table) => output::text(&line(&frame["event"])),
         (Some("dropped"), _) => {
             eprintln!("{} events were left out: this reader is too slow", frame["count"]);
             Ok(())
         }
         (Some("notice"), _) => {
-            eprintln!("note: {}", output::harmless(&text(frame, "message")));
+            eprintln!("note: {}", output::harmless(&text(&frame, "message")));
             Ok(())
         }
         _ => Ok(()),
@@ -96,6 +111,13 @@ fn line(event: &Value) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn an_event_as_json_keeps_its_digits() {
+        let frame = r#"{"type":"event","event":{"id":"x","metadata":{"wei":12345678901234567890123,"p":1.10}}}"#;
+        let expected = r#"{"id":"x","metadata":{"wei":12345678901234567890123,"p":1.10}}"#;
+        assert_eq!(as_json(frame).unwrap(), format!("{expected}\n"));
+    }
 
     #[test]
     fn an_event_is_one_harmless_line() {
