@@ -4,12 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use crds::PipelineName;
+use crds::registry::Rate;
 use dataplane::queue::{Consumer, ConsumerSettings, Lanes};
 use runtime::settings::{QueueSettings, TlsSettings};
 use runtime::stores::Redis;
 use testkit::unique;
 
-use crate::door::{Door, Sender, eventually, outcome};
+use crate::door::{Door, Sender, eventually};
 use crate::redis_server::RedisServer;
 
 const SHIPPED: &str = "../charts/loggerhub/files/access/redis-queue.acl";
@@ -46,12 +47,20 @@ async fn each_program_works_as_its_own_user_and_may_do_no_more() {
     let folder = std::env::temp_dir().join(unique("acl"));
     let [operator, ingest, process, read] =
         ["lh_operator", "lh_ingest", "lh_process", "lh_read"].map(|user| as_user(&redis, user, &folder));
-    let sender = Sender::new();
+    let mut sender = Sender::new();
+    sender.registered.quotas.events = Some(Rate { per_second: 1000, burst: 1000 });
     sender.project(&redis).await;
 
     let door = Door::open_with(&redis, |settings| settings.queue = ingest.clone()).await;
     eventually("ready", async || door.get("/ready").await.status() == 200).await;
-    assert_eq!(outcome(door.logs(&sender).body("{}")).await.0, 202);
+    let answer = door.logs(&sender).body("{}").send().await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), answer.headers().contains_key("ratelimit")),
+        (202, true),
+        "its quota is leased"
+    );
+    let denied: redis::Value = redis.command(&["ACL", "LOG"]).await;
+    assert_eq!(denied, redis::Value::Array(vec![]), "nothing that it needs is refused");
     assert_eq!(door.get("/queue/status").await.status(), 200);
     assert!(door.get("/health").await.text().await.unwrap().contains("disk"), "it reads the settings");
 
