@@ -51,8 +51,7 @@ pub fn begin(work: Work, shutdown: &CancellationToken) -> JoinSet<()> {
         stores.postgres.clone(),
         pepper_sender,
         health.clone(),
-        claim,
-        displaced,
+        (claim, displaced),
         shutdown.clone(),
     ));
     let reporter = Reporter { controller: "loggerhub-operator".to_owned(), instance: Some(settings.release.clone()) };

@@ -62,8 +62,7 @@ pub async fn run(
     postgres: Postgres,
     peppers: watch::Sender<Vec<Pepper>>,
     mut health: watch::Receiver<StoresUp>,
-    claim: Claim,
-    displaced: CancellationToken,
+    (claim, displaced): (Claim, CancellationToken),
     shutdown: CancellationToken,
 ) {
     let backoff = Backoff::default();

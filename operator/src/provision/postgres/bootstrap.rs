@@ -137,7 +137,7 @@ impl Postgres {
         let connected = tokio::time::timeout(LOGIN, options.database(PROCESSOR_DATABASE).connect()).await;
         match connected {
             Ok(Ok(connection)) => {
-                let _ = connection.close().await;
+                connection.close().await.ok();
                 true
             }
             Ok(Err(sqlx::Error::Database(error))) => error.code().as_deref() != Some(INVALID_PASSWORD),

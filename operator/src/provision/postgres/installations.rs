@@ -58,7 +58,7 @@ impl Postgres {
 
     /// Takes a claim for granted that stood when the server answered last.
     pub fn believe(&self, claim: &Claim) {
-        let _ = self.bound.set((claim.installation.clone(), claim.cluster.clone()));
+        self.bound.get_or_init(|| (claim.installation.clone(), claim.cluster.clone()));
     }
 
     /// The same, and what is remembered of the passwords.
