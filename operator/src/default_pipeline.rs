@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::{Backoff, jittered};
 use crate::kubernetes::explain;
-use crate::settings::Settings;
+use crate::settings::{OPERATOR_CLASS_LABEL, Settings};
 
 /// Field manager of what the installation says; another one than the controllers', so that neither
 /// takes the other's fields away.
@@ -66,6 +66,9 @@ async fn keep(client: &Client, settings: &Settings, spec: &Value, begins: bool) 
         "metadata": {"name": DEFAULT_PIPELINE, "labels": {"app.kubernetes.io/managed-by": "loggerhub-operator"}},
         "spec": spec,
     });
+    if let Some(class) = settings.watch.class() {
+        pipeline["metadata"]["labels"][OPERATOR_CLASS_LABEL] = json!(class);
+    }
     if let Some(found) = found {
         // With its uid the API server does not make it again where it is deleted between the look and now.
         pipeline["metadata"]["uid"] = json!(found.metadata.uid);

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -15,6 +16,8 @@ use serde_json::json;
 
 use crds::PAUSED_ANNOTATION;
 use crds::condition::{Finding, Reason, types};
+
+use crate::settings::Settings;
 
 /// Field manager of everything but replicas.
 pub const FIELD_MANAGER: &str = "loggerhub-operator";
@@ -38,6 +41,17 @@ where
     K: Resource<Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
 {
     api.patch(&object.name_any(), &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object)).await
+}
+
+/// The operator's own Deployment, for Events about what no Tenant or pipeline stands for.
+pub fn operator_itself(settings: &Settings) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("apps/v1".to_owned()),
+        kind: Some("Deployment".to_owned()),
+        name: Some(format!("{}-operator", settings.release)),
+        namespace: Some(settings.namespace.clone()),
+        ..ObjectReference::default()
+    }
 }
 
 /// Sets a Deployment's replicas, as the scaler's field. Whoever else set them is overruled.

@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::health::StoresUp;
 use crate::metrics::OperatorMetrics;
 use crate::plans::{self, Plans};
-use crate::provision::Stores;
+use crate::provision::{Claim, Stores};
 use crate::scaler::{self, Pipelines};
 use crate::settings::Settings;
 use crate::{canary, default_pipeline, pipeline, platform, sweep, tenant};
@@ -33,12 +33,16 @@ pub struct Work {
     pub health: watch::Receiver<StoresUp>,
     /// Metrics.
     pub metrics: OperatorMetrics,
+    /// What the installation is bound to.
+    pub claim: Claim,
+    /// Told when it is bound to something else by now: all of it has to end.
+    pub displaced: CancellationToken,
 }
 
 /// Begins all of it. Each task ends by itself after `shutdown`, when what it has in flight is done;
 /// dropping the set ends them at once.
 pub fn begin(work: Work, shutdown: &CancellationToken) -> JoinSet<()> {
-    let Work { client, settings, plans, stores, health, metrics } = work;
+    let Work { client, settings, plans, stores, health, metrics, claim, displaced } = work;
     let mut tasks = JoinSet::new();
     let (pepper_sender, peppers) = watch::channel(Vec::new());
     tasks.spawn(platform::run(
@@ -47,6 +51,7 @@ pub fn begin(work: Work, shutdown: &CancellationToken) -> JoinSet<()> {
         stores.postgres.clone(),
         pepper_sender,
         health.clone(),
+        (claim, displaced),
         shutdown.clone(),
     ));
     let reporter = Reporter { controller: "loggerhub-operator".to_owned(), instance: Some(settings.release.clone()) };

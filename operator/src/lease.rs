@@ -154,6 +154,22 @@ impl Leadership {
         }
     }
 
+    /// What an operator that led before has noted on the lease.
+    pub async fn noted(&self, annotation: &str) -> kube::Result<Option<String>> {
+        let found = self.election.ours().await?;
+        Ok(found.and_then(|(lease, _)| lease.metadata.annotations?.remove(annotation)))
+    }
+
+    /// Notes something on the lease, for the operator that leads next. Not while [`Self::lost`] renews it.
+    pub async fn note(&self, annotation: &str, value: &str) -> kube::Result<()> {
+        let Some((mut lease, spec)) = self.election.ours().await? else { return Ok(()) };
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        if annotations.insert(annotation.to_owned(), value.to_owned()).as_deref() != Some(value) {
+            self.election.replace(lease, spec).await?;
+        }
+        Ok(())
+    }
+
     /// Gives the lease back, so that the next one need not wait until it runs out. Call it when
     /// nothing is in flight any more.
     pub async fn resign(self) {

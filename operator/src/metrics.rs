@@ -113,6 +113,9 @@ pub struct OperatorMetrics {
     desired: Family<PipelineLabel, Gauge>,
     at_most: Family<PipelineLabel, Gauge>,
     not_ready: Family<ReasonLabel, Gauge>,
+    aside: Gauge,
+    missing: Gauge,
+    unconfirmed: Gauge,
 }
 
 impl OperatorMetrics {
@@ -134,6 +137,9 @@ impl OperatorMetrics {
             desired: Family::default(),
             at_most: Family::default(),
             not_ready: Family::default(),
+            aside: Gauge::default(),
+            missing: Gauge::default(),
+            unconfirmed: Gauge::default(),
         };
         let mut registry = metrics.registry();
         registry.register("controller_runtime_reconcile", "Reconciliations", all.reconciles.clone());
@@ -166,6 +172,21 @@ impl OperatorMetrics {
             all.at_most.clone(),
         );
         registry.register("loggerhub_tenants_not_ready", "Tenants that are not Ready", all.not_ready.clone());
+        registry.register(
+            "loggerhub_operator_stands_aside",
+            "Whether these stores are another cluster's or installation's, so that nothing is done",
+            all.aside.clone(),
+        );
+        registry.register(
+            "loggerhub_tenants_missing",
+            "Tenants that the registry holds and the cluster does not",
+            all.missing.clone(),
+        );
+        registry.register(
+            "loggerhub_tenants_missing_unconfirmed",
+            "Of those: more than go at once by themselves, so that somebody has to say that they are gone",
+            all.unconfirmed.clone(),
+        );
         drop(registry);
         all
     }
@@ -225,6 +246,18 @@ impl OperatorMetrics {
     /// How many Tenants are not Ready for this reason.
     pub fn tenants_not_ready(&self, reason: &str, tenants: i64) {
         self.not_ready.get_or_create(&ReasonLabel { reason: reason.to_owned() }).set(tenants);
+    }
+
+    /// Whether the stores are another's.
+    pub fn stands_aside(&self, aside: bool) {
+        self.aside.set(i64::from(aside));
+    }
+
+    /// How many Tenants are missing, and how many of them wait for somebody's word.
+    pub fn tenants_missing(&self, missing: usize, unconfirmed: usize) {
+        let number = |tenants: usize| i64::try_from(tenants).unwrap_or(i64::MAX);
+        self.missing.set(number(missing));
+        self.unconfirmed.set(number(unconfirmed));
     }
 
     /// Forgets a pipeline that is gone.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use rand::RngExt;
@@ -19,7 +19,7 @@ use crds::names::{DATA_ROLE, MAINTAIN_ROLE};
 
 use crate::backoff::Backoff;
 use crate::health::StoresUp;
-use crate::provision::{self, Postgres, RolePasswords};
+use crate::provision::{self, Claim, Failure, Postgres, RolePasswords};
 use crate::settings::Settings;
 
 /// Length of what we generate: 43 of 62 characters hold 256 bits.
@@ -46,6 +46,9 @@ pub enum Error {
         /// What it lacks.
         lacks: String,
     },
+    /// It can't be told which cluster this is.
+    #[error("look which cluster this is: the UID of namespace `kube-system`")]
+    Cluster(#[source] Box<kube::Error>),
     /// PostgreSQL can't be set up.
     #[error("set up the databases")]
     Databases(#[from] provision::Error),
@@ -59,14 +62,20 @@ pub async fn run(
     postgres: Postgres,
     peppers: watch::Sender<Vec<Pepper>>,
     mut health: watch::Receiver<StoresUp>,
+    (claim, displaced): (Claim, CancellationToken),
     shutdown: CancellationToken,
 ) {
     let backoff = Backoff::default();
     loop {
-        let wait = match set_up(&client, &settings, &postgres, &peppers).await {
+        let wait = match set_up(&client, &settings, &postgres, &peppers, &claim).await {
             Ok(()) => {
                 backoff.succeeded("platform");
                 Duration::from_secs(settings.resync_seconds)
+            }
+            Err(Error::Databases(error)) if error.failure() == Failure::Conflict => {
+                tracing::error!("{}", runtime::logging::chain(&error));
+                displaced.cancel();
+                return;
             }
             Err(error) => {
                 tracing::warn!("the platform is not set up yet: {}", runtime::logging::chain(&error));
@@ -99,9 +108,22 @@ async fn set_up(
     settings: &Settings,
     postgres: &Postgres,
     peppers: &watch::Sender<Vec<Pepper>>,
+    claim: &Claim,
 ) -> Result<(), Error> {
     let secrets = Api::<Secret>::namespaced(client.clone(), &settings.namespace);
     let names = &settings.secrets;
+    if names.peppers.create && !exists(&secrets, &names.peppers.name).await? {
+        // A new pepper beside living stores would be the end of every key.
+        let keys = postgres.live_keys(&settings.installation).await?;
+        if keys > 0 {
+            let lacks = format!(
+                "it does not exist, and {keys} keys of installation `{}` were made under the peppers that it held: \
+                 restore it from your backup. Only if it is lost, make one with `p1`: all keys are issued anew",
+                settings.installation
+            );
+            return Err(Error::Content { name: names.peppers.name.clone(), lacks });
+        }
+    }
     let found = ensure_secret(&secrets, settings, &names.peppers.name, names.peppers.create, &[("p1", None)]).await?;
     let read = read_peppers(&names.peppers.name, &found)?;
     peppers.send_if_modified(|known| {
@@ -117,9 +139,41 @@ async fn set_up(
         data: password(&names.postgres_data, &data)?,
         maintain: password(&names.postgres_maintain, &maintain)?,
     };
-    postgres.bootstrap(&passwords).await?;
+    postgres.bootstrap_for(claim, &passwords).await?;
     postgres.ensure_plans(&settings.plans.names()).await?;
     Ok(())
+}
+
+/// Binds the installation to this cluster, or says who stands in the way. Makes nothing.
+pub async fn claim(client: &Client, settings: &Settings, postgres: &Postgres) -> Result<Claim, Error> {
+    let claim = wished(client, settings).await?;
+    let secrets = Api::<Secret>::namespaced(client.clone(), &settings.namespace);
+    let mut passwords = Vec::new();
+    for (role, name) in
+        [(DATA_ROLE, &settings.secrets.postgres_data), (MAINTAIN_ROLE, &settings.secrets.postgres_maintain)]
+    {
+        let failed = |source| Error::Secret { name: name.clone(), source: Box::new(source) };
+        let found = secrets.get_opt(name).await.map_err(failed)?;
+        passwords.push((role, found.and_then(|found| password(name, &found.data.unwrap_or_default()).ok())));
+    }
+    postgres.claim(&claim, &passwords).await?;
+    Ok(claim)
+}
+
+/// What this operator would be bound to.
+pub async fn wished(client: &Client, settings: &Settings) -> Result<Claim, Error> {
+    let namespaces = Api::<Namespace>::all(client.clone());
+    let cluster = namespaces.get_metadata("kube-system").await.map_err(|source| Error::Cluster(Box::new(source)))?;
+    Ok(Claim {
+        installation: settings.installation.clone(),
+        cluster: cluster.metadata.uid.unwrap_or_default(),
+        take_over: settings.take_over.clone().filter(|confirmed| !confirmed.is_empty()),
+    })
+}
+
+async fn exists(secrets: &Api<Secret>, name: &str) -> Result<bool, Error> {
+    let found = secrets.get_metadata_opt(name).await;
+    Ok(found.map_err(|source| Error::Secret { name: name.to_owned(), source: Box::new(source) })?.is_some())
 }
 
 /// The Secret's data; made if it is absent, with random values where none is given. Never changed.

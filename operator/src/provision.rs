@@ -24,7 +24,7 @@ mod testing;
 pub use error::{Error, Failure};
 pub use marker::Owner;
 pub use opensearch::Search;
-pub use postgres::{HeldTenant, IssuedKeyRow, Postgres, RolePasswords, RowState, TenantRow};
+pub use postgres::{Claim, HeldTenant, IssuedKeyRow, Missing, Postgres, RolePasswords, RowState, TenantRow};
 pub use redis::{Registry, SeenEntry};
 pub use s3::ObjectStore;
 

@@ -14,6 +14,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use clap::Args;
 use crds::{LogPipeline, Tenant};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client};
 use runtime::http::{Limits, common_routes, serve};
 use runtime::logging::LogSettings;
@@ -30,11 +31,16 @@ use crate::lead::{self, Work};
 use crate::lease::{Election, Leadership};
 use crate::metrics::OperatorMetrics;
 use crate::plans::{self, Plans};
-use crate::provision::{ObjectStore, Postgres, Registry, Search, Stores};
+use crate::platform;
+use crate::provision::{Claim, Failure, ObjectStore, Postgres, Registry, Search, Stores};
 use crate::settings::Settings;
 
 /// Time between two looks for the CRDs.
 const CRD_INTERVAL: Duration = Duration::from_secs(2);
+/// Time between two looks whose the stores are.
+const BOUND_INTERVAL: Duration = Duration::from_secs(15);
+/// Annotation of the lease: what the installation was bound to when PostgreSQL answered last.
+const BOUND_ANNOTATION: &str = "loggerhub.io/bound";
 /// Time for reconciliations in flight to end; below the 30 s that Kubernetes grants.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -96,6 +102,9 @@ pub enum Ended {
     /// Another operator may lead by now.
     #[error("the lease was lost: all work was stopped at once")]
     LeaseLost,
+    /// Another cluster, or another installation, has taken these stores over.
+    #[error("these stores are another's by now: all work was stopped at once")]
+    Displaced,
     /// A part of the operator ended by a bug of ours; half an operator is worse than the next one.
     #[error("a part of the operator ended")]
     Broken(#[source] tokio::task::JoinError),
@@ -138,9 +147,26 @@ pub async fn operate(
     };
     stands.store(Standing::Leads as u8, Ordering::Relaxed);
     operator_metrics.leads(&lease, true);
-    tracing::info!(identity = election.identity(), "leads");
-    let work = Work { client, settings, plans, stores, health, metrics: operator_metrics.clone() };
-    let ended = lead(leadership, lead::begin(work, &shutdown), &shutdown).await;
+    tracing::info!(identity = election.identity(), "holds the lease");
+    let mut leadership = leadership;
+    let home = tokio::select! {
+        home = bound(&mut leadership, &client, &settings, &stores.postgres, &operator_metrics, &stands) => home,
+        () = shutdown.cancelled() => None,
+    };
+    let displaced = CancellationToken::new();
+    let tasks = match home {
+        Some(claim) => {
+            stands.store(Standing::Leads as u8, Ordering::Relaxed);
+            tracing::info!(identity = election.identity(), "leads");
+            let (metrics, displaced) = (operator_metrics.clone(), displaced.clone());
+            lead::begin(Work { client, settings, plans, stores, health, metrics, claim, displaced }, &shutdown)
+        }
+        None => JoinSet::new(),
+    };
+    let ended = match shutdown.is_cancelled() || !tasks.is_empty() {
+        true => lead(leadership, tasks, &displaced, &shutdown).await,
+        false => Err(Ended::LeaseLost),
+    };
     operator_metrics.leads(&lease, false);
     if ended.is_ok() {
         // They were told to stop, too.
@@ -150,7 +176,12 @@ pub async fn operate(
 }
 
 /// Lets the tasks work for as long as the lease is ours, and gives it back when they have ended.
-async fn lead(mut leadership: Leadership, mut tasks: JoinSet<()>, shutdown: &CancellationToken) -> Result<(), Ended> {
+async fn lead(
+    mut leadership: Leadership,
+    mut tasks: JoinSet<()>,
+    displaced: &CancellationToken,
+    shutdown: &CancellationToken,
+) -> Result<(), Ended> {
     let done = async {
         while let Some(ended) = tasks.join_next().await {
             ended.map_err(Ended::Broken)?;
@@ -165,6 +196,7 @@ async fn lead(mut leadership: Leadership, mut tasks: JoinSet<()>, shutdown: &Can
     };
     let ended = tokio::select! {
         () = leadership.lost() => Err(Ended::LeaseLost),
+        () = displaced.cancelled() => Err(Ended::Displaced),
         ended = done => ended,
         ended = stopped => ended,
     };
@@ -174,6 +206,81 @@ async fn lead(mut leadership: Leadership, mut tasks: JoinSet<()>, shutdown: &Can
         leadership.resign().await;
     }
     ended
+}
+
+/// Waits until the stores are ours to work on: bound to this cluster, and no other installation's. `None` once the
+/// lease is lost. Where PostgreSQL is away, what was noted on the lease when it answered last is believed.
+async fn bound(
+    leadership: &mut Leadership,
+    client: &Client,
+    settings: &Settings,
+    postgres: &Postgres,
+    metrics: &OperatorMetrics,
+    stands: &AtomicU8,
+) -> Option<Claim> {
+    let reporter = Reporter { controller: "loggerhub-operator".to_owned(), instance: Some(settings.release.clone()) };
+    let recorder = Recorder::new(client.clone(), reporter);
+    loop {
+        match platform::claim(client, settings, postgres).await {
+            Ok(claim) => {
+                if let Err(error) = leadership.note(BOUND_ANNOTATION, &noted(&claim)).await {
+                    tracing::warn!(
+                        "note on the lease that the stores are ours: {}",
+                        crate::kubernetes::explain(&error)
+                    );
+                }
+                metrics.stands_aside(false);
+                return Some(claim);
+            }
+            Err(platform::Error::Databases(error)) if error.failure() == Failure::Conflict => {
+                stands.store(Standing::StandsAside as u8, Ordering::Relaxed);
+                metrics.stands_aside(true);
+                tracing::error!("{error}");
+                say(&recorder, settings, &error.to_string()).await;
+            }
+            Err(error) => {
+                tracing::warn!("ask whose these stores are: {}", runtime::logging::chain(&error));
+                if let Some(claim) = claim_of_before(leadership, client, settings, postgres).await {
+                    return Some(claim);
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(BOUND_INTERVAL) => {}
+            () = leadership.lost() => return None,
+        }
+    }
+}
+
+/// The claim that stood when PostgreSQL answered last, if it is still the same.
+async fn claim_of_before(
+    leadership: &Leadership,
+    client: &Client,
+    settings: &Settings,
+    postgres: &Postgres,
+) -> Option<Claim> {
+    let claim = platform::wished(client, settings).await.ok()?;
+    let before = leadership.noted(BOUND_ANNOTATION).await.ok()??;
+    (before == noted(&claim)).then(|| postgres.believe(&claim))?;
+    Some(claim)
+}
+
+fn noted(claim: &Claim) -> String {
+    format!("{} in {}", claim.installation, claim.cluster)
+}
+
+/// An Event about the operator's Deployment: the Tenants are not ours to say it of.
+async fn say(recorder: &Recorder, settings: &Settings, message: &str) {
+    let event = Event {
+        type_: EventType::Warning,
+        reason: "StandsAside".to_owned(),
+        note: Some(message.chars().take(1000).collect()),
+        action: "Claim".to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = recorder.publish(&event, &crate::kubernetes::operator_itself(settings)).await {
+        tracing::warn!("publish an Event: {}", crate::kubernetes::explain(&error));
+    }
 }
 
 /// Waits until both CRDs are served with the fields that we write. False if told to stop first.
@@ -203,6 +310,7 @@ enum Standing {
     WaitsForCrds,
     StandsBy,
     Leads,
+    StandsAside,
 }
 
 /// `/ready`: whether the CRDs are there and this operator leads or would. One that stands by is as
@@ -215,6 +323,8 @@ fn readiness(stands: Arc<AtomicU8>) -> Router {
             (StatusCode::OK, "ready: leads\n")
         } else if stands == Standing::StandsBy as u8 {
             (StatusCode::OK, "ready: stands by\n")
+        } else if stands == Standing::StandsAside as u8 {
+            (StatusCode::SERVICE_UNAVAILABLE, "stands aside: these stores are another's; see the log or the Events\n")
         } else {
             (StatusCode::SERVICE_UNAVAILABLE, "waits for the CRDs tenants and logpipelines of loggerhub.io\n")
         })

@@ -48,6 +48,16 @@ pub struct Settings {
     /// What this operator looks at.
     #[serde(default)]
     pub watch: Watch,
+    /// What this installation takes the place of, as somebody has confirmed: the UID of the cluster that it ran in
+    /// before, or the name of another installation on the same stores.
+    #[serde(default)]
+    pub take_over: Option<String>,
+    /// Tenants that are gone without a deletion, as somebody has confirmed: their keys are revoked at once.
+    #[serde(default)]
+    pub confirm_gone: Vec<String>,
+    /// Seconds for which a Tenant may be absent before its keys are revoked.
+    #[serde(default = "one_day")]
+    pub missing_grace_seconds: u64,
     /// Seconds between two looks at a Tenant that nothing happened to.
     #[serde(default = "five_minutes")]
     pub resync_seconds: u64,
@@ -55,6 +65,11 @@ pub struct Settings {
 
 fn five_minutes() -> u64 {
     300
+}
+
+/// Long enough for somebody to see the Event, and to apply again what was lost.
+fn one_day() -> u64 {
+    24 * 3600
 }
 
 /// How archives are divided among buckets.
@@ -189,6 +204,11 @@ pub struct Watch {
 pub const OPERATOR_CLASS_LABEL: &str = "loggerhub.io/operator-class";
 
 impl Watch {
+    /// The class of the objects that we make for ourselves, so that we look at them, too.
+    pub fn class(&self) -> Option<&str> {
+        self.selector.strip_prefix(OPERATOR_CLASS_LABEL)?.strip_prefix('=').map(|class| class.trim_start_matches('='))
+    }
+
     /// The selector that watches use.
     pub fn effective(&self) -> String {
         if self.selector.is_empty() { format!("!{OPERATOR_CLASS_LABEL}") } else { self.selector.clone() }
@@ -231,7 +251,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_file_is_read_and_an_unknown_field_is_refused() {
-        assert_eq!(settings().resync_seconds, 300);
+        assert_eq!((settings().resync_seconds, settings().missing_grace_seconds), (300, 86_400));
         assert!(matches!(settings().dataplane.ca_bundle, Some(CaBundle::ConfigMap(name)) if name == "ca"));
         assert!(Settings::parse("installation: a\nwrong: 1\n").is_err());
     }

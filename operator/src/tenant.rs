@@ -229,6 +229,10 @@ where
             tracing::info!(tenant.name = %name, "another operator works on tenant {name}");
             later
         }
+        Err(displaced @ provision::Error::OtherCluster { .. }) => {
+            tracing::warn!(tenant.name = %name, "stopped at tenant {name}: {displaced}");
+            Ok((Action::requeue(CLUSTER_PATIENCE), Ending::requeue))
+        }
         Err(away) => work(Some(away)).await,
     }
 }

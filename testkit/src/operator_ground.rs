@@ -36,7 +36,7 @@ pub fn settings(cluster: &Cluster, class: &str, resync_seconds: u64) -> String {
          secrets:\n  peppers: {{name: r-peppers, create: true}}\n  postgresData: r-postgres-data\n  \
          postgresMaintain: r-postgres-maintain\n\
          dataplane: {{image: loggerhub, serviceAccountName: default, podDisruptionBudget: true}}\n\
-         watch: {{selector: {OPERATOR_CLASS_LABEL}={class}}}\nresyncSeconds: {resync_seconds}\n"
+         watch: {{selector: {OPERATOR_CLASS_LABEL}={class}}}\nresyncSeconds: {resync_seconds}\nmissingGraceSeconds: 0\n"
     )
 }
 

@@ -69,6 +69,35 @@ pub enum Error {
         /// What its marker says.
         says: String,
     },
+    /// The installation runs in another cluster.
+    #[error(
+        "installation `{installation}` runs in the cluster whose namespace kube-system has the UID {bound}; this one's \
+         is {ours}: nothing is touched. If the installation is to run here, and nothing runs there any more, set the \
+         chart's value takeOver: {bound}"
+    )]
+    OtherCluster {
+        /// The installation.
+        installation: String,
+        /// Its cluster.
+        bound: String,
+        /// This cluster.
+        ours: String,
+    },
+    /// Another installation lives on these stores, with other passwords for the roles that both would have.
+    #[error(
+        "these stores are those of installation `{installation}`, which has set the password of `{role}`: installation \
+         `{ours}` touches nothing. Give it stores of its own; or, where both are to share these, the passwords of \
+         `{installation}` in its Secrets; or, where it takes the other's place, set the chart's value takeOver: \
+         {installation}"
+    )]
+    OtherInstallation {
+        /// The role.
+        role: String,
+        /// Whose it is.
+        installation: String,
+        /// Who we are.
+        ours: String,
+    },
 }
 
 /// Which answer an error calls for.
@@ -113,7 +142,9 @@ impl Error {
                     }
                 }
             }
-            Self::OwnershipConflict { .. } => Failure::Conflict,
+            Self::OwnershipConflict { .. } | Self::OtherCluster { .. } | Self::OtherInstallation { .. } => {
+                Failure::Conflict
+            }
         }
     }
 

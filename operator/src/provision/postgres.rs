@@ -1,6 +1,7 @@
 //! PostgreSQL: the three databases with their roles, the registry of tenants and keys, and each
 //! tenant's schema.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use runtime::stores::postgres_pool;
@@ -13,6 +14,8 @@ use crate::provision::Error;
 use crate::provision::error::PostgresContext;
 
 mod bootstrap;
+mod installations;
+mod scram;
 mod lock;
 mod schema;
 mod series;
@@ -20,6 +23,7 @@ mod tenants;
 mod keys;
 
 pub use bootstrap::RolePasswords;
+pub use installations::{Claim, Missing};
 pub use keys::IssuedKeyRow;
 pub use lock::HeldTenant;
 pub use tenants::{RowState, TenantRow};
@@ -45,6 +49,8 @@ pub struct Postgres {
     processor: PgPool,
     /// `loggerhub_core_db` again, for the tenants' locks: they wait for nothing that the others hold.
     locks: PgPool,
+    /// Installation and cluster that it is bound to, once that is known.
+    bound: Arc<OnceLock<(String, String)>>,
 }
 
 impl Postgres {
@@ -60,7 +66,7 @@ impl Postgres {
         };
         let (core, processor) = (pool(CORE_DATABASE, CONNECTIONS), pool(PROCESSOR_DATABASE, CONNECTIONS));
         let (locks, pings) = (pool(CORE_DATABASE, CONNECTIONS), pool("postgres", 1));
-        Self { options, pings, core, processor, locks }
+        Self { options, pings, core, processor, locks, bound: Arc::default() }
     }
 
     /// Whether the server answers.

@@ -127,7 +127,7 @@ pub async fn delete(ctx: &Context, tenant: &Tenant, away: Option<provision::Erro
 }
 
 /// Takes the keys away as far as the stores answer, and says what is left to others: data stays, and
-/// the sweep revokes what was missed.
+/// the sweep revokes what was missed, a day later.
 async fn abandon(ctx: &Context, tenant: &Tenant) {
     let revoked = async {
         let name = tenant.name_any().parse::<TenantName>().ok()?;
@@ -138,7 +138,7 @@ async fn abandon(ctx: &Context, tenant: &Tenant) {
     };
     let keys = match tokio::time::timeout(FORCE_PATIENCE, revoked).await {
         Ok(Some(_)) => "its keys are revoked",
-        _ => "its keys are revoked once the stores answer again",
+        _ => "its keys are revoked a day after the stores answer again",
     };
     let message = format!("let go by {FORCE_FINALIZE_ANNOTATION}: {keys}; its data stays in every store");
     tracing::warn!(tenant.name = tenant.name_any(), "{message}");

@@ -40,7 +40,8 @@ pub enum KeyPlan {
     },
     /// A new key is issued and the Secret written. No other of its name works on.
     Issue,
-    /// A new key is issued and the Secret written; the one with this id works on for the overlap.
+    /// A new key is issued and the Secret written; the one with this id works on for the overlap, or for longer if it
+    /// came with another Tenant object.
     Rotate(String),
     /// The Secret is somebody else's: it is not touched, and the key is not issued.
     Refuse,
@@ -66,7 +67,12 @@ pub struct Known<'a> {
 /// Decides about one key.
 pub fn plan_key(wanted: &ApiKeySpec, seen: &SecretSeen, known: Known<'_>) -> KeyPlan {
     let (key, replaces, complete) = match seen {
-        SecretSeen::Absent => return KeyPlan::Issue,
+        // It went with another Tenant object, as of a cluster that is no more: whoever has the key goes on for a while.
+        SecretSeen::Absent => {
+            let current = super::rotation::current(&wanted.name, known.rows);
+            let inherited = current.filter(|row| row.inherited && row.tenant == known.tenant);
+            return inherited.map_or(KeyPlan::Issue, |row| KeyPlan::Rotate(row.key.id.clone()));
+        }
         SecretSeen::Foreign if known.adopt => return KeyPlan::Issue,
         SecretSeen::Foreign => return KeyPlan::Refuse,
         SecretSeen::Ours { key: None, .. } => return KeyPlan::Issue,
@@ -117,7 +123,7 @@ mod tests {
     fn row(key: &ApiKey) -> IssuedKeyRow {
         let secret = Some(wanted().secret_ref);
         let key = IssuedKey { secret, ..IssuedKey::of(key, &pepper(), "main", &[Scope::Ingest]) };
-        IssuedKeyRow { tenant: "acme".into(), key, issued_at: at(0), revoked: false }
+        IssuedKeyRow { tenant: "acme".into(), key, issued_at: at(0), revoked: false, inherited: false }
     }
 
     fn ours(key: Option<&ApiKey>) -> SecretSeen {
@@ -199,6 +205,10 @@ mod tests {
         let key = ApiKey::generate();
         assert_eq!(decide(&SecretSeen::Absent, &[row(&key)]), KeyPlan::Issue);
         assert_eq!(decide(&ours(None), &[row(&key)]), KeyPlan::Issue);
+        let inherited = IssuedKeyRow { inherited: true, ..row(&key) };
+        let plan = KeyPlan::Rotate(key.id().to_owned());
+        assert_eq!(decide(&SecretSeen::Absent, std::slice::from_ref(&inherited)), plan, "of a Tenant before");
+        assert_eq!(decide(&SecretSeen::Absent, &[IssuedKeyRow { revoked: true, ..inherited }]), KeyPlan::Issue);
         let other_secret = IssuedKey { digest: [0; 32], ..row(&key).key };
         let other_name = IssuedKey { name: "second".into(), ..row(&key).key };
         let unknown_pepper = IssuedKey { pepper_id: "p9".into(), ..row(&key).key };

@@ -10,6 +10,9 @@ use crate::provision::{IssuedKey, IssuedKeyRow};
 /// Longest nonce that is understood: a time, a commit, a ticket.
 const MAX_NONCE: usize = 64;
 const HOUR: Duration = Duration::from_secs(3600);
+/// How long a key works on whose Secret went with another Tenant object, as of a cluster that is no more: until
+/// people have handed the new one to whoever sends from outside.
+pub const INHERITED: Duration = Duration::from_secs(30 * 24 * 3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What the annotation `loggerhub.io/rotate-keys` asks for.
@@ -103,8 +106,14 @@ pub fn previous(
     };
     let others = rows.iter().filter(|row| !row.revoked && row.key.name == wanted.name && row.key.id != current_id);
     let latest = whole_second(now) + overlap(wanted);
+    let inherited = whole_second(now) + INHERITED.max(overlap(wanted));
     let ending = |row: &IssuedKeyRow| {
-        let expires_at = row.key.expires_at.map_or(latest, |at| at.min(latest));
+        let expires_at = match row.key.expires_at {
+            None if row.inherited && *before != Before::Last => inherited,
+            // It keeps its longer time.
+            Some(at) if row.inherited => at,
+            at => at.map_or(latest, |at| at.min(latest)),
+        };
         IssuedKey { expires_at: Some(expires_at), scopes: wanted.scopes.clone(), secret: None, ..row.key.clone() }
     };
     others.filter(may_stay).map(ending).filter(|key| key.expires_at > Some(now)).max_by_key(|key| key.expires_at)
@@ -256,5 +265,20 @@ mod tests {
         assert!(!handled("main@2", &row) && !handled("other@1", &row));
         row.key.expires_at = Some(at(9));
         assert!(!handled("main@1", &row), "it is not the current one");
+    }
+
+    #[test]
+    fn a_key_of_a_tenant_before_works_on_for_a_month_and_one_of_this_tenant_for_its_overlap() {
+        let end = |inherited: bool, expires_at, before: &Before| {
+            let row = IssuedKeyRow { inherited, ..key_row("old", at(0), expires_at) };
+            previous(&wanted(None, 1), "new", before, &[row], at(100)).and_then(|key| key.expires_at)
+        };
+        let id = Before::Id("old".into());
+        let (overlap, month) = (at(100 + HOURS), at(100 + 30 * DAYS));
+        assert_eq!(end(false, None, &id), Some(overlap));
+        assert_eq!(end(true, None, &id), Some(month));
+        assert_eq!(end(true, Some(month), &Before::Last), Some(month), "at every look");
+        assert_eq!(end(false, Some(month), &Before::Last), Some(overlap));
+        assert_eq!(end(true, Some(month), &Before::Id("other".into())), None, "a further rotation ends it");
     }
 }

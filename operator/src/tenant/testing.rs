@@ -45,5 +45,5 @@ pub(crate) fn key_row(id: &str, issued_at: SystemTime, expires_at: Option<System
         request: None,
         secret: None,
     };
-    IssuedKeyRow { tenant: "acme".into(), key, issued_at, revoked: false }
+    IssuedKeyRow { tenant: "acme".into(), key, issued_at, revoked: false, inherited: false }
 }

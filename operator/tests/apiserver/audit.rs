@@ -75,6 +75,9 @@ async fn a_tenant_that_went_without_the_operator_has_its_line_when_that_is_notic
     let operator = start(&ground, None);
     ground.tenant(name.as_str(), json!({})).await;
     let ready = ground.cluster.tenant_ready(name.as_str(), SOON).await.unwrap();
+    let stays = unique("stays");
+    ground.tenant(&stays, json!({"deletionPolicy": "Delete"})).await;
+    ground.cluster.tenant_ready(&stays, SOON).await.unwrap();
     let key = ready.status.unwrap().api_keys[0].key_id.clone();
     operator.stop().await.unwrap();
     let tenants = ground.cluster.tenants();

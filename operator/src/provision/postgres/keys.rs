@@ -25,6 +25,8 @@ pub struct IssuedKeyRow {
     pub issued_at: SystemTime,
     /// Whether it was revoked.
     pub revoked: bool,
+    /// Whether it was last seen with another Tenant object of this name: one of a cluster, or a Tenant, that is gone.
+    pub inherited: bool,
 }
 
 impl Postgres {
@@ -43,7 +45,11 @@ impl Postgres {
     ) -> Result<(Vec<IssuedKeyRow>, Outcome), Error> {
         let mut connection = self.core.acquire().await.doing("connect to the core database")?;
         let found = read(&mut connection, tenant, &[]).await?;
-        if found.len() == wanted.len() && wanted.iter().all(|key| found.iter().any(|row| row.key == *key)) {
+        let settled = |row: &IssuedKeyRow| !row.inherited || row.key.expires_at.is_some();
+        if found.len() == wanted.len()
+            && found.iter().all(settled)
+            && wanted.iter().all(|key| found.iter().any(|row| row.key == *key))
+        {
             reach(Point::KeysRegistered);
             return Ok((found, Outcome::Unchanged));
         }
@@ -72,6 +78,7 @@ impl Postgres {
             write(&mut transaction, tenant, key).await?;
             written = true;
         }
+        written |= inherit(&mut transaction, tenant).await?;
         let live = if written { read(&mut transaction, tenant, &[]).await? } else { found };
         transaction.commit().await.doing("commit the tenant's keys")?;
         reach(Point::KeysRegistered);
@@ -124,7 +131,8 @@ impl Postgres {
 async fn read(core: &mut PgConnection, tenant: &TenantName, ids: &[String]) -> Result<Vec<IssuedKeyRow>, Error> {
     let rows = sqlx::query(
         "SELECT key_id, tenant, name, scopes, digest, pepper_id, expires_at, rotation_request, secret_namespace, \
-         secret_name, issued_at, revoked_at IS NOT NULL AS revoked \
+         secret_name, issued_at, revoked_at IS NOT NULL AS revoked, \
+         tenant_uid IS DISTINCT FROM (SELECT uid FROM public.tenants AS t WHERE t.name = api_keys.tenant) AS inherited \
          FROM public.api_keys WHERE (tenant = $1 AND revoked_at IS NULL) OR key_id = ANY($2) ORDER BY name, key_id",
     )
     .bind(tenant.as_str())
@@ -152,6 +160,7 @@ async fn read(core: &mut PgConnection, tenant: &TenantName, ids: &[String]) -> R
             },
             issued_at: row.get::<OffsetDateTime, _>("issued_at").into(),
             revoked: row.get("revoked"),
+            inherited: row.get("inherited"),
         }
     };
     Ok(rows.into_iter().map(key).collect())
@@ -169,6 +178,20 @@ async fn revoke_others(core: &mut PgConnection, tenant: &TenantName, wanted: &[I
     .await
     .doing("revoke keys that are no longer wanted")?;
     Ok(done.rows_affected())
+}
+
+/// The current keys are this Tenant object's from now on.
+async fn inherit(core: &mut PgConnection, tenant: &TenantName) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "UPDATE public.api_keys AS k SET tenant_uid = t.uid FROM public.tenants AS t \
+         WHERE t.name = $1 AND k.tenant = $1 AND k.revoked_at IS NULL AND k.expires_at IS NULL \
+         AND k.tenant_uid IS DISTINCT FROM t.uid",
+    )
+    .bind(tenant.as_str())
+    .execute(core)
+    .await
+    .doing("note which Tenant the keys are of")?;
+    Ok(done.rows_affected() > 0)
 }
 
 async fn write(core: &mut PgConnection, tenant: &TenantName, key: &IssuedKey) -> Result<(), Error> {

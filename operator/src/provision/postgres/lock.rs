@@ -33,6 +33,19 @@ impl Postgres {
                 .fetch_one(&mut *transaction)
                 .await
                 .doing("lock a tenant")?;
+        if let Some((installation, ours)) = self.bound.get() {
+            // Another cluster may have taken over since: nothing is done here from then on.
+            let bound: Option<String> =
+                sqlx::query_scalar("SELECT cluster FROM public.installations WHERE installation = $1")
+                    .bind(installation)
+                    .fetch_optional(&mut *transaction)
+                    .await
+                    .doing("read which cluster the installation runs in")?;
+            if let Some(bound) = bound.filter(|bound| bound != ours) {
+                let (installation, ours) = (installation.clone(), ours.clone());
+                return Err(Error::OtherCluster { installation, bound, ours });
+            }
+        }
         Ok(if held { Some(HeldTenant { transaction }) } else { None })
     }
 }
