@@ -26,6 +26,7 @@ use axum::routing::{any, get};
 use axum::{Json, Router};
 use clap::Args;
 use crds::tenant::Scope;
+use runtime::headers::{Origins, guarded, shared_with};
 use runtime::http::{Limits, refusal, serve};
 use runtime::metrics::Metrics;
 use runtime::settings::{CacheSettings, QueueSettings, TlsSettings};
@@ -61,6 +62,10 @@ pub struct Settings {
     /// URL of the role search.
     #[arg(long, env = "LOGGERHUB_SEARCH_URL")]
     pub search_url: String,
+    /// Origins whose pages may read answers in a browser, such as https://logs.example.com,https://b.example.com; none if
+    /// not said.
+    #[arg(long, env = "LOGGERHUB_CORS_ORIGINS", default_value = "")]
+    pub cors_origins: Origins,
     #[command(flatten)]
     pub registry: RegistrySettings,
     #[command(flatten)]
@@ -103,7 +108,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     let sockets = gateway.sockets.clone();
     let status = Status::new(registry, Lanes::new(&queue)?);
     let metrics = Metrics::default();
-    let router = traced(status::measured(router(gateway), &metrics)).merge(status::routes(status, metrics));
+    let router = traced(status::measured(shared_with(router(gateway), settings.cors_origins), &metrics))
+        .merge(status::routes(status, metrics));
     let listener = TcpListener::bind(settings.listen).await.context("listen")?;
     tracing::info!(listen = %settings.listen, "the gateway answers on {}", settings.listen);
     serve(listener, router, Limits::default(), stop).await;
@@ -116,7 +122,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
 
 /// The role's routes, without those that every role has.
 pub fn router(gateway: Gateway) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/", get(index))
         .route("/logs", any(to_ingest))
         .route("/data", any(to_ingest))
@@ -128,7 +134,8 @@ pub fn router(gateway: Gateway) -> Router {
         .method_not_allowed_fallback(|| async {
             refusal(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this route answers GET only")
         })
-        .with_state(gateway)
+        .with_state(gateway);
+    guarded(router)
 }
 
 async fn index() -> Response {
