@@ -26,6 +26,7 @@ use axum::routing::{any, get};
 use axum::{Json, Router};
 use clap::Args;
 use crds::tenant::Scope;
+use runtime::headers::{Origins, guarded, shared_with};
 use runtime::http::{Limits, refusal, serve};
 use runtime::metrics::Metrics;
 use runtime::settings::{AdminSettings, CacheSettings, QueueSettings, TlsSettings};
@@ -63,6 +64,10 @@ pub struct Settings {
     /// URL of the role search.
     #[arg(long, env = "LOGGERHUB_SEARCH_URL")]
     pub search_url: String,
+    /// Origins whose pages may read answers in a browser, such as https://logs.example.com,https://b.example.com; none if
+    /// not said.
+    #[arg(long, env = "LOGGERHUB_CORS_ORIGINS", default_value = "")]
+    pub cors_origins: Origins,
     #[command(flatten)]
     pub registry: RegistrySettings,
     #[command(flatten)]
@@ -105,7 +110,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     let sockets = gateway.sockets.clone();
     let status = Status::new(registry);
     let metrics = Metrics::default();
-    let router = traced(status::measured(router(gateway), &metrics));
+    let router = traced(status::measured(shared_with(router(gateway), settings.cors_origins), &metrics));
     let admin = serve(settings.admin.bind().await?, status::routes(status, metrics), Limits::admin(), stop.clone());
     let listener = TcpListener::bind(settings.listen).await.context("listen")?;
     tracing::info!(listen = %settings.listen, "the gateway answers on {}", settings.listen);
@@ -119,7 +124,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
 
 /// The role's routes, without those that every role has.
 pub fn router(gateway: Gateway) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/", get(index))
         .route("/logs", any(to_ingest))
         .route("/data", any(to_ingest))
@@ -131,7 +136,8 @@ pub fn router(gateway: Gateway) -> Router {
         .method_not_allowed_fallback(|| async {
             refusal(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this route answers GET only")
         })
-        .with_state(gateway)
+        .with_state(gateway);
+    guarded(router)
 }
 
 async fn index() -> Response {

@@ -11,9 +11,13 @@
 pub mod query;
 pub mod cursor;
 pub mod params;
+mod limits;
 mod compile;
 mod fallback;
 mod catalog;
+mod breaker;
+mod coverage;
+mod waiting;
 mod index;
 mod raw;
 pub mod show;
@@ -28,7 +32,7 @@ pub(crate) mod fuzzing {
         let filters = super::params::Filters::default();
         let page = super::params::Page { filters, query: Some(query), after: None, limit: 50 };
         if let Ok(tenant) = "acme".parse() {
-            super::compile::search_body(&tenant, &page);
+            super::compile::search_body(&tenant, &page, super::compile::Prefixes::SideBySide);
         }
     }
 }
@@ -39,7 +43,8 @@ use anyhow::Context;
 use axum::Router;
 use clap::Args;
 use crds::names::PROCESSOR_DATABASE;
-use runtime::http::{Limits, serve};
+use runtime::headers::guarded;
+use runtime::http::{Limits as ServerLimits, serve};
 use runtime::metrics::Metrics;
 use runtime::settings::{AdminSettings, OpenSearchSettings, PostgresSettings, QueueSettings, S3Settings, TlsSettings};
 use runtime::stores::{self, Redis};
@@ -54,8 +59,10 @@ use crate::tenancy::{Registry, RegistrySettings};
 pub use catalog::Catalog;
 pub use error::Error;
 pub use index::Index;
+pub use limits::Limits;
 pub use reader::Reader;
 pub use routes::{ROUTES, Route};
+pub use waiting::Waiting;
 
 /// Settings of the role.
 #[derive(Args, Clone, Debug)]
@@ -87,6 +94,8 @@ pub struct Search {
     pub registry: Registry,
     /// What there is to read.
     pub reader: Reader,
+    /// Each tenant's share of it.
+    pub limits: Limits,
 }
 
 /// Runs until `stop`.
@@ -94,22 +103,25 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     let queue = Redis::queue(&settings.queue, &settings.tls)?;
     let registry = Registry::check_keys(&queue, &settings.registry, stop.clone())?;
     let pool = stores::postgres(&settings.postgres, &settings.tls, PROCESSOR_DATABASE, "loggerhub-search")?;
-    let reader = Reader {
-        catalog: Catalog::new(pool),
-        index: Index::new(stores::opensearch(&settings.opensearch, &settings.tls)?),
-        archive: Archive::new(stores::s3(&settings.s3, &settings.tls)?),
-    };
+    let reader = Reader::new(
+        Catalog::new(pool),
+        Index::new(stores::opensearch(&settings.opensearch, &settings.tls)?),
+        Archive::new(stores::s3(&settings.s3, &settings.tls)?),
+        Waiting::new(&queue)?,
+    );
     let status = Status::new(registry.clone());
     let metrics = Metrics::default();
-    let router = traced(status::measured(router(Search { registry, reader }), &metrics));
-    let admin = serve(settings.admin.bind().await?, status::routes(status, metrics), Limits::admin(), stop.clone());
+    let limits = Limits::new(settings.postgres.max_connections);
+    let router = traced(status::measured(router(Search { registry, reader, limits }), &metrics));
+    let admin =
+        serve(settings.admin.bind().await?, status::routes(status, metrics), ServerLimits::admin(), stop.clone());
     let listener = TcpListener::bind(settings.listen).await.context("listen")?;
     tracing::info!(listen = %settings.listen, "search answers on {}", settings.listen);
-    tokio::join!(serve(listener, router, Limits::default(), stop), admin);
+    tokio::join!(serve(listener, router, ServerLimits::default(), stop), admin);
     Ok(())
 }
 
 /// The role's routes, without those that every role has.
 pub fn router(search: Search) -> Router {
-    routes::router(search)
+    guarded(routes::router(search))
 }

@@ -7,6 +7,7 @@ pub mod logging;
 pub mod traces;
 pub mod audit;
 pub mod http;
+pub mod headers;
 pub mod metrics;
 pub mod shutdown;
 pub mod fail_points;

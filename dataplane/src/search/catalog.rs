@@ -7,6 +7,7 @@ use sqlx::{PgPool, Postgres, QueryBuilder, Row as _, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::coverage::Probe;
 use super::cursor::Cursor;
 use super::fallback::push_conditions;
 use super::params::Page;
@@ -120,6 +121,24 @@ impl Catalog {
         Ok(Found { rows: by_ids(&mut read, tenant, ids).await?, index_is_behind })
     }
 
+    /// Of each of these moments the first event accepted since, oldest first, if the index was given it long enough ago
+    /// to show it.
+    pub(super) async fn probes(&self, tenant: &Tenant, moments: &[Micros]) -> Result<Vec<Probe>, CatalogError> {
+        let schema = tenant.name().database_schema();
+        // Partitions are cut by the event id, whose time is acceptance: each look goes to the end of one index.
+        let sql = format!(
+            "SELECT DISTINCT l.event_id, b.accepted_at FROM unnest($1::uuid[]) AS since (id) \
+             CROSS JOIN LATERAL (SELECT event_id, batch_id FROM {schema}.logs WHERE event_id >= since.id \
+                                 ORDER BY event_id LIMIT 1) l \
+             JOIN {schema}.batches b USING (batch_id) \
+             WHERE b.indexed_at < now() - make_interval(secs => {INDEXING_GRACE_SECONDS}) ORDER BY l.event_id"
+        );
+        let since: Vec<Uuid> = moments.iter().map(|moment| first_id(*moment)).collect();
+        let mut read = self.begin(tenant).await?;
+        let rows: Vec<(Uuid, OffsetDateTime)> = sqlx::query_as(&sql).bind(since).fetch_all(&mut *read).await?;
+        Ok(rows.into_iter().map(|(id, accepted_at)| Probe { id, accepted_at: micros(accepted_at) }).collect())
+    }
+
     /// One event's row.
     pub async fn event(&self, tenant: &Tenant, id: Uuid) -> Result<Option<Row>, CatalogError> {
         let mut read = self.begin(tenant).await?;
@@ -187,6 +206,12 @@ impl Catalog {
         let begin = format!("BEGIN; SET LOCAL ROLE {role}; SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}");
         Ok(self.pool.begin_with(begin).await?)
     }
+}
+
+/// The smallest id of an event that was accepted at this time.
+fn first_id(moment: Micros) -> Uuid {
+    let millis = u64::try_from(moment.max(0) / 1000).unwrap_or(0);
+    Uuid::from_u128(u128::from(millis) << 80)
 }
 
 async fn by_ids(

@@ -15,12 +15,22 @@ const TIMEOUT: &str = "2500ms";
 /// Most words of an index that the last word of `foo-ba*` is looked up as.
 const MAX_EXPANSIONS: u32 = 200;
 
+/// How a prefix of several words is looked for, such as `foo-ba*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Prefixes {
+    /// As a phrase whose last word begins so. OpenSearch makes a clause of every word of the index that does, of any
+    /// tenant's of a pool, and fails where these are too many.
+    SideBySide,
+    /// Its words anywhere in the same field: no number of words is too many for that.
+    Anywhere,
+}
+
 /// The body of a search for one page. One event more than the page holds is asked for, because it
 /// says whether there is a next page.
-pub(super) fn search_body(tenant: &TenantName, page: &Page) -> Value {
+pub(super) fn search_body(tenant: &TenantName, page: &Page, prefixes: Prefixes) -> Value {
     let mut must = vec![json!({"term": {"tenant": tenant.as_str()}})];
     must.extend(filters(&page.filters));
-    must.extend(page.query.as_ref().map(query));
+    must.extend(page.query.as_ref().map(|tree| query(tree, prefixes)));
     let mut body = json!({
         "query": {"bool": {"filter": must}},
         "sort": [{"@timestamp": {"order": "desc"}}, {"id": {"order": "desc"}}],
@@ -41,6 +51,30 @@ pub(super) fn event_body(tenant: &TenantName, event_id: uuid::Uuid) -> Value {
     json!({"query": {"bool": {"filter": must}}, "size": 1, "timeout": TIMEOUT, "track_total_hits": false})
 }
 
+/// The body of a search that says which of these events the index holds.
+pub(super) fn held_body(tenant: &TenantName, ids: &[uuid::Uuid]) -> Value {
+    let values: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    let must = [json!({"term": {"tenant": tenant.as_str()}}), json!({"ids": {"values": values}})];
+    json!({
+        "query": {"bool": {"filter": must}}, "size": ids.len(), "timeout": TIMEOUT, "track_total_hits": false,
+        "_source": false,
+    })
+}
+
+/// The body of a search for the newest event of which the index holds less than the whole.
+pub(super) fn reduced_body(tenant: &TenantName) -> Value {
+    let must = [json!({"term": {"tenant": tenant.as_str()}}), json!({"exists": {"field": "index_error"}})];
+    json!({
+        "query": {"bool": {"filter": must}}, "sort": [{"@timestamp": {"order": "desc"}}], "size": 1,
+        "timeout": TIMEOUT, "track_total_hits": false, "_source": false,
+    })
+}
+
+/// The body of a search that costs nothing.
+pub(super) fn easy_body() -> Value {
+    json!({"query": {"match_none": {}}, "size": 0, "track_total_hits": false})
+}
+
 fn filters(filters: &Filters) -> Vec<Value> {
     let mut all = Vec::new();
     if !filters.services.is_empty() {
@@ -51,10 +85,10 @@ fn filters(filters: &Filters) -> Vec<Value> {
     }
     let mut range = serde_json::Map::new();
     if let Some(from) = filters.from {
-        range.insert("gte".into(), json!(rfc3339(from)));
+        range.insert("gte".into(), json!(rfc3339(countable(from))));
     }
     if let Some(to) = filters.to {
-        range.insert("lt".into(), json!(rfc3339(to)));
+        range.insert("lt".into(), json!(rfc3339(countable(to))));
     }
     if !range.is_empty() {
         all.push(json!({"range": {"@timestamp": range}}));
@@ -62,20 +96,25 @@ fn filters(filters: &Filters) -> Vec<Value> {
     all
 }
 
-fn query(tree: &Query) -> Value {
+/// The nearest time that the index can be asked for: it counts nanoseconds from 1970 until 2262, and refuses a query
+/// for others. No stored time is outside of that.
+fn countable(time: Micros) -> Micros {
+    time.clamp(0, i64::MAX / 1000)
+}
+
+fn query(tree: &Query, prefixes: Prefixes) -> Value {
+    let all = |parts: &[Query]| parts.iter().map(|part| query(part, prefixes)).collect::<Vec<_>>();
     match tree {
-        Query::And(parts) => json!({"bool": {"filter": parts.iter().map(query).collect::<Vec<_>>()}}),
-        Query::Or(parts) => {
-            json!({"bool": {"should": parts.iter().map(query).collect::<Vec<_>>(), "minimum_should_match": 1}})
-        }
-        Query::Not(inner) => json!({"bool": {"must_not": [query(inner)]}}),
-        Query::Clause(clause) => clause_query(clause),
+        Query::And(parts) => json!({"bool": {"filter": all(parts)}}),
+        Query::Or(parts) => json!({"bool": {"should": all(parts), "minimum_should_match": 1}}),
+        Query::Not(inner) => json!({"bool": {"must_not": [query(inner, prefixes)]}}),
+        Query::Clause(clause) => clause_query(clause, prefixes),
     }
 }
 
-fn clause_query(Clause { field, pattern }: &Clause) -> Value {
+fn clause_query(Clause { field, pattern }: &Clause, prefixes: Prefixes) -> Value {
     match field {
-        Field::Text => text_query(pattern),
+        Field::Text | Field::Message => text_query(pattern, prefixes),
         Field::Service => exact("service", pattern),
         Field::Level => exact("level", &pattern.of_level()),
         Field::Application => exact("application", pattern),
@@ -87,15 +126,18 @@ fn clause_query(Clause { field, pattern }: &Clause) -> Value {
 
 /// In `message` or `full_log`. A word goes as a phrase too: `foo-bar` is two words to the index,
 /// and they must stand together.
-fn text_query(pattern: &Pattern) -> Value {
+fn text_query(pattern: &Pattern, prefixes: Prefixes) -> Value {
     const FIELDS: [&str; 2] = ["message", "full_log"];
     match pattern {
         Pattern::Phrase(text) => json!({"multi_match": {"query": text, "fields": FIELDS, "type": "phrase"}}),
-        Pattern::Prefix(text) if text.chars().all(char::is_alphanumeric) => {
+        Pattern::Prefix(text) if pattern.is_one_word() => {
             let lower = text.to_lowercase();
             let each = FIELDS.map(|field| json!({"prefix": {field: {"value": lower}}}));
             json!({"bool": {"should": each, "minimum_should_match": 1}})
         }
+        Pattern::Prefix(text) if prefixes == Prefixes::Anywhere => json!({"multi_match": {
+            "query": text, "fields": FIELDS, "type": "bool_prefix", "operator": "and",
+        }}),
         Pattern::Prefix(text) => json!({"multi_match": {
             "query": text, "fields": FIELDS, "type": "phrase_prefix", "max_expansions": MAX_EXPANSIONS,
         }}),
@@ -130,7 +172,7 @@ mod tests {
     use super::*;
 
     fn compiled(text: &str) -> Value {
-        query(&parse(text).unwrap())
+        query(&parse(text).unwrap(), Prefixes::SideBySide)
     }
 
     #[test]
@@ -169,11 +211,34 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_of_several_words_that_stands_for_too_many_is_looked_for_anywhere() {
+        let loose = query(&parse("foo-ba* timeou*").unwrap(), Prefixes::Anywhere);
+        let of_several = json!({"multi_match": {
+            "query": "foo-ba", "fields": ["message", "full_log"], "type": "bool_prefix", "operator": "and",
+        }});
+        assert_eq!(loose["bool"]["filter"], json!([of_several, compiled("timeou*")]));
+    }
+
+    #[test]
+    fn a_time_that_the_index_can_not_count_is_the_nearest_that_it_can() {
+        for (time, asked) in [
+            (Micros::MIN, "1970-01-01T00:00:00.000000Z"),
+            (-62_135_596_800_000_000, "1970-01-01T00:00:00.000000Z"),
+            (1_000_000, "1970-01-01T00:00:01.000000Z"),
+            (253_402_300_799_000_000, "2262-04-11T23:47:16.854775Z"),
+            (Micros::MAX, "2262-04-11T23:47:16.854775Z"),
+        ] {
+            let both = Filters { from: Some(time), to: Some(time), ..Filters::default() };
+            assert_eq!(filters(&both), [json!({"range": {"@timestamp": {"gte": asked, "lt": asked}}})], "{time}");
+        }
+    }
+
+    #[test]
     fn every_search_has_the_tenant_as_a_filter_of_its_own() {
         let tenant = "acme".parse().unwrap();
         for text in ["aa", "aa OR bb", "-aa", "-(aa bb)"] {
             let page = Page { query: Some(parse(text).unwrap()), limit: 50, ..Page::default() };
-            let body = search_body(&tenant, &page);
+            let body = search_body(&tenant, &page, Prefixes::SideBySide);
             assert_eq!(body["query"]["bool"]["filter"][0], json!({"term": {"tenant": "acme"}}), "{text}");
             assert_eq!(body["query"].as_object().unwrap().len(), 1, "{text}");
             assert_eq!(body["query"]["bool"].as_object().unwrap().len(), 1, "{text}");
@@ -192,7 +257,7 @@ mod tests {
             to: Some(2_000_000),
         };
         let page = Page { filters, query: None, after: Some(Cursor { time: 5, event_id }), limit: 10 };
-        let body = search_body(&"acme".parse().unwrap(), &page);
+        let body = search_body(&"acme".parse().unwrap(), &page, Prefixes::SideBySide);
         assert_eq!(body["size"], 11);
         assert_eq!(body["search_after"], json!([5000, event_id.to_string()]));
         assert_eq!(

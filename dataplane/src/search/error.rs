@@ -7,6 +7,8 @@ use runtime::http::refusal;
 use runtime::logging::chain;
 
 use super::catalog::CatalogError;
+use super::index::{Fault, IndexError};
+use super::limits::TooMany;
 use super::params::InvalidParams;
 use crate::tenancy::AuthError;
 
@@ -51,6 +53,15 @@ pub enum Error {
     /// The catalog.
     #[error("the catalog can't answer")]
     Catalog(#[from] CatalogError),
+    /// The index, where the catalog is not to answer in its place.
+    #[error("the index can't answer")]
+    Index(#[from] IndexError),
+    /// The tenant has more than its share.
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
+    /// What worked on the request is gone.
+    #[error("the request was not worked on to its end")]
+    Broken,
 }
 
 impl IntoResponse for Error {
@@ -73,13 +84,53 @@ impl IntoResponse for Error {
                 tracing::error!(error = %chain(error), "refuse a request: the catalog can't answer");
                 (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
             }
+            Self::Index(error) => return of_index(error),
+            Self::TooMany(TooMany { retry_after }) => {
+                let refused = refusal(StatusCode::TOO_MANY_REQUESTS, "too_many_queries", self.to_string());
+                return again_after(refused, *retry_after);
+            }
+            Self::Broken => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };
-        let mut response = refusal(status, code, self.to_string());
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        response
+        let response = refusal(status, code, self.to_string());
+        if status == StatusCode::SERVICE_UNAVAILABLE { again_after(response, 1) } else { response }
     }
+}
+
+/// What the index says of one query is said to whoever asked it.
+fn of_index(error: &IndexError) -> Response {
+    let fault = match error {
+        IndexError::TooSlow => Fault::TooDear,
+        IndexError::Refused { fault, .. } => *fault,
+        _ => Fault::Ours,
+    };
+    match fault {
+        Fault::TooBroad => {
+            let message = "a `*` of the query stands for too many words; put more letters before it";
+            refusal(StatusCode::BAD_REQUEST, "query_too_broad", message)
+        }
+        Fault::Query => {
+            tracing::warn!(error = %chain(error), "refuse a query that the index can't run");
+            refusal(
+                StatusCode::BAD_REQUEST,
+                "invalid_query",
+                "the index can't run this query; ask for it in other words",
+            )
+        }
+        Fault::TooDear => too_slow(),
+        Fault::Busy => {
+            let message = "the index has more to do than it can; try again";
+            again_after(refusal(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message), 2)
+        }
+        Fault::Away | Fault::Ours => {
+            tracing::error!(error = %chain(error), "refuse a request: the index can't answer");
+            again_after(refusal(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "the index can't answer"), 1)
+        }
+    }
+}
+
+fn again_after(mut response: Response, seconds: u64) -> Response {
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    response
 }
 
 /// Trying again would take as long, so it says no time to try again after.

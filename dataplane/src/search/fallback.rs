@@ -1,9 +1,10 @@
 //! A page as a WHERE clause over the catalog: for the plain list, and for a search while the index
 //! is away. Every value of a client's is bound, none is written into the SQL.
 //!
-//! The catalog holds the first 500 characters of a message and neither `metadata` nor
-//! `attributes`. A clause about these is `NULL`: neither it nor its opposite finds anything, so
-//! what is shown always matches.
+//! The catalog holds the first 500 characters of a message and neither `full_log`, `metadata` nor
+//! `attributes`. A clause about what it does not hold is `NULL`: neither it nor its opposite finds
+//! anything. So a word that stands in a message is found, and one that does not may stand in the rest:
+//! nothing is found because of that. What is shown always matches.
 
 use sqlx::{Postgres, QueryBuilder};
 
@@ -49,6 +50,9 @@ fn push_query(sql: &mut QueryBuilder<Postgres>, query: &Query) {
         }
         Query::Clause(Clause { field, pattern }) => match field {
             Field::Text => {
+                sql.push("(nullif(message ~* ").push_bind(words(pattern)).push(", false))");
+            }
+            Field::Message => {
                 let (Pattern::Phrase(text) | Pattern::Prefix(text)) = pattern;
                 sql.push("(message ILIKE ").push_bind(format!("%{}%", escaped(text))).push(")");
             }
@@ -86,6 +90,38 @@ fn push_exact(sql: &mut QueryBuilder<Postgres>, column: &'static str, pattern: &
     }
 }
 
+/// What stands between two words to the index, as far as ASCII goes: it tells letters of other scripts apart in its own
+/// way, so a word beside one of these is not found here.
+const BETWEEN: &str = r"\u0001-\u002B\u002D-\u002F\u003A\u003C-\u0040\u005B-\u0060\u007B-\u007F[:space:]";
+/// These do so only where they don't stand between two digits.
+const BETWEEN_UNLESS_DIGITS: &str = r"\u002C\u003B";
+
+/// The words of a pattern, one after the other, as a regular expression. It holds nothing but letters and digits of
+/// the client's.
+fn words(pattern: &Pattern) -> String {
+    let (Pattern::Phrase(text) | Pattern::Prefix(text)) = pattern;
+    let edge = |beside: Option<char>| match beside {
+        Some(c) if c.is_ascii_digit() => format!("[{BETWEEN}]"),
+        _ => format!("[{BETWEEN}{BETWEEN_UNLESS_DIGITS}]"),
+    };
+    let parts: Vec<&str> =
+        text.split(|c: char| c.is_ascii() && !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty()).collect();
+    let mut expression = format!("(^|{})", edge(parts.first().and_then(|part| part.chars().next())));
+    for (at, part) in parts.iter().enumerate() {
+        if at > 0 {
+            expression.push_str(&edge(part.chars().next()));
+            expression.push('+');
+        }
+        expression.push_str(part);
+    }
+    // A `*` after a sign is one after the word before it.
+    if matches!(pattern, Pattern::Phrase(_)) {
+        let end = edge(parts.last().and_then(|part| part.chars().next_back()));
+        expression.push_str(&format!("({end}|$)"));
+    }
+    expression
+}
+
 /// Text that LIKE takes for itself.
 fn escaped(text: &str) -> String {
     text.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_")
@@ -106,10 +142,13 @@ mod tests {
     #[test]
     fn a_query_becomes_conditions_with_every_value_bound() {
         for (text, sql) in [
-            ("timeout", "(message ILIKE $1)"),
-            ("timeou*", "(message ILIKE $1)"),
-            ("aa -bb", "((message ILIKE $1) AND NOT (message ILIKE $2))"),
-            ("aa OR (bb cc)", "((message ILIKE $1) OR ((message ILIKE $2) AND (message ILIKE $3)))"),
+            ("timeout", "(nullif(message ~* $1, false))"),
+            ("timeou*", "(nullif(message ~* $1, false))"),
+            ("aa -bb", "((nullif(message ~* $1, false)) AND NOT (nullif(message ~* $2, false)))"),
+            (
+                "aa OR (bb level:warn)",
+                "((nullif(message ~* $1, false)) OR ((nullif(message ~* $2, false)) AND (level IS NOT DISTINCT FROM $3)))",
+            ),
             ("service:api", "(service IS NOT DISTINCT FROM $1)"),
             ("-application:ap*", "NOT (coalesce(application, '') LIKE $1)"),
             ("level:error language:java", "((level IS NOT DISTINCT FROM $1) AND (language IS NOT DISTINCT FROM $2))"),
@@ -130,6 +169,32 @@ mod tests {
              AND event_time >= $5 AND event_time < $6"
         );
         assert_eq!(conditions(&Page::default()), "");
+    }
+
+    #[test]
+    fn the_words_of_a_pattern_are_an_expression_without_a_sign_of_the_clients() {
+        let short = |pattern: Pattern| {
+            let all = format!("[{BETWEEN}{BETWEEN_UNLESS_DIGITS}]");
+            words(&pattern).replace(&all, "_").replace(&format!("[{BETWEEN}]"), "#")
+        };
+        for (text, phrase, prefix) in [
+            ("timeout", "(^|_)timeout(_|$)", "(^|_)timeout"),
+            ("connection reset", "(^|_)connection_+reset(_|$)", "(^|_)connection_+reset"),
+            ("foo.*(ba", "(^|_)foo_+ba(_|$)", "(^|_)foo_+ba"),
+            ("100%", "(^|#)100(#|$)", "(^|#)100"),
+            ("x1,000", "(^|_)x1#+000(#|$)", "(^|_)x1#+000"),
+            (r"größe\d", r"(^|_)größe_+d(_|$)", r"(^|_)größe_+d"),
+        ] {
+            assert_eq!(short(Pattern::Phrase(text.into())), phrase);
+            assert_eq!(short(Pattern::Prefix(text.into())), prefix);
+        }
+    }
+
+    #[test]
+    fn a_text_is_any_part_of_a_message() {
+        let clause = Clause { field: Field::Message, pattern: Pattern::Phrase("a b".into()) };
+        let page = Page { query: Some(Query::Clause(clause)), ..Page::default() };
+        assert_eq!(conditions(&page), " AND (message ILIKE $1)");
     }
 
     #[test]

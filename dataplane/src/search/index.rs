@@ -1,5 +1,7 @@
 //! Reads from the index, always through the tenant's own alias.
 
+use std::collections::HashSet;
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,37 +10,50 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::compile::{event_body, search_body};
+use super::breaker::Breaker;
+use super::compile::{Prefixes, easy_body, event_body, held_body, reduced_body, search_body};
 use super::cursor::Cursor;
 use super::params::Page;
 use super::show::Document;
-use crate::stores::index::{Ask, IndexHealth};
+use crate::event::Micros;
+use crate::stores::index::Ask;
 use crate::tenancy::Tenant;
 
-/// Longest wait for the index before the catalog answers instead.
+/// Longest wait for the index; by itself it ends a query before that.
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest wait for the answer to a question that costs nothing: it tells a slow query from an index that is away.
+const EASY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Causes of a failure that are looked at; a nest of them is some levels deep.
+const MAX_CAUSES: usize = 64;
 
 /// The index, to read from. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Index {
     client: OpenSearch,
-    /// A reader has no patience: whoever asks after a failure is answered from the catalog at once.
-    health: Arc<IndexHealth>,
+    breaker: Arc<Breaker>,
 }
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    /// OpenSearch doesn't answer.
+    /// OpenSearch can't be connected to, or broke off.
     #[error("ask the index")]
-    Request(#[from] opensearch::Error),
+    Request(#[source] opensearch::Error),
+    /// OpenSearch answers nobody: not even an easy question.
+    #[error("the index does not answer")]
+    Silent(#[source] opensearch::Error),
+    /// OpenSearch answers, but not this query in time.
+    #[error("the index took longer than {} s", TIMEOUT.as_secs())]
+    TooSlow,
     /// OpenSearch answers that it can't.
-    #[error("the index answered {status}: {reason}")]
+    #[error("the index answered {status}: {}", causes.join(", "))]
     Refused {
+        /// What that means.
+        fault: Fault,
         /// The HTTP status.
         status: u16,
-        /// The kind of error, as OpenSearch names it.
-        reason: String,
+        /// The kinds of error, as OpenSearch names them.
+        causes: Vec<String>,
     },
     /// OpenSearch did not answer a moment ago, and is not asked.
     #[error("the index did not answer a moment ago")]
@@ -48,15 +63,98 @@ pub enum IndexError {
     Malformed(#[from] serde_json::Error),
 }
 
+/// Whose fault a refusal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The query's: a part of it stands for too many words.
+    TooBroad,
+    /// The query's: it can't be run.
+    Query,
+    /// The query's: it needed too much time or memory.
+    TooDear,
+    /// Nobody's: the index has too much to do.
+    Busy,
+    /// The index's: what is asked for is not there now.
+    Away,
+    /// Ours: of our rights, or a defect.
+    Ours,
+}
+
 impl IndexError {
-    /// Whether another request would fail in the same way. A refusal is about one query.
-    fn is_outage(&self) -> bool {
+    /// Whether the catalog is to answer instead: only where the index can't answer anybody who asks as this one does.
+    /// What it refuses because of one query, or because it has too much to do, would be no less work for the catalog.
+    pub fn is_outage(&self) -> bool {
         match self {
-            Self::Request(_) | Self::Away => true,
-            Self::Refused { status, .. } => *status >= 500,
-            Self::Malformed(_) => false,
+            Self::Request(_) | Self::Silent(_) | Self::Away => true,
+            Self::Refused { fault, .. } => *fault == Fault::Away,
+            Self::TooSlow | Self::Malformed(_) => false,
         }
     }
+
+    fn is_too_broad(&self) -> bool {
+        matches!(self, Self::Refused { fault: Fault::TooBroad, .. })
+    }
+}
+
+/// Whose fault an answer with this status is. OpenSearch answers 500 also where only the query is at fault, so what it
+/// names as a cause comes first.
+fn fault(status: u16, causes: &[String]) -> Fault {
+    const TOO_BROAD: [&str; 2] = ["too_many_clauses", "too_many_nested_clauses"];
+    const QUERY: [&str; 6] = [
+        "query_shard_exception",
+        "parsing_exception",
+        "parse_exception",
+        "x_content_parse_exception",
+        "too_complex_to_determinize_exception",
+        "illegal_argument_exception",
+    ];
+    const TOO_DEAR: [&str; 2] = ["task_cancelled_exception", "time_exceeded_exception"];
+    const BUSY: [&str; 2] = ["circuit_breaking_exception", "rejected_execution_exception"];
+    let named = |kinds: &[&str]| causes.iter().any(|cause| kinds.contains(&cause.as_str()));
+    match status {
+        _ if named(&TOO_BROAD) => Fault::TooBroad,
+        _ if named(&TOO_DEAR) => Fault::TooDear,
+        429 => Fault::Busy,
+        _ if named(&BUSY) => Fault::Busy,
+        404 => Fault::Away,
+        _ if named(&QUERY) => Fault::Query,
+        400 => Fault::Query,
+        502..=504 => Fault::Away,
+        _ => Fault::Ours,
+    }
+}
+
+/// The kinds of error in an answer, outermost first.
+fn causes(body: &Value) -> Vec<String> {
+    fn collect(error: &Value, causes: &mut Vec<String>) {
+        if causes.len() >= MAX_CAUSES {
+            return;
+        }
+        if let Some(kind) = error["type"].as_str()
+            && !causes.iter().any(|cause| cause == kind)
+        {
+            causes.push(kind.to_owned());
+        }
+        for cause in ["root_cause", "failed_shards"] {
+            for one in error[cause].as_array().into_iter().flatten().take(MAX_CAUSES) {
+                collect(one, causes);
+            }
+        }
+        for cause in ["caused_by", "reason"] {
+            if error[cause].is_object() {
+                collect(&error[cause], causes);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    collect(&body["error"], &mut found);
+    found
+}
+
+/// Whether no answer came in time to a request that had got through.
+fn is_silence(error: &opensearch::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<reqwest::Error>());
+    cause.is_some_and(|cause| cause.is_timeout() && !cause.is_connect())
 }
 
 /// What a search found.
@@ -66,6 +164,9 @@ pub struct Hits {
     pub places: Vec<Cursor>,
     /// Whether a part of the index didn't answer in time.
     pub partial: bool,
+    /// Whether the words of a prefix of several were looked for anywhere in an event, because together they stand for
+    /// too many.
+    pub loose: bool,
 }
 
 #[derive(Deserialize)]
@@ -79,6 +180,9 @@ struct Answer<H> {
 #[derive(Deserialize)]
 struct Shards {
     failed: u32,
+    /// Why.
+    #[serde(default)]
+    failures: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -86,10 +190,23 @@ struct HitList<H> {
     hits: Vec<H>,
 }
 
+/// A hit that is known by its id alone.
+#[derive(Deserialize)]
+struct Named {
+    #[serde(rename = "_id")]
+    id: Uuid,
+}
+
 /// A hit is known by its sort values: nanoseconds, id.
 #[derive(Deserialize)]
 struct Place {
     sort: (i64, Uuid),
+}
+
+/// A hit that is known by its time alone, in nanoseconds.
+#[derive(Deserialize)]
+struct Moment {
+    sort: (i64,),
 }
 
 #[derive(Deserialize)]
@@ -101,16 +218,25 @@ struct Found {
 impl Index {
     /// Over a client of OpenSearch.
     pub fn new(client: OpenSearch) -> Self {
-        Self { client, health: Arc::new(IndexHealth::new(Duration::ZERO)) }
+        Self { client, breaker: Arc::new(Breaker::new()) }
     }
 
     /// The events of one page, and one more if there is one.
     pub async fn search(&self, tenant: &Tenant, page: &Page) -> Result<Hits, IndexError> {
-        let answer: Answer<Place> = self.ask(tenant, search_body(tenant.name(), page)).await?;
+        let loosenable = page.query.as_ref().is_some_and(super::query::Query::can_be_loosened);
+        match self.search_by(tenant, page, Prefixes::SideBySide).await {
+            Err(error) if error.is_too_broad() && loosenable => self.search_by(tenant, page, Prefixes::Anywhere).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn search_by(&self, tenant: &Tenant, page: &Page, prefixes: Prefixes) -> Result<Hits, IndexError> {
+        let answer: Answer<Place> = self.ask(tenant, search_body(tenant.name(), page, prefixes)).await?;
         let place = |Place { sort: (nanos, event_id) }| Cursor { time: nanos.div_euclid(1000), event_id };
         Ok(Hits {
-            partial: answer.timed_out || answer.shards.failed > 0,
+            partial: answer.is_partial(),
             places: answer.hits.hits.into_iter().map(place).collect(),
+            loose: prefixes == Prefixes::Anywhere,
         })
     }
 
@@ -120,22 +246,40 @@ impl Index {
         Ok(answer.hits.hits.pop().map(|found| found.document))
     }
 
+    /// Which of these events the index holds; `None` if a part of it didn't answer.
+    pub(super) async fn held(&self, tenant: &Tenant, ids: &[Uuid]) -> Result<Option<HashSet<Uuid>>, IndexError> {
+        let answer: Answer<Named> = self.ask(tenant, held_body(tenant.name(), ids)).await?;
+        let partial = answer.is_partial();
+        Ok((!partial).then(|| answer.hits.hits.into_iter().map(|hit| hit.id).collect()))
+    }
+
+    /// When the newest event happened of which the index holds less than the whole; `None` if there is none.
+    pub(super) async fn newest_reduced(&self, tenant: &Tenant) -> Result<Option<Micros>, IndexError> {
+        let mut answer: Answer<Moment> = self.ask(tenant, reduced_body(tenant.name())).await?;
+        Ok(answer.hits.hits.pop().map(|hit| hit.sort.0.div_euclid(1000)))
+    }
+
     /// Asks unless the index failed a moment ago.
     async fn ask<H: serde::de::DeserializeOwned>(&self, tenant: &Tenant, body: Value) -> Result<Answer<H>, IndexError> {
-        let sent = Instant::now();
-        if self.health.ask(sent) == Ask::Leave {
+        let (name, sent) = (tenant.name(), Instant::now());
+        let asked = self.breaker.ask(name, sent);
+        if asked == Ask::Leave {
             return Err(IndexError::Away);
         }
-        let answer = self.ask_now(tenant, body).await;
-        match &answer {
-            Err(error) if error.is_outage() => {
-                self.health.failed(sent, Instant::now());
-            }
-            _ => {
-                if self.health.answered() {
-                    tracing::info!("the index answers again");
+        let answer = match self.ask_now(tenant, body, TIMEOUT).await {
+            Err(IndexError::Request(error)) if is_silence(&error) => {
+                match self.ask_now::<Named>(tenant, easy_body(), EASY_TIMEOUT).await {
+                    Err(IndexError::Request(again)) if is_silence(&again) => Err(IndexError::Silent(error)),
+                    Err(IndexError::Request(broken)) => Err(IndexError::Request(broken)),
+                    _ => Err(IndexError::TooSlow),
                 }
             }
+            answer => answer,
+        };
+        match &answer {
+            Err(IndexError::Request(_)) => self.breaker.broken(sent, Instant::now()),
+            Err(IndexError::Silent(_)) => self.breaker.unanswered(name, asked, sent, Instant::now()),
+            _ => self.breaker.answered(name),
         }
         answer
     }
@@ -144,18 +288,94 @@ impl Index {
         &self,
         tenant: &Tenant,
         body: Value,
+        timeout: Duration,
     ) -> Result<Answer<H>, IndexError> {
         let alias = tenant.name().index_alias();
         let aliases = [alias.as_str()];
-        let search = self.client.search(SearchParts::Index(&aliases)).request_timeout(TIMEOUT).body(body);
-        let response = search.send().await?;
+        let search = self.client.search(SearchParts::Index(&aliases)).request_timeout(timeout).body(body);
+        let response = search.send().await.map_err(IndexError::Request)?;
         let status = response.status_code();
-        let text = response.text().await?;
+        let text = response.text().await.map_err(IndexError::Request)?;
         if !status.is_success() {
-            let reason = serde_json::from_str::<Value>(&text).unwrap_or_default();
-            let reason = reason["error"]["type"].as_str().unwrap_or("no reason given").to_owned();
-            return Err(IndexError::Refused { status: status.as_u16(), reason });
+            let status = status.as_u16();
+            let causes = causes(&serde_json::from_str(&text).unwrap_or_default());
+            return Err(IndexError::Refused { fault: fault(status, &causes), status, causes });
         }
-        Ok(serde_json::from_str(&text)?)
+        let answer: Answer<H> = serde_json::from_str(&text)?;
+        answer.whole_enough()
+    }
+}
+
+impl<H> Answer<H> {
+    fn is_partial(&self) -> bool {
+        self.timed_out || self.shards.failed > 0
+    }
+
+    /// A query that is too broad for one shard is too broad, also where another shard has fewer words.
+    fn whole_enough(self) -> Result<Self, IndexError> {
+        let failures: Vec<String> = self.shards.failures.iter().flat_map(causes_of_shard).collect();
+        match fault(500, &failures) {
+            fault @ Fault::TooBroad => Err(IndexError::Refused { fault, status: 200, causes: failures }),
+            _ => Ok(self),
+        }
+    }
+}
+
+/// The kinds of error of one shard's failure.
+fn causes_of_shard(failure: &Value) -> Vec<String> {
+    causes(&serde_json::json!({ "error": failure["reason"] }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_failure_of_one_query_is_that_querys() {
+        let all_failed = |cause: &str| {
+            json!({"error": {
+                "type": "search_phase_execution_exception", "reason": "all shards failed",
+                "root_cause": [{"type": cause}],
+                "failed_shards": [{"shard": 0, "reason": {"type": "query_phase_execution_exception", "caused_by": {"type": cause}}}],
+            }})
+        };
+        for (status, body, expected) in [
+            (500, all_failed("too_many_clauses"), Fault::TooBroad),
+            (400, all_failed("too_many_nested_clauses"), Fault::TooBroad),
+            (500, all_failed("query_shard_exception"), Fault::Query),
+            (400, all_failed("illegal_argument_exception"), Fault::Query),
+            (400, json!({"error": {"type": "some_exception"}}), Fault::Query),
+            (500, all_failed("task_cancelled_exception"), Fault::TooDear),
+            (429, all_failed("rejected_execution_exception"), Fault::Busy),
+            (429, Value::Null, Fault::Busy),
+            (503, all_failed("circuit_breaking_exception"), Fault::Busy),
+            (404, json!({"error": {"type": "index_not_found_exception"}}), Fault::Away),
+            (503, all_failed("no_shard_available_action_exception"), Fault::Away),
+            (502, Value::Null, Fault::Away),
+            (403, json!({"error": {"type": "security_exception"}}), Fault::Ours),
+            (401, Value::Null, Fault::Ours),
+            (500, all_failed("null_pointer_exception"), Fault::Ours),
+        ] {
+            assert_eq!(fault(status, &causes(&body)), expected, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn only_an_index_that_answers_nobody_is_an_outage() {
+        let refused = |fault| IndexError::Refused { fault, status: 500, causes: Vec::new() };
+        for fault in [Fault::TooBroad, Fault::Query, Fault::TooDear, Fault::Busy, Fault::Ours] {
+            assert!(!refused(fault).is_outage(), "{fault:?}");
+        }
+        assert!(refused(Fault::Away).is_outage() && IndexError::Away.is_outage() && !IndexError::TooSlow.is_outage());
+    }
+
+    #[test]
+    fn causes_are_bounded() {
+        let mut body = json!({"type": "deepest"});
+        for n in 0..200 {
+            body = json!({"type": format!("t{n}"), "caused_by": body});
+        }
+        assert_eq!(causes(&json!({ "error": body })).len(), MAX_CAUSES);
     }
 }

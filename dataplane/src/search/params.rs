@@ -84,7 +84,7 @@ pub fn list(pairs: &[(String, String)]) -> Result<Page, InvalidParams> {
 
 /// A plain text, whatever its letters, as a query for just that.
 fn message_holds(text: String) -> Query {
-    Query::Clause(Clause { field: Field::Text, pattern: Pattern::Phrase(text) })
+    Query::Clause(Clause { field: Field::Message, pattern: Pattern::Phrase(text) })
 }
 
 /// Parameters of `GET /api/search`.

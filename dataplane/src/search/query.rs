@@ -42,6 +42,8 @@ pub struct Clause {
 pub enum Field {
     /// `message` and `full_log`: a word without a field.
     Text,
+    /// The message as a list shows it, of which any part may be asked for. Not a field of the query language.
+    Message,
     /// The service, exactly.
     Service,
     /// The level; its case doesn't matter.
@@ -72,6 +74,47 @@ impl Pattern {
             Self::Phrase(text) => Self::Phrase(stages::normalize_level(text)),
             Self::Prefix(text) => Self::Prefix(text.to_uppercase()),
         }
+    }
+
+    /// Whether it is one word to the index, whatever stands beside it.
+    pub fn is_one_word(&self) -> bool {
+        let (Self::Phrase(text) | Self::Prefix(text)) = self;
+        text.chars().all(char::is_alphanumeric)
+    }
+}
+
+impl Query {
+    /// Whether its prefixes of several words may be looked for anywhere in an event instead of side by side: there are
+    /// some, and none is excluded, so that no event is left out for it.
+    pub fn can_be_loosened(&self) -> bool {
+        self.clauses().any(|(clause, _)| clause.is_prefix_of_several())
+            && !self.clauses().any(|(clause, excluded)| clause.is_prefix_of_several() && excluded)
+    }
+
+    /// Whether it asks for anything that an event has only as a whole: more than its row, or its reduced document.
+    pub fn asks_for_the_whole(&self) -> bool {
+        let whole = |field: &Field| matches!(field, Field::Text | Field::Metadata(_) | Field::Attributes(_));
+        self.clauses().any(|(clause, _)| whole(&clause.field))
+    }
+
+    /// Its clauses, and whether each stands inside of an exclusion. There are at most [`MAX_CLAUSES`].
+    fn clauses(&self) -> impl Iterator<Item = (&Clause, bool)> {
+        fn collect<'a>(query: &'a Query, excluded: bool, into: &mut Vec<(&'a Clause, bool)>) {
+            match query {
+                Query::And(parts) | Query::Or(parts) => parts.iter().for_each(|part| collect(part, excluded, into)),
+                Query::Not(inner) => collect(inner, true, into),
+                Query::Clause(clause) => into.push((clause, excluded)),
+            }
+        }
+        let mut clauses = Vec::new();
+        collect(self, false, &mut clauses);
+        clauses.into_iter()
+    }
+}
+
+impl Clause {
+    fn is_prefix_of_several(&self) -> bool {
+        self.field == Field::Text && matches!(self.pattern, Pattern::Prefix(_)) && !self.pattern.is_one_word()
     }
 }
 
@@ -246,6 +289,24 @@ mod tests {
             ("grüße 世界", "([grüße] & [世界])"),
         ] {
             assert_eq!(parse(text).map(|query| show(&query)).unwrap(), tree, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_query_that_loses_nothing_by_it_is_loosened() {
+        for (text, expected) in [
+            ("a-u*", true),
+            ("x OR (y foo.ba*)", true),
+            ("timeou*", false),
+            ("service:a-u*", false),
+            ("-a-u*", false),
+            ("a-u* -(x b-v*)", false),
+            ("a-u* -x", true),
+        ] {
+            assert_eq!(parse(text).unwrap().can_be_loosened(), expected, "{text}");
+        }
+        for (text, expected) in [("word", true), ("service:a -metadata.b:c", true), ("service:a -level:warn", false)] {
+            assert_eq!(parse(text).unwrap().asks_for_the_whole(), expected, "{text}");
         }
     }
 

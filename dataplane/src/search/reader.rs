@@ -1,31 +1,51 @@
 //! Which store answers what: the index finds, the catalog lists, raw bytes tell the rest; and what
 //! an answer says of itself when one of them is away.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use runtime::logging::chain;
 use uuid::Uuid;
 
 use super::Error;
 use super::catalog::{Catalog, Row, StoredBatch};
+use super::coverage::{self, Coverage, Known, Lack};
 use super::cursor::Cursor;
-use super::index::Index;
+use super::index::{Index, IndexError};
 use super::params::Page;
 use super::raw;
 use super::show::{Batch, BatchState, Document, Event, Item, Listing, Resend, Source, cut};
+use super::waiting::{Waiting, Waits};
 use crate::event::{Micros, rfc3339};
 use crate::stores::archive::Archive;
 use crate::tenancy::{Receipt, Tenant};
 
 /// Said while the index is away.
 const INDEX_AWAY: &str = "the search index doesn't answer; this is a search of the first 500 characters of each \
-     message, without `full_log`, `metadata` and `attributes`";
+     message, without `full_log`, `metadata` and `attributes`: nothing is found by words that are excluded";
 /// Said when a part of the index was too slow or failed.
 const INDEX_PARTIAL: &str = "a part of the search index didn't answer in time; ask again, or narrow the time range";
+/// Said of a prefix that stands for too many words to look at where they stand.
+const INDEX_LOOSE: &str = "a `*` stands for so many words that the words before it were looked for anywhere in an event; \
+     put more letters before it";
 /// Said while accepted events wait to be indexed.
 const INDEX_BEHIND: &str = "some stored events are not indexed yet; GET /api/logs lists them";
 /// Said of a time range that begins before the index does.
 const INDEX_YOUNGER: &str = "the time range begins before the index does; GET /api/logs lists older events";
+/// Said of a time range from which the index has lost something.
+const INDEX_LACKS: &str = "the index lacks events of this time range that it had; GET /api/logs lists them";
+/// Said of a time range in which the index has parts of some events only.
+const INDEX_REDUCED: &str =
+    "of some events in this time range the index holds the message only; GET /api/logs lists them";
+/// Said where it could not be found out what the index holds.
+const INDEX_UNKNOWN: &str = "what the index holds of this time range could not be found out; ask again";
+/// Said while accepted events wait in the queue.
+const QUEUED: &str = "some accepted events are still in the queue; they are found once they are stored";
+/// Said while nobody knows.
+const QUEUE_UNKNOWN: &str = "the queue doesn't say whether accepted events are still in it; ask again";
+/// Said of a search for a text in the list.
+const TEXT_CUT: &str =
+    "`text` looks at the first 500 characters of each message; GET /api/search?q= looks at all of it";
 /// Said of an event that only the index could be asked for.
 const CATALOG_AWAY: &str = "the catalog doesn't answer; `raw_path` and `indexed` are not known";
 /// Said of an event whose raw bytes couldn't be had.
@@ -46,19 +66,43 @@ pub struct Reader {
     pub index: Index,
     /// Archived raw bytes.
     pub archive: Archive,
+    /// The queue, for what is in no store yet.
+    pub waiting: Waiting,
+    known: Known,
+}
+
+/// What an answer may have missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Doubts {
+    /// A part of the index did not answer.
+    partial: bool,
+    /// What waits in the queue.
+    waits: Waits,
+    /// Stored events wait to be indexed.
+    behind: bool,
+    /// What the index does not hold; an error if that could not be found out.
+    lack: Result<Option<Lack>, ()>,
+    /// A prefix was taken for more than it is.
+    loose: bool,
 }
 
 impl Reader {
+    /// Over these stores.
+    pub fn new(catalog: Catalog, index: Index, archive: Archive, waiting: Waiting) -> Self {
+        Self { catalog, index, archive, waiting, known: Known::default() }
+    }
+
     /// A page of the plain list.
-    pub async fn list(&self, tenant: &Tenant, page: &Page) -> Result<Listing, Error> {
-        let rows = self.catalog.page(tenant, page).await?;
-        Ok(catalog_listing(rows, page, None))
+    pub async fn list(&self, tenant: &Tenant, page: &Page, now: Micros) -> Result<Listing, Error> {
+        let (rows, waits) = tokio::join!(self.catalog.page(tenant, page), self.waiting.of(tenant, now));
+        Ok(catalog_listing(rows?, page, listed(waits, page)))
     }
 
     /// A page of a search.
     pub async fn search(&self, tenant: &Tenant, page: &Page, now: Micros) -> Result<Listing, Error> {
         let hits = match self.index.search(tenant, page).await {
             Ok(hits) => hits,
+            Err(error) if !error.is_outage() => return Err(error.into()),
             Err(error) => {
                 tracing::warn!(tenant.name = %tenant.name(), error = %chain(&error), "search the catalog instead of the index");
                 let rows = self.catalog.page(tenant, page).await?;
@@ -67,8 +111,11 @@ impl Reader {
         };
         let (places, next) = cut(hits.places, page.limit, |place| *place);
         let ids: Vec<Uuid> = places.iter().map(|place| place.event_id).collect();
+        let (coverage, waits) = tokio::join!(self.coverage(tenant, now), self.waiting.of(tenant, now));
+        let lack = coverage?.map(|coverage| coverage.lack(page)).ok_or(());
         let found = self.catalog.found(tenant, &ids).await?;
-        let notice = missing(hits.partial, found.index_is_behind, page, tenant.registered().hot_days, now);
+        let (partial, loose, behind) = (hits.partial, hits.loose, found.index_is_behind);
+        let notice = missing(Doubts { partial, waits, behind, lack, loose });
         Ok(Listing {
             // An event whose row is gone has expired: it is dropped here, before the index drops it.
             items: found.rows.into_iter().map(|row| row.item).collect(),
@@ -125,6 +172,30 @@ impl Reader {
         }
     }
 
+    /// What the index holds of what it was given; `None` if it does not say.
+    async fn coverage(&self, tenant: &Tenant, now: Micros) -> Result<Option<Arc<Coverage>>, Error> {
+        if let Some(known) = self.known.get(tenant.name(), Instant::now()) {
+            return Ok(Some(known));
+        }
+        let kept = tenant.registered();
+        let moments = coverage::moments(kept.hot_days, kept.total_days, now);
+        let probes = self.catalog.probes(tenant, &moments).await?;
+        let ids: Vec<Uuid> = probes.iter().map(|probe| probe.id).collect();
+        let asked: Result<_, IndexError> =
+            async { Ok((self.index.held(tenant, &ids).await?, self.index.newest_reduced(tenant).await?)) }.await;
+        let (held, newest_reduced) = match asked {
+            Ok((Some(held), newest_reduced)) => (held, newest_reduced),
+            Ok((None, _)) => return Ok(None),
+            Err(error) => {
+                tracing::warn!(tenant.name = %tenant.name(), error = %chain(&error), "what the index holds is not known");
+                return Ok(None);
+            }
+        };
+        let coverage = Arc::new(Coverage::new(&probes, &held, newest_reduced));
+        self.known.put(tenant.name(), Arc::clone(&coverage), Instant::now());
+        Ok(Some(coverage))
+    }
+
     /// The event from the index, if it holds all of it.
     async fn document(&self, tenant: &Tenant, id: Uuid) -> Option<Document> {
         match self.index.event(tenant, id).await {
@@ -171,17 +242,30 @@ fn catalog_listing(rows: Vec<Row>, page: &Page, notice: Option<&'static str>) ->
     }
 }
 
+/// What a list may have missed, the most urgent first.
+fn listed(waits: Waits, page: &Page) -> Option<&'static str> {
+    match waits {
+        Waits::Something => Some(QUEUED),
+        _ if page.query.is_some() => Some(TEXT_CUT),
+        Waits::Unknown => Some(QUEUE_UNKNOWN),
+        Waits::Nothing => None,
+    }
+}
+
 /// What a search of the index may have missed, the most urgent first.
-fn missing(partial: bool, behind: bool, page: &Page, hot_days: i32, now: Micros) -> Option<&'static str> {
-    let index_begins = now - Micros::from(hot_days) * DAY;
-    if partial {
-        Some(INDEX_PARTIAL)
-    } else if behind {
-        Some(INDEX_BEHIND)
-    } else if page.filters.from.is_some_and(|from| from < index_begins) {
-        Some(INDEX_YOUNGER)
-    } else {
-        None
+fn missing(doubts: Doubts) -> Option<&'static str> {
+    let Doubts { partial, waits, behind, lack, loose } = doubts;
+    match lack {
+        _ if partial => Some(INDEX_PARTIAL),
+        _ if waits == Waits::Something => Some(QUEUED),
+        _ if behind => Some(INDEX_BEHIND),
+        Ok(Some(Lack::Lost)) => Some(INDEX_LACKS),
+        Ok(Some(Lack::Older)) => Some(INDEX_YOUNGER),
+        Ok(Some(Lack::Parts)) => Some(INDEX_REDUCED),
+        Err(()) => Some(INDEX_UNKNOWN),
+        Ok(None) if loose => Some(INDEX_LOOSE),
+        Ok(None) if waits == Waits::Unknown => Some(QUEUE_UNKNOWN),
+        Ok(None) => None,
     }
 }
 
@@ -298,26 +382,43 @@ fn event_of_row(row: Row) -> Event {
 
 #[cfg(test)]
 mod tests {
-    use super::super::params::Filters;
     use super::*;
 
     #[test]
     fn an_answer_of_the_index_says_what_it_may_have_missed() {
-        let now = 100 * DAY;
-        let since = |days: Micros| Page {
-            filters: Filters { from: Some(now - days * DAY), ..Filters::default() },
-            ..Page::default()
-        };
-        for (partial, behind, page, notice) in [
-            (false, false, Page::default(), None),
-            (false, false, since(7), None),
-            (false, false, since(8), Some(INDEX_YOUNGER)),
-            (false, true, since(8), Some(INDEX_BEHIND)),
-            (true, true, since(8), Some(INDEX_PARTIAL)),
+        let sure = Doubts { partial: false, waits: Waits::Nothing, behind: false, lack: Ok(None), loose: false };
+        let (queued, unsaid) = (Waits::Something, Waits::Unknown);
+        for (doubts, notice) in [
+            (sure, None),
+            (Doubts { waits: unsaid, ..sure }, Some(QUEUE_UNKNOWN)),
+            (Doubts { loose: true, waits: unsaid, ..sure }, Some(INDEX_LOOSE)),
+            (Doubts { lack: Err(()), loose: true, ..sure }, Some(INDEX_UNKNOWN)),
+            (Doubts { lack: Ok(Some(Lack::Parts)), ..sure }, Some(INDEX_REDUCED)),
+            (Doubts { lack: Ok(Some(Lack::Older)), ..sure }, Some(INDEX_YOUNGER)),
+            (Doubts { lack: Ok(Some(Lack::Lost)), ..sure }, Some(INDEX_LACKS)),
+            (Doubts { behind: true, lack: Ok(Some(Lack::Lost)), ..sure }, Some(INDEX_BEHIND)),
+            (Doubts { waits: queued, behind: true, ..sure }, Some(QUEUED)),
+            (Doubts { partial: true, waits: queued, behind: true, ..sure }, Some(INDEX_PARTIAL)),
         ] {
-            assert_eq!(missing(partial, behind, &page, 7, now), notice, "{partial} {behind} {page:?}");
+            assert_eq!(missing(doubts), notice, "{doubts:?}");
         }
     }
+
+    #[test]
+    fn a_list_says_what_it_may_have_missed() {
+        let plain = Page::default();
+        let text = super::super::params::list(&[("text".to_owned(), "x".to_owned())]).unwrap();
+        for (waits, page, notice) in [
+            (Waits::Nothing, &plain, None),
+            (Waits::Unknown, &plain, Some(QUEUE_UNKNOWN)),
+            (Waits::Something, &plain, Some(QUEUED)),
+            (Waits::Nothing, &text, Some(TEXT_CUT)),
+            (Waits::Something, &text, Some(QUEUED)),
+        ] {
+            assert_eq!(listed(waits, page), notice, "{waits:?} {page:?}");
+        }
+    }
+
     #[test]
     fn a_receipt_tells_of_the_very_request_that_it_was_given_for() {
         let (id, other) = (Uuid::from_u128(1), Uuid::from_u128(2));

@@ -2,6 +2,8 @@
 
 mod letters;
 
+use std::sync::Arc;
+
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Method, Uri};
 use axum::response::{IntoResponse, Response};
@@ -9,12 +11,14 @@ use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use crds::tenant::Scope;
 use serde::Serialize;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::params::{self, InvalidParams};
+use super::reader::Reader;
 use super::{Error, Search};
 use crate::event::Micros;
-use crate::tenancy::{Caller, Receipt};
+use crate::tenancy::{Caller, Receipt, Tenant};
 
 type Pairs = Vec<(String, String)>;
 
@@ -74,13 +78,13 @@ fn known(route: MethodRouter<Search>) -> MethodRouter<Search> {
 async fn list(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
     let caller = caller(&search, &headers)?;
     let page = params::list(&pairs(&uri)?)?;
-    answer(search.reader.list(&caller.tenant, &page).await?)
+    answer(read(&search, &caller, |reader, tenant| async move { reader.list(&tenant, &page, now()).await }).await?)
 }
 
 async fn find(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
     let caller = caller(&search, &headers)?;
     let page = params::search(&pairs(&uri)?)?;
-    answer(search.reader.search(&caller.tenant, &page, now()).await?)
+    answer(read(&search, &caller, |reader, tenant| async move { reader.search(&tenant, &page, now()).await }).await?)
 }
 
 async fn event(
@@ -92,7 +96,8 @@ async fn event(
     let caller = caller(&search, &headers)?;
     params::none(&pairs(&uri)?)?;
     let id = named(&id)?;
-    answer(search.reader.event(&caller.tenant, id).await?.ok_or(Error::NotFound)?)
+    let event = read(&search, &caller, move |reader, tenant| async move { reader.event(&tenant, id).await }).await?;
+    answer(event.ok_or(Error::NotFound)?)
 }
 
 async fn batch(
@@ -112,7 +117,26 @@ async fn batch(
         }
         None => None,
     };
-    answer(search.reader.batch(&caller.tenant, id, receipt, now()).await?)
+    let batch =
+        move |reader: Reader, tenant: Arc<Tenant>| async move { reader.batch(&tenant, id, receipt, now()).await };
+    answer(read(&search, &caller, batch).await?)
+}
+
+/// Works on a request within its tenant's share. It is worked on to its end also if its sender leaves: the stores
+/// go on with what they have begun, so the share is taken for as long.
+async fn read<T: Send + 'static, F: Future<Output = Result<T, Error>> + Send + 'static>(
+    search: &Search,
+    caller: &Caller,
+    work: impl FnOnce(Reader, Arc<Tenant>) -> F,
+) -> Result<T, Error> {
+    let turn = search.limits.turn(caller.tenant.name()).await?;
+    let work = work(search.reader.clone(), Arc::clone(&caller.tenant));
+    let work = async move {
+        let done = work.await;
+        drop(turn);
+        done
+    };
+    tokio::spawn(work.in_current_span()).await.map_err(|_| Error::Broken)?
 }
 
 fn caller(search: &Search, headers: &HeaderMap) -> Result<Caller, Error> {

@@ -33,6 +33,9 @@ pub enum AuthError {
     /// No key came with the request.
     #[error("send the API key as `Authorization: Bearer <key>` or `X-API-Key: <key>`")]
     Missing,
+    /// Two different keys came with it.
+    #[error("send one API key: two different ones came with the request")]
+    Several,
     /// No such key, a wrong secret, a revoked key or one whose time is over, or a tenant that is leaving.
     #[error("the API key is not valid")]
     Invalid,
@@ -55,6 +58,7 @@ impl AuthError {
     pub fn code(self) -> (StatusCode, &'static str) {
         match self {
             Self::Missing => (StatusCode::UNAUTHORIZED, "missing_api_key"),
+            Self::Several => (StatusCode::BAD_REQUEST, "several_api_keys"),
             Self::Invalid => (StatusCode::UNAUTHORIZED, "invalid_api_key"),
             Self::ScopeMissing(_) => (StatusCode::FORBIDDEN, "scope_missing"),
             Self::Suspended => (StatusCode::FORBIDDEN, "tenant_suspended"),
@@ -137,17 +141,23 @@ impl Caller {
     }
 }
 
-/// The key in the headers: a bearer token, else `X-API-Key`.
+/// The key in the headers: bearer tokens and `X-API-Key`, of which there may be several, all the same. Of two
+/// different ones nobody could say which tenant is meant.
 fn key_of(headers: &HeaderMap) -> Result<&str, AuthError> {
-    let bearer = headers.get(AUTHORIZATION).and_then(|value| {
+    let bearers = headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
         let (scheme, key) = value.to_str().ok()?.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+        scheme.eq_ignore_ascii_case("bearer").then(|| Ok(key.trim()))
     });
-    match (bearer, headers.get("x-api-key")) {
-        (Some(key), _) => Ok(key),
-        (None, Some(key)) => key.to_str().map(str::trim).map_err(|_| AuthError::Invalid),
-        (None, None) => Err(AuthError::Missing),
+    let plain = headers.get_all("x-api-key").iter();
+    let plain = plain.map(|value| value.to_str().map(str::trim).map_err(|_| AuthError::Invalid));
+    let mut keys = bearers.chain(plain);
+    let first = keys.next().ok_or(AuthError::Missing)??;
+    for other in keys {
+        if other? != first {
+            return Err(AuthError::Several);
+        }
     }
+    Ok(first)
 }
 
 #[cfg(test)]
@@ -182,7 +192,8 @@ mod tests {
             (&[("authorization", &bearer.replace("Bearer", "bearer"))], Ok("acme")),
             (&[("x-api-key", &key)], Ok("acme")),
             (&[("authorization", "Basic abc"), ("x-api-key", &key)], Ok("acme")),
-            (&[("authorization", &bearer), ("x-api-key", "other")], Ok("acme")),
+            (&[("authorization", &bearer), ("x-api-key", &key)], Ok("acme")),
+            (&[("authorization", &bearer), ("x-api-key", "other")], Err("several_api_keys")),
             (&[("x-api-key", &key), ("x-scope-orgid", "acme")], Ok("acme")),
             (&[("x-api-key", &key), ("x-scope-orgid", "globex")], Err("tenant_mismatch")),
             (&[("x-api-key", &key), ("x-tenant", "Acme")], Err("tenant_mismatch")),

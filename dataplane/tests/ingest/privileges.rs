@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crds::PipelineName;
+use crds::names::CONSUMER_GROUP;
 use crds::registry::Rate;
 use dataplane::queue::{Consumer, ConsumerSettings, Lanes};
 use runtime::settings::{QueueSettings, TlsSettings};
@@ -111,9 +112,13 @@ async fn each_program_works_as_its_own_user_and_may_do_no_more() {
             );
         }
     }
-    for command in
-        [&["HGETALL", "lh:registry:tenants"][..], &["HGET", &tenants, sender.name()], &["HSET", &uses, "k", "1"]]
-    {
+    let read_by_search: [&[&str]; 4] = [
+        &["HGETALL", "lh:registry:tenants"],
+        &["HGET", &tenants, sender.name()],
+        &["HSET", &uses, "k", "1"],
+        &["XPENDING", &stream, CONSUMER_GROUP, "-", "+", "1"],
+    ];
+    for command in read_by_search {
         let mut cmd = redis::cmd(command[0]);
         cmd.arg(&command[1..]);
         cmd.query_async::<redis::Value>(&mut connect(&read).connection().unwrap()).await.unwrap();

@@ -24,6 +24,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
+/// Connections to the catalog.
+pub(crate) const CONNECTIONS: u32 = 4;
+
 /// Tenants that share everything that tenants may share.
 pub(crate) struct House {
     pub(crate) stores: Stores,
@@ -53,8 +56,10 @@ impl House {
     pub(crate) async fn new() -> anyhow::Result<Self> {
         let stores = Stores::from_environment()?;
         let mut fixtures = Vec::new();
+        // Nobody reads its lanes.
+        let pipeline = testkit::unique("lane").parse()?;
         for name in ["read-a", "read-b"] {
-            fixtures.push(testkit::Tenant::named(name).provision(&stores).await?);
+            fixtures.push(testkit::Tenant::named(name).on_pipeline(&pipeline).provision(&stores).await?);
         }
         fixtures.push(testkit::Tenant::named("read-c").allowed(&[Scope::Ingest]).provision(&stores).await?);
         let peppers = Peppers::new([testkit::tenant::pepper()]).context("a pepper")?;
@@ -105,12 +110,14 @@ impl House {
         opensearch: &OpenSearchSettings,
         s3: aws_sdk_s3::Client,
     ) -> anyhow::Result<Served> {
-        let reader = Reader {
-            catalog: search::Catalog::new(self.pool.clone()),
-            index: search::Index::new(runtime::stores::opensearch(opensearch, &self.stores.tls)?),
-            archive: Archive::new(s3),
-        };
-        Served::start(search::router(Search { registry: self.registry.clone(), reader })).await
+        let reader = Reader::new(
+            search::Catalog::new(self.pool.clone()),
+            search::Index::new(runtime::stores::opensearch(opensearch, &self.stores.tls)?),
+            Archive::new(s3),
+            search::Waiting::new(&self.stores.queue()?)?,
+        );
+        let limits = search::Limits::new(CONNECTIONS);
+        Served::start(search::router(Search { registry: self.registry.clone(), reader, limits })).await
     }
 
     /// Stores lines as one batch of a tenant's, as the processor does.

@@ -1,6 +1,9 @@
 //! The role search: who sees what, page by page, and with a store away.
 
 mod away;
+mod complete;
+mod faults;
+mod shares;
 mod isolation;
 mod language;
 mod paging;

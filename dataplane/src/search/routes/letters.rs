@@ -13,7 +13,7 @@ use runtime::audit::{self, Act, Action};
 
 use super::super::params::{self, letters};
 use super::super::{Error, Search};
-use super::{answer, caller, named, pairs};
+use super::{answer, caller, named, pairs, read};
 use crate::tenancy::Caller;
 
 /// Longest body: a thousand ids.
@@ -24,7 +24,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) async fn list(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
     let caller = caller(&search, &headers)?;
     let page = letters::page(&pairs(&uri)?)?;
-    answer(search.reader.letters(&caller.tenant, &page).await?)
+    answer(read(&search, &caller, |reader, tenant| async move { reader.letters(&tenant, &page).await }).await?)
 }
 
 pub(super) async fn one(
@@ -35,7 +35,9 @@ pub(super) async fn one(
 ) -> Result<Response, Error> {
     let caller = caller(&search, &headers)?;
     params::none(&pairs(&uri)?)?;
-    answer(search.reader.letter(&caller.tenant, named(&id)?).await?.ok_or(Error::NotFound)?)
+    let id = named(&id)?;
+    let letter = read(&search, &caller, move |reader, tenant| async move { reader.letter(&tenant, id).await }).await?;
+    answer(letter.ok_or(Error::NotFound)?)
 }
 
 pub(super) async fn redrive(
@@ -46,8 +48,8 @@ pub(super) async fn redrive(
 ) -> Result<Response, Error> {
     let caller = admin(&search, &headers)?;
     params::none(&pairs(&uri)?)?;
-    let chosen = letters::redrive(&read(body).await?)?;
-    let marked = search.reader.redrive(&caller.tenant, &chosen).await?;
+    let chosen = letters::redrive(&collect(body).await?)?;
+    let marked = read(&search, &caller, |reader, tenant| async move { reader.redrive(&tenant, &chosen).await }).await?;
     told(&caller, Action::LettersRedriven, "chosen ones", marked.marked);
     Ok((StatusCode::ACCEPTED, Json(marked)).into_response())
 }
@@ -60,7 +62,9 @@ pub(super) async fn redrive_one(
 ) -> Result<Response, Error> {
     let caller = admin(&search, &headers)?;
     params::none(&pairs(&uri)?)?;
-    let marked = search.reader.redrive_one(&caller.tenant, named(&id)?).await?;
+    let named = named(&id)?;
+    let marked =
+        read(&search, &caller, move |reader, tenant| async move { reader.redrive_one(&tenant, named).await }).await?;
     told(&caller, Action::LettersRedriven, &id, marked.marked);
     Ok((StatusCode::ACCEPTED, Json(marked)).into_response())
 }
@@ -68,7 +72,7 @@ pub(super) async fn redrive_one(
 pub(super) async fn purge(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
     let caller = admin(&search, &headers)?;
     let chosen = letters::purge(&pairs(&uri)?)?;
-    let purged = search.reader.purge(&caller.tenant, &chosen).await?;
+    let purged = read(&search, &caller, |reader, tenant| async move { reader.purge(&tenant, &chosen).await }).await?;
     told(&caller, Action::LettersPurged, "chosen ones", purged.purged);
     answer(purged)
 }
@@ -81,7 +85,8 @@ pub(super) async fn purge_one(
 ) -> Result<Response, Error> {
     let caller = admin(&search, &headers)?;
     params::none(&pairs(&uri)?)?;
-    let purged = search.reader.purge(&caller.tenant, &letters::Chosen::Ids(vec![named(&id)?])).await?;
+    let chosen = letters::Chosen::Ids(vec![named(&id)?]);
+    let purged = read(&search, &caller, |reader, tenant| async move { reader.purge(&tenant, &chosen).await }).await?;
     if purged.purged == 0 {
         return Err(Error::NotFound);
     }
@@ -100,7 +105,7 @@ fn admin(search: &Search, headers: &HeaderMap) -> Result<Caller, Error> {
     Ok(search.registry.admit(headers, Scope::Admin)?)
 }
 
-async fn read(body: Body) -> Result<Vec<u8>, Error> {
+async fn collect(body: Body) -> Result<Vec<u8>, Error> {
     match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY)).await {
         Ok(Ok(bytes)) => Ok(bytes.into()),
         Ok(Err(_)) => Err(Error::BodyTooLarge { limit: MAX_BODY }),

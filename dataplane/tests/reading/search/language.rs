@@ -40,7 +40,10 @@ async fn a_query_finds_what_it_says_in_the_index_and_what_it_can_without() -> an
         ("connection", "alpha beta delta", "alpha beta delta"),
         ("CONNECTION reset", "alpha delta", "alpha delta"),
         ("\"connection reset\"", "alpha", "alpha"),
-        ("connection -reset", "beta", "beta"),
+        // What is not in a message may be in the rest of the event, which the catalog does not hold.
+        ("connection -reset", "beta", ""),
+        // A word is a word, not a part of one.
+        ("reset tion", "", ""),
         ("closed OR timeout", "beta gamma", "beta gamma"),
         ("connection (closed OR peer)", "alpha beta", "alpha beta"),
         ("timeou*", "gamma", "gamma"),

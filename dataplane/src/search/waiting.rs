@@ -1,0 +1,131 @@
+//! Whether accepted events of a tenant wait in the queue for longer than usual: no store has these yet, so nothing that
+//! is read from one is complete.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crds::names::{CONSUMER_GROUP, Lane};
+use redis::aio::ConnectionManager;
+use redis::streams::StreamPendingCountReply;
+use runtime::logging::chain;
+use runtime::stores::Redis;
+
+use crate::event::Micros;
+use crate::tenancy::Tenant;
+
+/// Time that an entry may take from the queue to the catalog before an answer says that it is missing; normally it
+/// takes less than one second.
+const GRACE: Micros = 5_000_000;
+/// Longest wait for the queue's Redis: an answer must not wait for it.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Time in which a processor that runs takes what has come.
+const A_MOMENT: Duration = Duration::from_millis(100);
+/// How long the age of a lane's oldest entry is remembered.
+const HOLDS: Duration = Duration::from_secs(2);
+/// Lanes remembered: of some hundred pipelines.
+const REMEMBERED: usize = 4096;
+
+/// Looks into the queue. Cheap to clone.
+#[derive(Clone)]
+pub struct Waiting {
+    connection: ConnectionManager,
+    /// When the oldest entry of a lane was added, if there is one, as it was a moment ago.
+    oldest: Arc<Mutex<HashMap<Lane, (Instant, Option<Micros>)>>>,
+}
+
+/// What waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waits {
+    /// Nothing, or not for long.
+    Nothing,
+    /// Something, for longer than usual.
+    Something,
+    /// The queue does not say.
+    Unknown,
+}
+
+impl Waiting {
+    /// In the queue's Redis.
+    pub fn new(queue: &Redis) -> Result<Self, runtime::stores::Error> {
+        Ok(Self { connection: queue.connection()?, oldest: Arc::default() })
+    }
+
+    /// What waits of a tenant's. Its bytes are counted; its own oldest entry is not known without reading entries, so
+    /// the oldest of its lane stands for it.
+    pub(super) async fn of(&self, tenant: &Tenant, now: Micros) -> Waits {
+        match tokio::time::timeout(PATIENCE, self.look(tenant)).await {
+            Ok(Ok(added)) if added.is_some_and(|added| added < now - GRACE) => Waits::Something,
+            Ok(Ok(_)) => Waits::Nothing,
+            Ok(Err(error)) => {
+                tracing::debug!(tenant.name = %tenant.name(), error = %chain(&error), "the queue does not say what waits");
+                Waits::Unknown
+            }
+            Err(_) => Waits::Unknown,
+        }
+    }
+
+    /// When the oldest was added that may be the tenant's.
+    async fn look(&self, tenant: &Tenant) -> redis::RedisResult<Option<Micros>> {
+        let (lane, mut connection) = (tenant.lane(), self.connection.clone());
+        let mut bytes = redis::cmd("HGET");
+        bytes.arg(lane.tenant_bytes()).arg(tenant.name().as_str());
+        if bytes.query_async::<Option<i64>>(&mut connection).await?.unwrap_or(0) <= 0 {
+            return Ok(None);
+        }
+        if let Some(known) = self.known(&lane) {
+            return Ok(known);
+        }
+        let Some(oldest) = handed_out(&lane, &mut connection).await? else {
+            // A processor takes what comes within milliseconds. What nobody takes meanwhile waits, nobody knows how long.
+            tokio::time::sleep(A_MOMENT).await;
+            let still = bytes.query_async::<Option<i64>>(&mut connection).await?.unwrap_or(0) > 0;
+            return Ok(match handed_out(&lane, &mut connection).await? {
+                None if still => Some(0),
+                known => known,
+            });
+        };
+        let mut known = self.oldest.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(lane, (Instant::now(), Some(oldest)));
+        Ok(Some(oldest))
+    }
+
+    fn known(&self, lane: &Lane) -> Option<Option<Micros>> {
+        let known = self.oldest.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(lane).filter(|(at, _)| at.elapsed() < HOLDS).map(|(_, oldest)| *oldest)
+    }
+}
+
+/// When the oldest entry of a lane that is handed out was added: told without its payload, which search may not read.
+async fn handed_out(lane: &Lane, connection: &mut ConnectionManager) -> redis::RedisResult<Option<Micros>> {
+    let mut pending = redis::cmd("XPENDING");
+    pending.arg(lane.stream()).arg(CONSUMER_GROUP).arg("-").arg("+").arg(1);
+    match pending.query_async::<StreamPendingCountReply>(connection).await {
+        Ok(reply) => Ok(reply.ids.into_iter().next().and_then(|entry| added_at(&entry.id))),
+        // No group has been made yet: nobody has ever read the lane.
+        Err(error) if error.code() == Some("NOGROUP") => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// When an entry was added, from its id.
+fn added_at(id: &str) -> Option<Micros> {
+    id.split_once('-')?.0.parse::<Micros>().ok()?.checked_mul(1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entrys_id_says_when_it_was_added() {
+        for (id, expected) in
+            [("1767323045000-3", Some(1_767_323_045_000_000)), ("0-1", Some(0)), ("x-1", None), ("1", None)]
+        {
+            assert_eq!(added_at(id), expected, "{id}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What an answer says of itself when something is missing from it.
+
+use opensearch::DeleteParts;
+use opensearch::UpdateParts;
+use opensearch::params::Refresh;
+use redis::aio::ConnectionManager;
+use serde_json::{Value, json};
+use testkit::http::Door;
+
+use crate::house::{House, Seat, Served, Stored, now};
+
+/// An answer: how many events, whether that is all, and what is said of it.
+async fn told(search: &Served, seat: &Seat, path: &str) -> anyhow::Result<(usize, bool, String)> {
+    let door = Door::at(&search.url, &search.url)?.with_key(&seat.key);
+    let answer: Value = door.request(reqwest::Method::GET, path).send().await?.error_for_status()?.json().await?;
+    let items = answer["items"].as_array().map_or(0, Vec::len);
+    Ok((items, answer["complete"] == true, answer["notice"].as_str().unwrap_or_default().to_owned()))
+}
+
+/// Stores and indexes one event, as if that had been an hour ago.
+async fn long_indexed(house: &House, seat: &Seat, line: &str) -> anyhow::Result<Stored> {
+    let stored = house.store(seat, &[line.to_owned()]).await?;
+    house.index(seat, &stored).await?;
+    let schema = seat.tenant.name().database_schema();
+    let age = format!("UPDATE {schema}.batches SET indexed_at = now() - interval '1 hour'");
+    sqlx::query(&age).execute(&house.stores.postgres(crds::names::PROCESSOR_DATABASE)?).await?;
+    Ok(stored)
+}
+
+async fn lose(house: &House, stored: &Stored) -> anyhow::Result<()> {
+    let (client, id) = (house.stores.opensearch()?, stored.first_event().to_string());
+    let delete = client.delete(DeleteParts::IndexId(&stored.index_name, &id)).refresh(Refresh::True);
+    anyhow::ensure!(delete.send().await?.status_code().is_success());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_search_says_what_the_index_has_dropped_or_lost() -> anyhow::Result<()> {
+    let house = House::new().await?;
+    let own = &house.seats[0];
+    let first = long_indexed(&house, own, r#"{"message":"needle one"}"#).await?;
+    let second = long_indexed(&house, own, r#"{"message":"needle two"}"#).await?;
+    let third = long_indexed(&house, own, r#"{"message":"needle three"}"#).await?;
+    // A door of its own each time: what the index holds is found out once in some seconds.
+    let search = async || house.search().await;
+    assert_eq!(told(&search().await?, own, "/api/search?q=needle").await?, (3, true, String::new()));
+
+    // As an index that was dropped because it was cold; for how long it is kept now does not matter.
+    lose(&house, &first).await?;
+    let (found, complete, notice) = told(&search().await?, own, "/api/search?q=needle").await?;
+    assert!(found == 2 && !complete && notice.contains("before the index does"), "{found} {notice}");
+    let since = dataplane::event::rfc3339(second.batch.accepted_at);
+    let later = format!("/api/search?q=needle&from={since}");
+    assert_eq!(told(&search().await?, own, &later).await?, (2, true, String::new()));
+
+    // As an index that was lost and is there again, empty.
+    lose(&house, &third).await?;
+    let (found, complete, notice) = told(&search().await?, own, &later).await?;
+    assert!(found == 1 && !complete && notice.contains("lacks events"), "{found} {notice}");
+    lose(&house, &second).await?;
+    let (found, complete, notice) = told(&search().await?, own, "/api/search?q=needle").await?;
+    assert!(found == 0 && !complete && notice.contains("lacks events"), "{found} {notice}");
+    assert_eq!(told(&search().await?, own, "/api/logs").await?, (3, true, String::new()));
+    house.retire().await
+}
+
+#[tokio::test]
+async fn a_search_says_that_some_events_are_indexed_in_part() -> anyhow::Result<()> {
+    let house = House::new().await?;
+    let own = &house.seats[0];
+    let stored = long_indexed(&house, own, r#"{"message":"needle","service":"api"}"#).await?;
+    let (client, id) = (house.stores.opensearch()?, stored.first_event().to_string());
+    let update = client.update(UpdateParts::IndexId(&stored.index_name, &id)).refresh(Refresh::True);
+    let updated = update.body(json!({"doc": {"index_error": "too many leaves"}})).send().await?;
+    anyhow::ensure!(updated.status_code().is_success());
+    let search = house.search().await?;
+    for (query, complete) in [
+        ("q=needle", false),
+        ("q=metadata.user:ada", false),
+        ("q=service:api", true),
+        ("q=needle&from=2100-01-01T00:00:00Z", true),
+    ] {
+        let (_, says, notice) = told(&search, own, &format!("/api/search?{query}")).await?;
+        assert_eq!((says, notice.contains("message only")), (complete, !complete), "{query}: {notice}");
+    }
+    house.retire().await
+}
+
+#[tokio::test]
+async fn every_list_says_that_accepted_events_are_still_queued() -> anyhow::Result<()> {
+    let house = House::new().await?;
+    let own = &house.seats[0];
+    long_indexed(&house, own, r#"{"message":"needle"}"#).await?;
+    let (lane, name) = (own.tenant.lane(), own.tenant.name().as_str());
+    let mut queue: ConnectionManager = house.stores.queue()?.connection()?;
+    let add = async |queue: &mut ConnectionManager, age_ms: i64| {
+        let id = format!("{}-1", now() / 1000 - age_ms);
+        redis::cmd("DEL").arg(lane.stream()).query_async::<()>(queue).await?;
+        redis::cmd("XADD").arg(lane.stream()).arg(id).arg("e").arg("x").query_async::<String>(queue).await
+    };
+    let paths = ["/api/logs", "/api/search?q=needle", "/api/logs?text=needle"];
+
+    // What another tenant has in the same lane is nothing to this one.
+    add(&mut queue, 60_000).await?;
+    let search = house.search().await?;
+    assert!(told(&search, own, paths[0]).await?.1);
+    redis::cmd("HSET").arg(lane.tenant_bytes()).arg(name).arg(100).query_async::<()>(&mut queue).await?;
+    for path in paths {
+        let (found, complete, notice) = told(&search, own, path).await?;
+        assert!(found == 1 && !complete && notice.contains("still in the queue"), "{path}: {notice}");
+    }
+    // What has just come is on its way, as always.
+    add(&mut queue, 0).await?;
+    let search = house.search().await?;
+    for path in &paths[..2] {
+        assert_eq!(told(&search, own, path).await?, (1, true, String::new()), "{path}");
+    }
+    redis::cmd("DEL").arg(lane.stream()).arg(lane.tenant_bytes()).query_async::<()>(&mut queue).await?;
+    house.retire().await
+}
+
+#[tokio::test]
+async fn a_text_in_the_list_says_how_far_it_looks() -> anyhow::Result<()> {
+    let house = House::new().await?;
+    let own = &house.seats[0];
+    let line = json!({"message": format!("begin {} needle", "x".repeat(600))}).to_string();
+    long_indexed(&house, own, &line).await?;
+    let search = house.search().await?;
+    let (found, complete, notice) = told(&search, own, "/api/logs?text=needle").await?;
+    assert!(found == 0 && !complete && notice.contains("500 characters"), "{found} {notice}");
+    assert_eq!(told(&search, own, "/api/logs?text=gin%20xx").await?.0, 1, "any part of a message, not a word of it");
+    assert_eq!(told(&search, own, "/api/search?q=needle").await?, (1, true, String::new()));
+    house.retire().await
+}
+
+#[tokio::test]
+async fn times_that_nothing_can_have_are_no_reason_to_leave_the_index() -> anyhow::Result<()> {
+    let house = House::new().await?;
+    let own = &house.seats[0];
+    long_indexed(&house, own, r#"{"message":"needle"}"#).await?;
+    let search = house.search().await?;
+    let door = Door::at(&search.url, &search.url)?.with_key(&own.key);
+    for (range, found) in [
+        ("from=0001-01-01T00:00:00Z", 1),
+        ("to=9999-12-31T23:59:59Z", 1),
+        ("from=0001-01-01T00:00:00Z&to=9999-12-31T23:59:59Z", 1),
+        ("from=9999-12-31T23:59:59Z", 0),
+        ("to=0001-01-01T00:00:00Z", 0),
+    ] {
+        let page = door.search(&format!("q=needle&{range}")).await?;
+        assert_eq!((page.source.as_str(), page.complete, page.items.len()), ("index", true, found), "{range}");
+        assert_eq!(door.list(range).await?.items.len(), found, "{range}");
+    }
+    house.retire().await
+}
