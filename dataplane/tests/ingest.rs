@@ -24,5 +24,7 @@ mod bounds;
 mod registry;
 #[path = "ingest/outage.rs"]
 mod outage;
+#[path = "ingest/lost.rs"]
+mod lost;
 #[path = "ingest/consuming.rs"]
 mod consuming;
