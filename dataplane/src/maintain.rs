@@ -42,8 +42,7 @@ use crds::names::{CORE_DATABASE, PROCESSOR_DATABASE};
 use runtime::http::serve;
 use runtime::metrics::Metrics;
 use runtime::settings::{OpenSearchSettings, PostgresSettings, QueueSettings, S3Settings, TlsSettings};
-use runtime::stores::{self, Redis};
-use sqlx::PgPool;
+use runtime::stores::{self, Database, Redis};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -101,7 +100,7 @@ pub struct Rooms {
     /// The catalog, as the role that may make partitions.
     pub catalog: Catalog,
     /// The database of the usage roll-up.
-    pub core: PgPool,
+    pub core: Database,
     /// The index.
     pub index: Index,
     /// The archive.
@@ -180,7 +179,7 @@ impl Rooms {
         let pool = |database| stores::postgres(postgres, tls, database, APPLICATION);
         Ok(Self {
             catalog: Catalog::new(pool(PROCESSOR_DATABASE)?),
-            core: pool(CORE_DATABASE)?,
+            core: pool(CORE_DATABASE)?.into(),
             index: Index::new(stores::opensearch(opensearch, tls)?),
             archive: Archive::new(stores::s3(s3, tls)?),
         })

@@ -8,6 +8,7 @@
 //! waited for: `maintain` indexes later.
 
 mod flush;
+mod liveness;
 mod marks;
 mod measures;
 mod memory;
@@ -21,11 +22,12 @@ mod suspects;
 mod tail;
 mod workers;
 
+pub use liveness::{Life, Liveness};
 pub use spool::SpoolSettings;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
@@ -158,7 +160,13 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
     let measures = Measures::register(&metrics);
     let pool = stores::postgres(&catalog_settings(&settings), &settings.tls, PROCESSOR_DATABASE, &settings.consumer)?;
 
-    let router = status::routes(Status::new(registry.clone(), lanes.clone()), metrics);
+    let workers = Workers::new(settings.workers);
+    let liveness = Liveness::of(&workers);
+    let (shown, alive) = (measures.clone(), liveness.clone());
+    let refresh = move || {
+        shown.oldest_step_seconds.set(alive.oldest_step(Instant::now()).as_secs_f64());
+    };
+    let router = status::routes_refreshed(Status::new(registry.clone(), lanes.clone()), metrics, refresh);
     let server = tokio::spawn(serve(listener, router, Limits::default(), last.clone()));
 
     let consumer_settings = ConsumerSettings {
@@ -187,7 +195,7 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
         lanes: lanes.clone(),
         stages: Some(Arc::new(pipeline)).filter(|pipeline| !pipeline.is_empty()),
         from: Provenance { pipeline: settings.pipeline.to_string(), generation: settings.pipeline_generation },
-        workers: Workers::new(settings.workers),
+        workers,
         abandon: CancellationToken::new(),
         measures: measures.clone(),
     };
@@ -205,6 +213,7 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
         memory: Memory::new(MEMORY_BYTES),
         spool,
         set_aside: SetAside::new(measures),
+        liveness,
     };
     tracing::info!(consumer = settings.consumer, "processing pipeline {}", settings.pipeline);
     reader.run(stop).await;

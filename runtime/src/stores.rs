@@ -1,8 +1,10 @@
 //! Clients of the four stores, with timeouts on every call. None of them connects yet: a store
 //! that is down at start is a condition to report, not a reason to stop.
 
+mod database;
 mod redis_connection;
 
+pub use database::{Database, Late};
 pub use redis_connection::Connection;
 
 use std::time::Duration;
