@@ -10,11 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use redis::aio::ConnectionManager;
 use redis::{FromRedisValue, Pipeline};
 use runtime::logging::chain;
 use runtime::settings::{CacheSettings, TlsSettings};
-use runtime::stores::Redis;
+use runtime::stores::{Connection, Redis};
 
 /// Where the cache is, for a role that can do without.
 #[derive(Args, Clone, Debug, Default)]
@@ -44,7 +43,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// The cache. Cheap to clone.
 #[derive(Clone)]
 pub struct Cache {
-    connection: ConnectionManager,
+    connection: Connection,
     paused_until: Arc<Mutex<Option<Instant>>>,
 }
 

@@ -41,8 +41,7 @@ use crds::names::{CORE_DATABASE, PROCESSOR_DATABASE};
 use runtime::http::serve;
 use runtime::metrics::Metrics;
 use runtime::settings::{AdminSettings, OpenSearchSettings, PostgresSettings, QueueSettings, S3Settings, TlsSettings};
-use runtime::stores::{self, Redis};
-use sqlx::PgPool;
+use runtime::stores::{self, Database, Redis};
 use tokio_util::sync::CancellationToken;
 
 use crate::queue::Lanes;
@@ -99,7 +98,7 @@ pub struct Rooms {
     /// The catalog, as the role that may make partitions.
     pub catalog: Catalog,
     /// The database of the usage roll-up.
-    pub core: PgPool,
+    pub core: Database,
     /// The index.
     pub index: Index,
     /// The archive.
@@ -177,7 +176,7 @@ impl Rooms {
         let pool = |database| stores::postgres(postgres, tls, database, APPLICATION);
         Ok(Self {
             catalog: Catalog::new(pool(PROCESSOR_DATABASE)?),
-            core: pool(CORE_DATABASE)?,
+            core: pool(CORE_DATABASE)?.into(),
             index: Index::new(stores::opensearch(opensearch, tls)?),
             archive: Archive::new(stores::s3(s3, tls)?),
         })

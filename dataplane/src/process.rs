@@ -8,6 +8,7 @@
 //! waited for: `maintain` indexes later.
 
 mod flush;
+mod liveness;
 mod marks;
 mod measures;
 mod memory;
@@ -20,10 +21,11 @@ mod staged;
 mod suspects;
 mod tail;
 
+pub use liveness::{Life, Liveness};
 pub use spool::SpoolSettings;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
@@ -157,7 +159,16 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
     let measures = Measures::register(&metrics);
     let pool = stores::postgres(&catalog_settings(&settings), &settings.tls, PROCESSOR_DATABASE, &settings.consumer)?;
 
-    let router = status::routes(Status::new(registry.clone()).with_queue(lanes.clone()), metrics);
+    let workers = Workers::new(settings.workers);
+    let liveness = Liveness::of(&workers);
+    let (shown, watched, probed) = (measures.clone(), liveness.clone(), liveness.clone());
+    let refresh = move || {
+        shown.oldest_step_seconds.set(watched.oldest_step(Instant::now()).as_secs_f64());
+    };
+    let status = Status::new(registry.clone())
+        .with_queue(lanes.clone())
+        .alive_while(move || probed.at(Instant::now()) == Life::Healthy);
+    let router = status::routes_refreshed(status, metrics, refresh);
     let server = tokio::spawn(serve(listener, router, Limits::admin(), last.clone()));
 
     let consumer_settings = ConsumerSettings {
@@ -186,7 +197,7 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
         lanes: lanes.clone(),
         stages: Some(Arc::new(pipeline)).filter(|pipeline| !pipeline.is_empty()),
         from: Provenance { pipeline: settings.pipeline.to_string(), generation: settings.pipeline_generation },
-        workers: Workers::new(settings.workers),
+        workers,
         abandon: CancellationToken::new(),
         measures: measures.clone(),
     };
@@ -204,6 +215,7 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
         memory: Memory::new(MEMORY_BYTES),
         spool,
         set_aside: SetAside::new(measures),
+        liveness,
     };
     tracing::info!(consumer = settings.consumer, "processing pipeline {}", settings.pipeline);
     reader.run(stop).await;

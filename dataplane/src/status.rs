@@ -2,6 +2,7 @@
 //! measures what it answers.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::extract::{MatchedPath, Request, State};
@@ -32,17 +33,24 @@ pub struct Status {
     lanes: Option<Lanes>,
     /// The way into the queue, of a role that writes to it.
     producer: Option<Producer>,
+    /// Whether the role gets on, of one that can tell.
+    alive: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
 }
 
 impl Status {
     /// What a role says that has nothing to do with the queue: it has no `/queue/status`.
     pub fn new(registry: Registry) -> Self {
-        Self { registry, lanes: None, producer: None }
+        Self { registry, lanes: None, producer: None, alive: None }
     }
 
     /// What a role says that works on the queue.
     pub fn with_queue(self, lanes: Lanes) -> Self {
         Self { lanes: Some(lanes), ..self }
+    }
+
+    /// What a role says that knows when only a restart helps: its health then says so.
+    pub fn alive_while(self, alive: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { alive: Some(Arc::new(alive)), ..self }
     }
 
     /// What a role says that writes to the queue: it is ready only while the queue answers, and its
@@ -98,8 +106,8 @@ struct QueueHealth {
     replicas_connected: u32,
 }
 
-/// The process runs.
-async fn health(State(status): State<Status>) -> Json<HealthBody> {
+/// The process runs, and its work gets on.
+async fn health(State(status): State<Status>) -> (StatusCode, Json<HealthBody>) {
     let queue = status.producer.as_ref().map(|producer| {
         let health = producer.health();
         QueueHealth {
@@ -108,7 +116,10 @@ async fn health(State(status): State<Status>) -> Json<HealthBody> {
             replicas_connected: health.replicas,
         }
     });
-    Json(HealthBody { status: "ok", queue })
+    let alive = status.alive.is_none_or(|alive| alive());
+    let (code, status) =
+        if alive { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "a step of work does not end") };
+    (code, Json(HealthBody { status, queue }))
 }
 
 #[derive(Serialize)]

@@ -26,5 +26,7 @@ mod registry;
 mod privileges;
 #[path = "ingest/outage.rs"]
 mod outage;
+#[path = "ingest/lost.rs"]
+mod lost;
 #[path = "ingest/consuming.rs"]
 mod consuming;

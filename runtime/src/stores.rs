@@ -1,6 +1,12 @@
 //! Clients of the four stores, with timeouts on every call. None of them connects yet: a store
 //! that is down at start is a condition to report, not a reason to stop.
 
+mod database;
+mod redis_connection;
+
+pub use database::{Database, Late};
+pub use redis_connection::Connection;
+
 use std::time::Duration;
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, retry::RetryConfig, timeout::TimeoutConfig};
@@ -9,10 +15,11 @@ use opensearch::OpenSearch;
 use opensearch::auth::Credentials as OpenSearchCredentials;
 use opensearch::cert::{Certificate, CertificateValidation};
 use opensearch::http::transport::{SingleNodeConnectionPool, TransportBuilder};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::aio::ConnectionManagerConfig;
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{ConnectionAddr, IntoConnectionInfo, TlsCertificates};
 use secrecy::ExposeSecret;
-use sqlx::Connection;
+use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
 
 use crate::settings::{
@@ -24,6 +31,15 @@ use crate::settings::{
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest wait for an ordinary answer of Redis.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Silence on a connection after which its other end is asked whether it is there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+/// Time between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
+/// Questions without an answer after which the connection ends.
+const KEEPALIVE_PROBES: u32 = 3;
+/// Longest time that what was sent may be unacknowledged before the connection ends. The kernel's own bound is some
+/// 15 minutes; a network that loses packets for a few seconds ends nothing.
+const USER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest wait for a free PostgreSQL connection, connecting included.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection to PostgreSQL that was used within this time is taken to be alive.
@@ -76,11 +92,24 @@ pub fn postgres_options(
         .password(password.expose_secret())
         .ssl_mode(ssl_mode)
         .database(database)
-        .application_name(application_name);
+        .application_name(application_name)
+        .options(ended_by_the_server());
     Ok(match tls.read_ca_bundle()? {
         Some(pem) => options.ssl_root_cert_from_pem(pem),
         None => options,
     })
+}
+
+/// By these PostgreSQL ends the session of a machine that is gone, with its locks and what it had begun. The
+/// kernel's own bound is more than two hours.
+fn ended_by_the_server() -> [(&'static str, String); 4] {
+    [
+        ("tcp_keepalives_idle", KEEPALIVE_IDLE.as_secs().to_string()),
+        ("tcp_keepalives_interval", KEEPALIVE_INTERVAL.as_secs().to_string()),
+        ("tcp_keepalives_count", KEEPALIVE_PROBES.to_string()),
+        // In milliseconds.
+        ("tcp_user_timeout", USER_TIMEOUT.as_millis().to_string()),
+    ]
 }
 
 /// A lazy pool on one database of PostgreSQL.
@@ -111,10 +140,12 @@ pub fn postgres_pool(max_connections: u32) -> PgPoolOptions {
         })
 }
 
-/// A Redis server: gives out connections that reconnect by themselves.
+/// A Redis server: gives out connections that reconnect by themselves, and are made anew when the server is lost
+/// without a word or takes no writes any more.
 #[derive(Clone, Debug)]
 pub struct Redis {
     client: redis::Client,
+    renewals: redis_connection::Renewals,
 }
 
 impl Redis {
@@ -140,32 +171,40 @@ impl Redis {
             }
             info = info.set_redis_settings(redis);
         }
+        info = info.set_tcp_settings(tcp_settings());
         let client = match (info.addr(), tls.read_ca_bundle()?) {
             (ConnectionAddr::TcpTls { .. }, Some(pem)) => {
                 redis::Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(pem) })?
             }
             _ => redis::Client::open(info)?,
         };
-        Ok(Self { client })
+        Ok(Self { client, renewals: Default::default() })
     }
 
     /// A shared connection for ordinary commands: pipelined, reconnecting, every answer bounded.
-    pub fn connection(&self) -> Result<ConnectionManager, Error> {
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(REDIS_TIMEOUT))
-            .set_number_of_retries(1);
-        Ok(ConnectionManager::new_lazy_with_config(self.client.clone(), config)?)
+    pub fn connection(&self) -> Result<Connection, Error> {
+        self.answering_within(REDIS_TIMEOUT)
     }
 
     /// A connection of its own for commands that block up to `block`, such as XREAD.
-    pub fn blocking_connection(&self, block: Duration) -> Result<ConnectionManager, Error> {
+    pub fn blocking_connection(&self, block: Duration) -> Result<Connection, Error> {
+        self.answering_within(block + REDIS_TIMEOUT)
+    }
+
+    fn answering_within(&self, longest: Duration) -> Result<Connection, Error> {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(block + REDIS_TIMEOUT))
+            .set_response_timeout(Some(longest))
             .set_number_of_retries(1);
-        Ok(ConnectionManager::new_lazy_with_config(self.client.clone(), config)?)
+        Ok(Connection::new(self.client.clone(), config, self.renewals.clone())?)
     }
+}
+
+/// How the kernel finds out that a machine is gone that said nothing.
+fn tcp_settings() -> TcpSettings {
+    let keepalive =
+        TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);
+    TcpSettings::default().set_keepalive(keepalive).set_user_timeout(USER_TIMEOUT)
 }
 
 /// A client of the object store, path-style, two retries.
@@ -216,4 +255,34 @@ pub fn opensearch(settings: &OpenSearchSettings, tls: &TlsSettings) -> Result<Op
         builder = builder.cert_validation(CertificateValidation::Full(certificate));
     }
     Ok(OpenSearch::new(builder.build()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the kernel will ask the other end of a connection to this port whether it is there: the timer of a
+    /// row in `/proc/net/tcp` then is the second kind.
+    fn is_asked_for(port: u16) -> bool {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let mut rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+        rows.any(|row| row[2].ends_with(&format!(":{port:04X}")) && row[5].starts_with("02:"))
+    }
+
+    #[tokio::test]
+    async fn the_other_end_of_a_connection_to_redis_is_asked_whether_it_is_there() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let redis = Redis::new(&format!("redis://127.0.0.1:{port}"), None, &TlsSettings::default()).unwrap();
+        let mut connection = redis.connection().unwrap();
+        let asking = tokio::spawn(async move { redis::cmd("PING").query_async::<String>(&mut connection).await });
+        let (_open, _) = silent.accept().await.unwrap();
+        for _ in 0..50 {
+            if is_asked_for(port) {
+                return asking.abort();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("nobody asks");
+    }
 }

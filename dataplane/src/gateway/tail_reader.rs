@@ -4,10 +4,9 @@ use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crds::TenantName;
-use redis::aio::ConnectionManager;
 use redis::streams::{StreamId, StreamReadReply};
 use runtime::logging::chain;
-use runtime::stores::Redis;
+use runtime::stores::{Connection, Redis};
 use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
@@ -95,7 +94,7 @@ impl TailReader {
         }
     }
 
-    async fn renew(&self, connection: &mut ConnectionManager) -> Result<Instant, TailError> {
+    async fn renew(&self, connection: &mut Connection) -> Result<Instant, TailError> {
         let mut set = redis::cmd("SET");
         set.arg(self.tenant.tail_lease()).arg(1).arg("EX").arg(LEASE_SECONDS);
         let at = Instant::now();
@@ -124,14 +123,14 @@ impl TailReader {
     }
 }
 
-async fn end_of_stream(connection: &mut ConnectionManager, tenant: &TenantName) -> Result<String, TailError> {
+async fn end_of_stream(connection: &mut Connection, tenant: &TenantName) -> Result<String, TailError> {
     let mut last = redis::cmd("XREVRANGE");
     last.arg(tenant.tail_stream()).arg("+").arg("-").arg("COUNT").arg(1);
     let last: redis::streams::StreamRangeReply = last.query_async(connection).await?;
     Ok(last.ids.into_iter().next().map_or_else(|| "0-0".to_owned(), |entry| entry.id))
 }
 
-async fn read(connection: &mut ConnectionManager, tenant: &TenantName, last: &str) -> Result<Vec<StreamId>, TailError> {
+async fn read(connection: &mut Connection, tenant: &TenantName, last: &str) -> Result<Vec<StreamId>, TailError> {
     let mut read = redis::cmd("XREAD");
     read.arg("COUNT").arg(ENTRIES_AT_ONCE).arg("BLOCK").arg(BLOCK.as_millis() as u64);
     read.arg("STREAMS").arg(tenant.tail_stream()).arg(last);

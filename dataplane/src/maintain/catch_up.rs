@@ -14,7 +14,7 @@ use super::Error;
 use super::due::look;
 use super::late_index::{LateIndexer, Turn, is_away};
 use super::lock::{TenantLock, Work};
-use super::pass::{Measures, look_every, now};
+use super::pass::{Measures, STEP, look_every, now};
 use crate::tenancy::{Registry, Tenant};
 
 /// Tenants that are indexed at once: each has a lock's connection and its chunks'.
@@ -97,8 +97,8 @@ impl CatchUp {
     }
 
     async fn turn(&self, tenant: &Arc<Tenant>, length: Duration) -> After {
-        let pool = self.indexer.catalog().pool();
-        let lock = match TenantLock::try_take(pool, tenant, Work::LateIndex).await {
+        let catalog = self.indexer.catalog();
+        let lock = match TenantLock::try_take(catalog, tenant, Work::LateIndex).await {
             Ok(Some(lock)) => lock,
             Ok(None) => return After::Level,
             Err(error) => {
@@ -107,7 +107,8 @@ impl CatchUp {
             }
         };
         let mut turn = Turn::default();
-        let worked = self.indexer.work(tenant, now(), Some(Instant::now() + length), &mut turn).await;
+        let work = self.indexer.work(tenant, now(), Some(Instant::now() + length), &mut turn);
+        let worked = catalog.within(STEP, "index late", work).await;
         let away = worked.as_ref().is_err_and(is_away);
         self.measures.note("index late", worked);
         self.measures.count(&turn);

@@ -38,7 +38,7 @@ pub async fn partitions(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<i
     let made = sqlx::query_scalar("SELECT public.ensure_partitions($1, $2)")
         .bind(tenant.name().database_schema())
         .bind(date_time(now))
-        .fetch_one(rooms.catalog.pool())
+        .fetch_one(&rooms.catalog.pool())
         .await
         .map_err(failed("make partitions"))?;
     Ok(made)
@@ -49,7 +49,7 @@ pub async fn expire(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<Expir
     let partitions = sqlx::query_scalar("SELECT public.drop_expired_partitions($1, $2)")
         .bind(tenant.name().database_schema())
         .bind(date_time(now))
-        .fetch_one(rooms.catalog.pool())
+        .fetch_one(&rooms.catalog.pool())
         .await
         .map_err(failed("drop expired partitions"))?;
     let mut expired = Expired { partitions, ..Expired::default() };
@@ -105,7 +105,7 @@ async fn cutoff(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<OffsetDat
 async fn counted(rooms: &Rooms, tenant: &Tenant) -> Result<i64, Error> {
     let watermark: Option<i64> = sqlx::query_scalar("SELECT ledger_id FROM public.usage_watermarks WHERE tenant = $1")
         .bind(tenant.name().as_str())
-        .fetch_optional(&rooms.core)
+        .fetch_optional(&rooms.core.pool())
         .await
         .map_err(failed("read the watermark"))?;
     Ok(watermark.unwrap_or(0))

@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use runtime::logging::chain;
+use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
-use sqlx::{PgPool, Postgres};
 
-use crate::stores::catalog::{Error, failed};
+use crate::stores::catalog::{Catalog, Error, LIMIT, failed};
 use crate::tenancy::Tenant;
 
 /// Longest wait for a tenant that `maintain` is at: a large backlog to be archived takes minutes.
@@ -29,29 +29,40 @@ pub(super) struct TenantLock {
     /// Taken out only to be given back to the pool without the lock.
     session: Option<PoolConnection<Postgres>>,
     key: String,
+    catalog: Catalog,
 }
 
 impl TenantLock {
     /// The lock; `None` if somebody else holds it.
-    pub(super) async fn try_take(pool: &PgPool, tenant: &Tenant, work: Work) -> Result<Option<Self>, Error> {
-        let mut session = pool.acquire().await.map_err(failed("connect to the catalog"))?;
+    pub(super) async fn try_take(catalog: &Catalog, tenant: &Tenant, work: Work) -> Result<Option<Self>, Error> {
         let key = match work {
             Work::Passes => format!("maintain:{}", tenant.name()),
             Work::LateIndex => format!("late-index:{}", tenant.name()),
         };
-        let taken: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended($1, 0))")
-            .bind(&key)
-            .fetch_one(&mut *session)
-            .await
-            .map_err(failed("lock a tenant"))?;
-        Ok(taken.then_some(Self { session: Some(session), key }))
+        let doing = "lock a tenant";
+        let taken = catalog.within(LIMIT, doing, async {
+            let mut session = catalog.pool().acquire().await.map_err(failed("connect to the catalog"))?;
+            let taken: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended($1, 0))")
+                .bind(&key)
+                .fetch_one(&mut *session)
+                .await
+                .map_err(failed(doing))?;
+            Ok::<_, Error>(taken.then_some(session))
+        });
+        let session = taken.await?;
+        if session.is_none() {
+            // Nothing is wrong with that, unless it is so for long.
+            tracing::debug!(tenant.name = %tenant.name(), "somebody else holds {key}");
+        }
+        let catalog = catalog.clone();
+        Ok(session.map(|session| Self { session: Some(session), key, catalog }))
     }
 
     /// The lock, after waiting for whoever holds it: a pass over one tenant ends within seconds.
-    pub(super) async fn wait(pool: &PgPool, tenant: &Tenant, work: Work) -> Result<Self, super::Error> {
+    pub(super) async fn wait(catalog: &Catalog, tenant: &Tenant, work: Work) -> Result<Self, super::Error> {
         let begun = Instant::now();
         loop {
-            if let Some(lock) = Self::try_take(pool, tenant, work).await? {
+            if let Some(lock) = Self::try_take(catalog, tenant, work).await? {
                 return Ok(lock);
             }
             if begun.elapsed() >= LONGEST_WAIT {
@@ -64,11 +75,11 @@ impl TenantLock {
     /// Gives the lock back.
     pub(super) async fn release(mut self) {
         let Some(mut session) = self.session.take() else { return };
-        let released = sqlx::query("SELECT pg_advisory_unlock(hashtextextended($1, 0))")
-            .bind(&self.key)
-            .execute(&mut *session)
-            .await;
-        if let Err(error) = released {
+        let doing = "unlock a tenant";
+        let unlocking =
+            sqlx::query("SELECT pg_advisory_unlock(hashtextextended($1, 0))").bind(&self.key).execute(&mut *session);
+        let released = self.catalog.within(LIMIT, doing, async { unlocking.await.map_err(failed(doing)) });
+        if let Err(error) = released.await {
             tracing::warn!(error = chain(&error), "unlock {}", self.key);
             session.close_on_drop();
         }

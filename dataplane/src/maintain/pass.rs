@@ -1,6 +1,7 @@
 //! Which step is taken when: passes over all tenants, a few at a time.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,10 @@ const PASS_EVERY: Duration = Duration::from_secs(5);
 const PASS_PER_TENANT: Duration = Duration::from_millis(20);
 /// Tenants worked on at once: each takes two connections and one object's memory.
 const TENANTS_AT_ONCE: usize = 3;
+/// Longest time that one step for one tenant may take: an object of 32 MiB on a slow link, or 50 batches of dead
+/// letters, take a fraction of it. What a step waits for has bounds of its own; this one is for a server that is gone
+/// without a word, which must not be the end of the passes.
+pub(super) const STEP: Duration = Duration::from_secs(600);
 /// Time between two roll-ups of usage.
 const USAGE_EVERY: Duration = Duration::from_secs(60);
 /// Time between two looks for what is expired or due. Partitions are made a whole width ahead.
@@ -145,7 +150,7 @@ impl Passes {
     async fn tenant(&self, share: Share, stop: &CancellationToken) {
         let Share { tenant, due, last_usage } = share;
         let tenant = tenant.as_ref();
-        let lock = match TenantLock::try_take(self.rooms.catalog.pool(), tenant, Work::Passes).await {
+        let lock = match TenantLock::try_take(&self.rooms.catalog, tenant, Work::Passes).await {
             Ok(Some(lock)) => lock,
             Ok(None) => return,
             Err(error) => {
@@ -154,32 +159,37 @@ impl Passes {
             }
         };
         if due.housekeeping {
-            self.note("make partitions", partitions(&self.rooms, tenant, now()).await);
+            self.step("make partitions", partitions(&self.rooms, tenant, now())).await;
         }
         if due.redrive
-            && let Some((events, _)) = self.note("redrive", redrive(&self.rooms, tenant, SETTLED, now()).await)
+            && let Some((events, _)) = self.step("redrive", redrive(&self.rooms, tenant, SETTLED, now())).await
         {
             self.measures.redriven.inc_by(events);
         }
         while due.archive
             && !stop.is_cancelled()
             && let Some(Archived::Object { .. }) =
-                self.note("archive", archive(&self.rooms, tenant, self.archive_max_age, now()).await)
+                self.step("archive", archive(&self.rooms, tenant, self.archive_max_age, now())).await
         {
             self.measures.archived.inc();
         }
         if due.usage
             && !stop.is_cancelled()
-            && self.note("roll up usage", roll_up(&self.rooms, tenant).await).is_some()
+            && self.step("roll up usage", roll_up(&self.rooms, tenant)).await.is_some()
             && let Some(last_usage) = last_usage
         {
             let mut rolled_up = self.rolled_up.lock().unwrap_or_else(PoisonError::into_inner);
             rolled_up.insert(tenant.name().clone(), last_usage);
         }
         if due.housekeeping && !stop.is_cancelled() {
-            self.note("remove what is expired", expire(&self.rooms, tenant, now()).await);
+            self.step("remove what is expired", expire(&self.rooms, tenant, now())).await;
         }
         lock.release().await;
+    }
+
+    /// Takes a step, within its bound.
+    async fn step<T>(&self, step: &'static str, work: impl Future<Output = Result<T, Error>>) -> Option<T> {
+        self.note(step, self.rooms.catalog.within(STEP, step, work).await)
     }
 
     fn note<T>(&self, step: &str, outcome: Result<T, Error>) -> Option<T> {

@@ -55,7 +55,7 @@ pub(super) struct Unknown {
 /// Restores a tenant's catalog and index from its archive. Refuses a catalog that holds something,
 /// unless what it lacks is to be restored `into_existing`.
 pub async fn rebuild(rooms: &Rooms, tenant: &Arc<Tenant>, into_existing: bool, now: Micros) -> Result<Rebuilt, Error> {
-    let lock = TenantLock::wait(rooms.catalog.pool(), tenant, Work::Passes).await?;
+    let lock = TenantLock::wait(&rooms.catalog, tenant, Work::Passes).await?;
     if !into_existing && !rooms.catalog.is_empty(tenant).await? {
         lock.release().await;
         return Err(Error::NotEmpty);

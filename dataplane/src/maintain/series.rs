@@ -3,9 +3,10 @@
 
 use runtime::logging::chain;
 
+use super::pass::STEP;
 use super::{Error, Rooms};
 use crate::event::Micros;
-use crate::stores::catalog::failed;
+use crate::stores::catalog::{LIMIT, failed};
 use crate::stores::index::{IndexState, SeriesIndex};
 
 const MICROS_PER_DAY: i64 = 24 * 3600 * 1_000_000;
@@ -29,13 +30,14 @@ struct Series {
 
 /// Looks after every series. One that fails does not keep the others waiting.
 pub async fn maintain_all_series(rooms: &Rooms, limits: Limits, now: Micros) -> Result<(), Error> {
-    let names: Vec<String> = sqlx::query_scalar("SELECT series FROM public.index_series ORDER BY series")
-        .fetch_all(rooms.catalog.pool())
-        .await
-        .map_err(failed("list the series"))?;
+    let (doing, pool) = ("list the series", rooms.catalog.pool());
+    let listing = sqlx::query_scalar("SELECT series FROM public.index_series ORDER BY series").fetch_all(&pool);
+    let names: Vec<String> = rooms.catalog.within(LIMIT, doing, async { listing.await.map_err(failed(doing)) }).await?;
     let mut failure = None;
     for name in names {
-        if let Err(error) = maintain_series(rooms, &name, limits, now).await {
+        let looked_after =
+            rooms.catalog.within(STEP, "look after a series", maintain_series(rooms, &name, limits, now));
+        if let Err(error) = looked_after.await {
             tracing::warn!(error = chain(&error), "can't look after series {name}");
             failure = Some(error);
         }
@@ -48,7 +50,7 @@ pub async fn maintain_series(rooms: &Rooms, name: &str, limits: Limits, now: Mic
     let series: Series =
         sqlx::query_as("SELECT series, hot_days, write_number FROM public.index_series WHERE series = $1")
             .bind(name)
-            .fetch_one(rooms.catalog.pool())
+            .fetch_one(&rooms.catalog.pool())
             .await
             .map_err(failed("look up a series"))?;
     let indices = rooms.index.of_series(&series.series).await?;

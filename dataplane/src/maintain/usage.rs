@@ -5,11 +5,13 @@
 //! committed. So the range is read under a lock that waits for writers to end: when it is held, no
 //! lower number can still appear.
 
-use sqlx::PgConnection;
+use std::future::Future;
+
+use sqlx::{PgConnection, Postgres, Transaction};
 use time::OffsetDateTime;
 
 use super::{Error, Rooms};
-use crate::stores::catalog::failed;
+use crate::stores::catalog::{LIMIT, failed};
 use crate::tenancy::Tenant;
 
 /// Adds hours to what is counted already.
@@ -33,13 +35,16 @@ struct Hour {
 
 /// Adds what is new in the tenant's ledger. Gives back how many events that are.
 pub async fn roll_up(rooms: &Rooms, tenant: &Tenant) -> Result<i64, Error> {
-    let mut core = rooms.core.begin().await.map_err(failed("begin in the core database"))?;
-    let watermark = watermark(&mut core, tenant).await?;
+    let (mut core, watermark) = begin(rooms, tenant).await?;
     let hours = hours_after(rooms, tenant, watermark).await?;
     let Some(last_id) = hours.iter().map(|hour| hour.last_id).max() else { return Ok(0) };
-    write(&mut core, tenant, &hours, ("add usage", ADD)).await?;
-    set_watermark(&mut core, tenant, last_id).await?;
-    core.commit().await.map_err(failed("commit the roll-up"))?;
+    let doing = "commit the roll-up";
+    bounded(rooms, doing, async {
+        write(&mut core, tenant, &hours, ("add usage", ADD)).await?;
+        set_watermark(&mut core, tenant, last_id).await?;
+        Ok(core.commit().await.map_err(failed(doing))?)
+    })
+    .await?;
     Ok(hours.iter().map(|hour| hour.events).sum())
 }
 
@@ -47,14 +52,36 @@ pub async fn roll_up(rooms: &Rooms, tenant: &Tenant) -> Result<i64, Error> {
 /// twice: each hour has at least what the ledger has of it, and what was counted before stays. What
 /// the ledger has now counts as rolled up. May be repeated.
 pub(super) async fn settle(rooms: &Rooms, tenant: &Tenant) -> Result<(), Error> {
-    let mut core = rooms.core.begin().await.map_err(failed("begin in the core database"))?;
-    watermark(&mut core, tenant).await?;
+    let (mut core, _) = begin(rooms, tenant).await?;
     let hours = hours_after(rooms, tenant, i64::MIN).await?;
     let last_id = hours.iter().map(|hour| hour.last_id).max().unwrap_or(0).max(0);
-    write(&mut core, tenant, &hours, ("settle usage", RAISE)).await?;
-    set_watermark(&mut core, tenant, last_id).await?;
-    core.commit().await.map_err(failed("commit the settled usage"))?;
-    Ok(())
+    let doing = "commit the settled usage";
+    bounded(rooms, doing, async {
+        write(&mut core, tenant, &hours, ("settle usage", RAISE)).await?;
+        set_watermark(&mut core, tenant, last_id).await?;
+        Ok(core.commit().await.map_err(failed(doing))?)
+    })
+    .await
+}
+
+/// A transaction of the core database, and how far the tenant is rolled up.
+async fn begin(rooms: &Rooms, tenant: &Tenant) -> Result<(Transaction<'static, Postgres>, i64), Error> {
+    let doing = "begin in the core database";
+    bounded(rooms, doing, async {
+        let mut core = rooms.core.pool().begin().await.map_err(failed(doing))?;
+        let watermark = watermark(&mut core, tenant).await?;
+        Ok((core, watermark))
+    })
+    .await
+}
+
+/// What is done in the core database, unless it does not answer in time.
+async fn bounded<T>(
+    rooms: &Rooms,
+    doing: &'static str,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    rooms.core.within(LIMIT, work).await.map_err(|late| failed(doing)(late.into()))?
 }
 
 /// Writes these hours by [`ADD`] or [`RAISE`]; `doing` names it where it fails.

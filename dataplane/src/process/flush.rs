@@ -203,7 +203,11 @@ impl Flusher {
         loop {
             let stored = {
                 let _place = self.workers.place(tenant.name()).await;
-                self.catalog.store(tenant, frames, &self.from).await
+                tokio::select! {
+                    stored = self.catalog.store(tenant, frames, &self.from) => stored,
+                    // It is read again, and whether this was stored is decided then.
+                    () = self.abandon.cancelled() => return Err(PutBack),
+                }
             };
             match stored {
                 Ok(stored) => return Ok(stored),

@@ -1,5 +1,7 @@
 //! What a processor counts.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -21,6 +23,7 @@ pub(super) struct Measures {
     pub(super) spool_full_tenants: Gauge,
     pub(super) set_aside: Gauge,
     pub(super) flush_seconds: Histogram,
+    pub(super) oldest_step_seconds: Gauge<f64, AtomicU64>,
 }
 
 impl Measures {
@@ -38,6 +41,7 @@ impl Measures {
             spool_full: Gauge::default(),
             spool_full_tenants: Gauge::default(),
             set_aside: Gauge::default(),
+            oldest_step_seconds: Gauge::default(),
             // From 1 ms to 16 s.
             flush_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
         };
@@ -66,6 +70,11 @@ impl Measures {
             "loggerhub_process_flush_seconds",
             "Time from the start of a flush to its acknowledgement",
             measures.flush_seconds.clone(),
+        );
+        registry.register(
+            "loggerhub_process_oldest_step_seconds",
+            "How long the step of a flush that was begun first has taken so far",
+            measures.oldest_step_seconds.clone(),
         );
         drop(registry);
         measures

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::DRAIN_TIME;
 use super::flush::Flusher;
+use super::liveness::{Life, Liveness};
 use super::memory::{Fit, Hold, Memory};
 use super::plan::{Flush, Limits, Readable, flushes};
 use super::set_aside::SetAside;
@@ -48,6 +49,8 @@ pub(super) struct Reader {
     pub(super) spool: Arc<Spool>,
     /// What waits for room of its tenant's.
     pub(super) set_aside: SetAside,
+    /// Whether what is in work gets on.
+    pub(super) liveness: Liveness,
 }
 
 /// The entries that are in work, by lane and id.
@@ -66,7 +69,13 @@ impl Reader {
         let in_work = InWork::default();
         let tasks = TaskTracker::new();
         let holding = CancellationToken::new();
-        let holder = tokio::spawn(hold(self.lanes.clone(), self.settings.clone(), in_work.clone(), holding.clone()));
+        let holder = tokio::spawn(hold(
+            self.lanes.clone(),
+            self.settings.clone(),
+            in_work.clone(),
+            self.liveness.clone(),
+            holding.clone(),
+        ));
         let mut gathered = Instant::now();
         while !stop.is_cancelled() {
             if self.spool.is_shut() {
@@ -315,13 +324,18 @@ impl InWork {
 }
 
 /// Says again and again that what is in work is not left behind.
-async fn hold(lanes: Lanes, settings: ConsumerSettings, in_work: InWork, stop: CancellationToken) {
+async fn hold(lanes: Lanes, settings: ConsumerSettings, in_work: InWork, liveness: Liveness, stop: CancellationToken) {
     // Two signs of life may be lost before somebody claims.
     let every = settings.claim_idle / 3;
     loop {
         tokio::select! {
             () = tokio::time::sleep(every) => {}
             () = stop.cancelled() => return,
+        }
+        if let Life::Stuck(longest) = liveness.at(Instant::now()) {
+            // Nobody else may claim what is held, and here it may never be stored.
+            tracing::error!(seconds = longest.as_secs(), "a step does not end: others may claim what is in work here");
+            continue;
         }
         let entries = in_work.all();
         match lanes.hold(&settings.consumer, &entries).await {

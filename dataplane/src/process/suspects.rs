@@ -5,15 +5,14 @@
 //! at, which takes milliseconds. Whoever finds the mark there already knows.
 
 use redis::AsyncCommands;
-use redis::aio::ConnectionManager;
-use runtime::stores::Redis;
+use runtime::stores::{Connection, Redis};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::queue::EntryRef;
 
 /// The marks on the queue's Redis.
 pub(super) struct Suspects {
-    connection: ConnectionManager,
+    connection: Connection,
     alone: Mutex<()>,
 }
 

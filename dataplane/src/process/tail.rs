@@ -8,9 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crds::TenantName;
-use redis::aio::ConnectionManager;
 use runtime::logging::chain;
-use runtime::stores::Redis;
+use runtime::stores::{Connection, Redis};
 
 use crate::event::Shown;
 use crate::stores::batch::Batch;
@@ -31,7 +30,7 @@ const COMPRESSION_LEVEL: i32 = 1;
 
 /// Publishes to the cache's Redis.
 pub(super) struct Tail {
-    connection: ConnectionManager,
+    connection: Connection,
     missed: Mutex<Missed>,
 }
 

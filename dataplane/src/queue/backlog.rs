@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crds::TenantName;
 use crds::names::Lane;
 use redis::RedisResult;
-use redis::aio::ConnectionManager;
+use runtime::stores::Connection;
 
 /// A tenant's share where Redis has no limit of its own: half an hour of 1 MiB/s, compressed.
 const WITHOUT_LIMIT: u64 = 512 * 1024 * 1024;
@@ -48,7 +48,7 @@ impl Backlogs {
     }
 
     /// Looks at the tenants that are refused.
-    pub(super) async fn look(&self, connection: &ConnectionManager, share: u64) -> RedisResult<()> {
+    pub(super) async fn look(&self, connection: &Connection, share: u64) -> RedisResult<()> {
         let refused: Vec<(TenantName, Lane)> =
             self.lock().iter().map(|(tenant, lane)| (tenant.clone(), lane.clone())).collect();
         if refused.is_empty() {

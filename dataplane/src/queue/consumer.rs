@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 
 use crds::PipelineName;
 use crds::names::{CONSUMER_GROUP, Lane};
-use redis::aio::ConnectionManager;
 use redis::{FromRedisValue, Pipeline, RedisResult, Value};
-use runtime::stores::Redis;
+use runtime::stores::{Connection, Redis};
 
 use super::entry::{Entry, Fields, Undecodable, tenant_weight_of, weight};
 use super::{Error, Lanes, redis_error};
@@ -85,7 +84,7 @@ pub struct Delivery {
 /// A reader of a pipeline's lanes.
 pub struct Consumer {
     settings: ConsumerSettings,
-    connection: ConnectionManager,
+    connection: Connection,
     lanes: Lanes,
     reading: Vec<LaneReader>,
     count: usize,

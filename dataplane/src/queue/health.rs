@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use redis::aio::ConnectionManager;
 use runtime::logging::chain;
+use runtime::stores::Connection;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +35,7 @@ pub enum Durability {
 /// Redis as last seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Health {
-    /// Whether it answers.
+    /// Whether it answers and takes writes. A replica does not, and neither does a server that still loads its file.
     pub answering: bool,
     /// What a 202 means; [`Durability::Memory`] until known.
     pub durability: Durability,
@@ -54,23 +54,31 @@ impl Health {
 }
 
 /// Publishes Redis's health until `stop`.
-pub(super) async fn watch(connection: ConnectionManager, publish: watch::Sender<Health>, stop: CancellationToken) {
+pub(super) async fn watch(connection: Connection, publish: watch::Sender<Health>, stop: CancellationToken) {
     loop {
         let seen = tokio::select! {
             seen = look(&connection) => seen,
             () = stop.cancelled() => return,
         };
-        let health = seen.as_ref().copied().unwrap_or(Health { answering: false, ..*publish.borrow() });
+        let health = match &seen {
+            Ok(Seen::Working(health)) => *health,
+            Ok(Seen::Idle(_)) | Err(_) => Health { answering: false, ..*publish.borrow() },
+        };
         let before = publish.send_replace(health);
         match &seen {
             Err(error) if before.answering => tracing::warn!(error = chain(error), "the queue does not answer"),
-            Ok(_) if !before.answering && health.durability == Durability::Memory => tracing::warn!(
+            Ok(Seen::Idle(reason)) if before.answering => tracing::warn!("the queue takes no writes: {reason}"),
+            Ok(Seen::Working(_)) if !before.answering && health.durability == Durability::Memory => tracing::warn!(
                 "the queue's Redis does not write each event to disk before it answers: set appendonly yes, \
                  appendfsync always, no-appendfsync-on-rewrite no and maxmemory-policy noeviction"
             ),
-            Ok(_) if !before.answering => tracing::info!("the queue answers"),
-            Ok(_) if !before.full && health.full => tracing::warn!("the queue is full"),
+            Ok(Seen::Working(_)) if !before.answering => tracing::info!("the queue answers"),
+            Ok(Seen::Working(_)) if !before.full && health.full => tracing::warn!("the queue is full"),
             _ => {}
+        }
+        if let Ok(Seen::Idle(reason)) = &seen {
+            // Its name may lead to the server that took its place, and nothing else ends the connections to it.
+            connection.renew(reason);
         }
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
@@ -79,10 +87,19 @@ pub(super) async fn watch(connection: ConnectionManager, publish: watch::Sender<
     }
 }
 
-async fn look(connection: &ConnectionManager) -> redis::RedisResult<Health> {
+/// What a look came to.
+enum Seen {
+    /// It takes writes.
+    Working(Health),
+    /// It answers and takes none, for this reason.
+    Idle(&'static str),
+}
+
+async fn look(connection: &Connection) -> redis::RedisResult<Seen> {
     let mut pipe = redis::pipe();
-    pipe.cmd("INFO").arg("memory");
-    pipe.cmd("INFO").arg("replication");
+    for section in ["memory", "replication", "persistence"] {
+        pipe.cmd("INFO").arg(section);
+    }
     for (name, _) in DURABLE {
         pipe.cmd("CONFIG").arg("GET").arg(name);
     }
@@ -93,20 +110,31 @@ async fn look(connection: &ConnectionManager) -> redis::RedisResult<Health> {
         Some(section) => Ok::<String, redis::RedisError>(redis::from_redis_value(section?)?),
         None => Ok(String::new()),
     };
-    let (memory, replication) = (section()?, section()?);
+    let (memory, replication, persistence) = (section()?, section()?, section()?);
+    if let Some(reason) = takes_no_writes(&replication, &persistence) {
+        return Ok(Seen::Idle(reason));
+    }
     // A Redis that hides its settings promises nothing.
     let settings: Vec<String> = replies
         .map(|setting| setting.and_then(|pair| Ok(redis::from_redis_value::<Vec<(String, String)>>(pair)?)))
         .map(|setting| setting.ok().and_then(|pair| Some(pair.into_iter().next()?.1)).unwrap_or_default())
         .collect();
     let durable = settings == DURABLE.map(|(_, value)| value);
-    Ok(Health {
+    Ok(Seen::Working(Health {
         answering: true,
         durability: if durable { Durability::Disk } else { Durability::Memory },
         full: is_full(&memory),
         max_memory: number(&memory, "maxmemory"),
         replicas: u32::try_from(number(&replication, "connected_slaves")).unwrap_or(u32::MAX),
-    })
+    }))
+}
+
+/// Why a server that answers takes no writes, by `INFO replication` and `INFO persistence`.
+fn takes_no_writes(replication: &str, persistence: &str) -> Option<&'static str> {
+    if replication.lines().any(|line| line.trim_end() == "role:slave") {
+        return Some("its Redis is a replica");
+    }
+    (number(persistence, "loading") > 0).then_some("its Redis loads its file")
 }
 
 /// Whether `INFO memory` says that the limit is near.
@@ -124,6 +152,19 @@ fn number(info: &str, name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_replica_and_a_server_that_loads_take_no_writes() {
+        for (replication, persistence, expected) in [
+            ("# Replication\r\nrole:master\r\nconnected_slaves:1\r\n", "loading:0\r\n", None),
+            ("role:slave\r\nmaster_host:b\r\n", "loading:0\r\n", Some("its Redis is a replica")),
+            ("role:master\r\n", "# Persistence\r\nloading:1\r\n", Some("its Redis loads its file")),
+            // One that hides what it is shows it with the first write.
+            ("", "", None),
+        ] {
+            assert_eq!(takes_no_writes(replication, persistence), expected, "{replication:?} {persistence:?}");
+        }
+    }
 
     #[test]
     fn the_queue_is_full_near_its_limit_only() {

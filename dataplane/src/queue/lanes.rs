@@ -8,8 +8,7 @@ use std::time::Duration;
 use crds::PipelineName;
 use crds::names::{CONSUMER_GROUP, Lane, ORPHANED_PIPELINES};
 use redis::Script;
-use redis::aio::ConnectionManager;
-use runtime::stores::Redis;
+use runtime::stores::{Connection, Redis};
 use serde::Serialize;
 
 use super::again::{ENTRIES_A_CALL, FORGIVE};
@@ -154,7 +153,7 @@ pub struct LaneStatus {
 /// The lanes' scripts on one connection. Cheap to clone: every worker has one.
 #[derive(Clone)]
 pub struct Lanes {
-    pub(super) connection: ConnectionManager,
+    pub(super) connection: Connection,
     pub(super) scripts: Arc<Scripts>,
 }
 

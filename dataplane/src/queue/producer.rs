@@ -8,10 +8,9 @@ use std::time::Duration;
 use clap::Args;
 use crds::TenantName;
 use crds::names::Lane;
-use redis::aio::ConnectionManager;
 use redis::{Pipeline, RedisResult, Value};
 use runtime::logging::chain;
-use runtime::stores::Redis;
+use runtime::stores::{Connection, Redis};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -212,7 +211,7 @@ impl Producer {
 #[derive(Clone)]
 struct Committer {
     settings: ProducerSettings,
-    connection: ConnectionManager,
+    connection: Connection,
     /// Kept from round to round, since making one costs more than a small entry's compression.
     compressor: Arc<Mutex<Compressor<'static>>>,
     health: watch::Receiver<Health>,
@@ -223,7 +222,7 @@ struct Committer {
 /// look at its health.
 async fn look_at_backlogs(
     backlogs: Backlogs,
-    connection: ConnectionManager,
+    connection: Connection,
     mut health: watch::Receiver<Health>,
     settings: ProducerSettings,
 ) {

@@ -116,8 +116,11 @@ impl Coverage {
 /// What was found out a moment ago, of each tenant. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
-    tenants: Arc<Mutex<HashMap<TenantName, (Instant, Arc<Coverage>)>>>,
+    tenants: Arc<Mutex<HashMap<TenantName, Remembered>>>,
 }
+
+/// When it was found out, and what.
+type Remembered = (Instant, Arc<Coverage>);
 
 impl Known {
     pub(super) fn get(&self, tenant: &TenantName, now: Instant) -> Option<Arc<Coverage>> {
@@ -136,7 +139,7 @@ impl Known {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<TenantName, (Instant, Arc<Coverage>)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TenantName, Remembered>> {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crds::names::{CONSUMER_GROUP, Lane};
-use redis::aio::ConnectionManager;
 use redis::streams::StreamPendingCountReply;
 use runtime::logging::chain;
-use runtime::stores::Redis;
+use runtime::stores::{Connection, Redis};
 
 use crate::event::Micros;
 use crate::tenancy::Tenant;
@@ -29,10 +28,13 @@ const REMEMBERED: usize = 4096;
 /// Looks into the queue. Cheap to clone.
 #[derive(Clone)]
 pub struct Waiting {
-    connection: ConnectionManager,
+    connection: Connection,
     /// When the oldest entry of a lane was added, if there is one, as it was a moment ago.
-    oldest: Arc<Mutex<HashMap<Lane, (Instant, Option<Micros>)>>>,
+    oldest: Arc<Mutex<HashMap<Lane, Look>>>,
 }
+
+/// When a lane was looked at, and when its oldest entry was added then.
+type Look = (Instant, Micros);
 
 /// What waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +76,7 @@ impl Waiting {
             return Ok(None);
         }
         if let Some(known) = self.known(&lane) {
-            return Ok(known);
+            return Ok(Some(known));
         }
         let Some(oldest) = handed_out(&lane, &mut connection).await? else {
             // A processor takes what comes within milliseconds. What nobody takes meanwhile waits, nobody knows how long.
@@ -89,18 +91,18 @@ impl Waiting {
         if known.len() >= REMEMBERED {
             known.clear();
         }
-        known.insert(lane, (Instant::now(), Some(oldest)));
+        known.insert(lane, (Instant::now(), oldest));
         Ok(Some(oldest))
     }
 
-    fn known(&self, lane: &Lane) -> Option<Option<Micros>> {
+    fn known(&self, lane: &Lane) -> Option<Micros> {
         let known = self.oldest.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(lane).filter(|(at, _)| at.elapsed() < HOLDS).map(|(_, oldest)| *oldest)
     }
 }
 
 /// When the oldest entry of a lane that is handed out was added: told without its payload, which search may not read.
-async fn handed_out(lane: &Lane, connection: &mut ConnectionManager) -> redis::RedisResult<Option<Micros>> {
+async fn handed_out(lane: &Lane, connection: &mut Connection) -> redis::RedisResult<Option<Micros>> {
     let mut pending = redis::cmd("XPENDING");
     pending.arg(lane.stream()).arg(CONSUMER_GROUP).arg("-").arg("+").arg(1);
     match pending.query_async::<StreamPendingCountReply>(connection).await {

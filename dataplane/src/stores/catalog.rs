@@ -25,8 +25,10 @@ pub use restore::{ArchivedObject, Documents};
 pub use spool::SpoolSize;
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::time::Duration;
 
+use runtime::stores::Database;
 use sqlx::postgres::{PgPool, Postgres};
 use sqlx::{Connection, PgConnection, Transaction};
 use uuid::Uuid;
@@ -42,6 +44,11 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest silence inside a transaction, after which the server ends it: a paused process must not
 /// keep its successor waiting.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest time that one transaction may take, whatever PostgreSQL says meanwhile or does not say: the longest
+/// statement, after the longest wait for a lock, and as much again for the others. Beyond it the server is taken for
+/// gone. It ends no statement itself: it is for when nobody is left who would.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Why the catalog did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +106,7 @@ fn has_code(error: &sqlx::Error, code: &str) -> bool {
 /// The catalog of all tenants. Cheap to clone.
 #[derive(Clone)]
 pub struct Catalog {
-    pool: PgPool,
+    database: Database,
 }
 
 /// Under which pipeline something is stored.
@@ -136,40 +143,66 @@ pub struct StoredBatch {
 impl Catalog {
     /// The catalog in the processor database.
     pub fn new(pool: PgPool) -> Self {
-        Self { pool }
+        Self { database: pool.into() }
     }
 
-    /// The pool, for questions about no tenant.
-    pub fn pool(&self) -> &PgPool {
-        &self.pool
+    /// The pool, for questions about no tenant. Not to be kept: see [`Self::within`].
+    pub fn pool(&self) -> PgPool {
+        self.database.pool()
+    }
+
+    /// Work of several steps that ends within `limit`, or with an error, whatever becomes of PostgreSQL meanwhile.
+    pub async fn within<T, E: From<Error>>(
+        &self,
+        limit: Duration,
+        doing: &'static str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        match self.database.within(limit, work).await {
+            Ok(outcome) => outcome,
+            Err(late) => Err(failed(doing)(late.into()).into()),
+        }
+    }
+
+    /// One transaction, or one question, within [`LIMIT`].
+    async fn bounded<T>(&self, doing: &'static str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.within(LIMIT, doing, work).await
     }
 
     /// A transaction as the tenant's role, inside its schema: no name of another tenant's table can
     /// even be written in it.
     pub async fn begin(&self, tenant: &Tenant) -> Result<Transaction<'static, Postgres>, Error> {
-        let mut transaction = self.pool.begin().await.map_err(failed("begin a transaction"))?;
-        enter(&mut transaction, tenant).await?;
-        Ok(transaction)
+        let doing = "begin a transaction";
+        self.bounded(doing, async {
+            let mut transaction = self.pool().begin().await.map_err(failed(doing))?;
+            enter(&mut transaction, tenant).await?;
+            Ok(transaction)
+        })
+        .await
     }
 
     /// Ends the sessions of processors that hold rows and no longer talk: paused, or on a machine
     /// that is gone. Gives back how many.
     pub async fn end_stalled_sessions(&self) -> Result<i64, Error> {
-        sqlx::query_scalar(
+        let doing = "end the sessions of a lost processor";
+        let pool = self.pool();
+        let ended = sqlx::query_scalar(
             "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
              WHERE usename = current_user AND pid <> pg_backend_pid() AND wait_event = 'ClientRead'
                AND backend_xid IS NOT NULL AND state_change < now() - make_interval(secs => $1)",
         )
         .bind(LOCK_TIMEOUT.as_secs_f64())
-        .fetch_one(&self.pool)
-        .await
-        .map_err(failed("end the sessions of a lost processor"))
+        .fetch_one(&pool);
+        self.bounded(doing, async { ended.await.map_err(failed(doing)) }).await
     }
 
     /// Whether the catalog answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        let mut connection = self.pool.acquire().await.map_err(failed("connect to the catalog"))?;
-        connection.ping().await.map_err(failed("ping the catalog"))
+        self.bounded("ping the catalog", async {
+            let mut connection = self.pool().acquire().await.map_err(failed("connect to the catalog"))?;
+            connection.ping().await.map_err(failed("ping the catalog"))
+        })
+        .await
     }
 }
 

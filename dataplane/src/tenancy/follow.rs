@@ -13,9 +13,8 @@ use clap::Args;
 use crds::TenantName;
 use crds::names::{REGISTRY_CHANGES, REGISTRY_EPOCH, REGISTRY_TENANTS};
 use crds::registry::{REGISTRY_VERSION, RegistryTenant};
-use redis::aio::ConnectionManager;
 use runtime::logging::chain;
-use runtime::stores::Redis;
+use runtime::stores::{Connection, Redis};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +45,7 @@ type Change = (String, HashMap<String, String>);
 
 /// Reads Redis and publishes what it knows.
 pub(super) struct Follower {
-    connection: ConnectionManager,
+    connection: Connection,
     held: Option<Arc<Snapshot>>,
     /// The last change seen.
     cursor: String,

@@ -11,9 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use crds::TenantName;
 use crds::registry::{KEY_USES_SECONDS, hour_of};
-use redis::aio::ConnectionManager;
 use runtime::logging::chain;
-use runtime::stores::Redis;
+use runtime::stores::{Connection, Redis};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -64,7 +63,7 @@ impl Uses {
     }
 }
 
-async fn run(mut connection: ConnectionManager, mut notes: mpsc::Receiver<Note>, stop: CancellationToken) {
+async fn run(mut connection: Connection, mut notes: mpsc::Receiver<Note>, stop: CancellationToken) {
     let mut unwritten = HashMap::new();
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -82,7 +81,7 @@ async fn run(mut connection: ConnectionManager, mut notes: mpsc::Receiver<Note>,
 }
 
 /// Writes what is noted; what can't be written waits for the next time.
-async fn write(connection: &mut ConnectionManager, unwritten: &mut HashMap<(TenantName, String), u64>) {
+async fn write(connection: &mut Connection, unwritten: &mut HashMap<(TenantName, String), u64>) {
     while !unwritten.is_empty() {
         let some: Vec<_> = unwritten.keys().take(AT_ONCE).cloned().collect();
         let mut pipe = redis::pipe();

@@ -1,6 +1,8 @@
 //! The places of work: so many steps run at once, and tenants take turns at them.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crds::TenantName;
 use tokio::sync::{Notify, oneshot};
@@ -18,19 +20,23 @@ pub(crate) struct Workers {
 struct State {
     free: usize,
     waiting: Rotation<oneshot::Sender<Place>>,
+    /// Since when each place is held, by its number.
+    held: BTreeMap<u64, Instant>,
+    next: u64,
 }
 
 /// A place; given on when dropped.
 pub(crate) struct Place {
     /// `None` once it was given on.
     workers: Option<Workers>,
+    number: u64,
 }
 
 impl Workers {
     /// So many places, at least one.
     pub(crate) fn new(places: usize) -> Self {
         let places = places.max(1);
-        let state = State { free: places, waiting: Rotation::default() };
+        let state = State { free: places, waiting: Rotation::default(), held: BTreeMap::new(), next: 0 };
         Self { places, state: Arc::new(Mutex::new(state)), given_on: Arc::default() }
     }
 
@@ -40,7 +46,7 @@ impl Workers {
             let mut state = self.lock();
             if state.free > 0 {
                 state.free -= 1;
-                return Place { workers: Some(self.clone()) };
+                return self.hand_out(&mut state);
             }
             let (give, given) = oneshot::channel();
             state.waiting.push(tenant, give);
@@ -65,18 +71,36 @@ impl Workers {
         }
     }
 
-    fn give_on(&self) {
-        self.give_to_next();
+    /// How long the place has been held that has been held longest.
+    pub(crate) fn longest(&self, now: Instant) -> Duration {
+        let since = self.lock().held.values().min().copied();
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    fn hand_out(&self, state: &mut State) -> Place {
+        let number = state.next;
+        state.next += 1;
+        state.held.insert(number, Instant::now());
+        Place { workers: Some(self.clone()), number }
+    }
+
+    fn give_on(&self, number: u64) {
+        self.give_to_next(number);
         self.given_on.notify_waiters();
     }
 
-    fn give_to_next(&self) {
+    fn give_to_next(&self, number: u64) {
         let mut state = self.lock();
+        state.held.remove(&number);
         while let Some((_, waiting)) = state.waiting.next() {
-            match waiting.send(Place { workers: Some(self.clone()) }) {
+            let place = self.hand_out(&mut state);
+            match waiting.send(place) {
                 Ok(()) => return,
                 // It does not wait any more: the place is still ours to give.
-                Err(mut place) => place.workers = None,
+                Err(mut place) => {
+                    place.workers = None;
+                    state.held.remove(&place.number);
+                }
             }
         }
         state.free += 1;
@@ -90,7 +114,7 @@ impl Workers {
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(workers) = self.workers.take() {
-            workers.give_on();
+            workers.give_on(self.number);
         }
     }
 }
@@ -126,6 +150,23 @@ mod tests {
         }
         assert_eq!(*order.lock().unwrap(), ["a", "b", "a"]);
         assert_eq!(workers.lock().free, 1);
+        assert!(workers.lock().held.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_oldest_place_says_how_long_somebody_works() {
+        let workers = Workers::new(2);
+        let later = Instant::now() + Duration::from_secs(60);
+        assert_eq!(workers.longest(later), Duration::ZERO);
+        let first = workers.place(&name("a")).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let second = workers.place(&name("b")).await;
+        let with_first = workers.longest(later);
+        assert!(with_first > Duration::from_secs(59));
+        drop(first);
+        assert!(workers.longest(later) < with_first && workers.longest(later) > Duration::from_secs(59));
+        drop(second);
+        assert_eq!(workers.longest(later), Duration::ZERO);
     }
 
     #[tokio::test]

@@ -5,6 +5,8 @@ use std::time::Duration;
 use super::bench::{Bench, Processor, SOON, header, lines, now};
 use anyhow::ensure;
 use dataplane::event::new_batch_id;
+use runtime::settings::SslMode;
+use testkit::chaos::proxy::Proxy;
 use testkit::{Mute, eventually, holds};
 
 #[tokio::test]
@@ -35,6 +37,47 @@ async fn an_index_that_accepts_and_never_answers_is_not_waited_for() -> anyhow::
     ensure!(bench.count("SELECT count(*) FROM {}.batches WHERE indexed_at IS NULL").await? == 6, "left to maintain");
     processor.stop().await?;
     bench.retire().await
+}
+
+/// A minute is the bound of one transaction.
+#[tokio::test]
+async fn a_catalog_that_vanished_without_a_word_is_left_for_the_one_in_its_place() -> anyhow::Result<()> {
+    let bench = Bench::new("vanished").await?;
+    let mut settings = bench.settings("p-0").await?;
+    let name = Proxy::start(format!("{}:{}", settings.postgres.host, settings.postgres.port)).await?;
+    (settings.postgres.host, settings.postgres.port) = ("127.0.0.1".to_owned(), name.address.port());
+    settings.postgres.ssl_mode = SslMode::Disable;
+    let processor = Processor::start(settings).await?;
+    bench.send(&lines(10)).await?;
+    bench.drained().await?;
+    // Its connections stay open and say nothing for ever; new ones lead to a server that works.
+    name.vanish();
+    bench.send(&lines(10)).await?;
+    eventually("what was in work is stored", 2 * SOON, async || {
+        let backlog = bench.backlog().await?;
+        ensure!(backlog == 0, "{backlog} events wait");
+        Ok(())
+    })
+    .await?;
+    bench.holds(20).await?;
+    processor.stop().await?;
+    bench.retire().await
+}
+
+#[tokio::test]
+async fn the_catalog_ends_the_session_of_a_machine_that_is_gone() -> anyhow::Result<()> {
+    let pool = testkit::Stores::from_environment()?.postgres(crds::names::PROCESSOR_DATABASE)?;
+    for (setting, expected) in [
+        ("tcp_keepalives_idle", "10"),
+        ("tcp_keepalives_interval", "3"),
+        ("tcp_keepalives_count", "3"),
+        ("tcp_user_timeout", "15000"),
+    ] {
+        // As PostgreSQL reads it back from the socket.
+        let set: String = sqlx::query_scalar(&format!("SHOW {setting}")).fetch_one(&pool).await?;
+        ensure!(set == expected, "{setting} is {set}");
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use redis::aio::ConnectionManager;
+use runtime::stores::Connection;
 use testkit::chaos::proxy::{Mode, Proxy};
 
 use super::bench::{Bench, Processor, SOON, lines};
 
 /// Entries of the tenant's tail, each with its fields.
-async fn shown(bench: &Bench, cache: &mut ConnectionManager) -> anyhow::Result<Vec<Vec<(String, Vec<u8>)>>> {
+async fn shown(bench: &Bench, cache: &mut Connection) -> anyhow::Result<Vec<Vec<(String, Vec<u8>)>>> {
     type Entry = (String, Vec<(String, Vec<u8>)>);
     let stream = bench.tenant.name().tail_stream();
     let entries: Vec<Entry> = redis::cmd("XRANGE").arg(stream).arg("-").arg("+").query_async(cache).await?;

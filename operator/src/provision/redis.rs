@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use redis::aio::ConnectionManager;
 use redis::{AsyncCommands, Script};
 
 use crds::TenantName;
 use crds::names::{ORPHANED_PIPELINES, PipelineName, REGISTRY_CHANGES, REGISTRY_EPOCH, REGISTRY_TENANTS};
 use crds::registry::RegistryTenant;
+use runtime::stores::Connection;
 
 use crate::provision::error::RedisContext;
 use crate::provision::{Error, Outcome};
@@ -55,12 +55,12 @@ pub struct SeenEntry {
 /// The registry in Redis.
 #[derive(Clone)]
 pub struct Registry {
-    connection: ConnectionManager,
+    connection: Connection,
 }
 
 impl Registry {
     /// Over a shared connection, which reconnects by itself.
-    pub fn new(connection: ConnectionManager) -> Self {
+    pub fn new(connection: Connection) -> Self {
         Self { connection }
     }
 
@@ -155,7 +155,7 @@ impl Registry {
     }
 
     /// The shared connection, for what else the operator reads of the queue.
-    pub fn connection(&self) -> ConnectionManager {
+    pub fn connection(&self) -> Connection {
         self.connection.clone()
     }
 

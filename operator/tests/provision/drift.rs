@@ -105,7 +105,7 @@ async fn a_lost_registry_entry_is_written_again_and_the_epoch_grows() {
     let desired = tenant();
     on.provision(&desired, &[]).await;
     let mut redis = on.stores.registry.connection();
-    let epoch = async |redis: &mut redis::aio::ConnectionManager| -> i64 {
+    let epoch = async |redis: &mut runtime::stores::Connection| -> i64 {
         redis::cmd("GET").arg(crds::names::REGISTRY_EPOCH).query_async(redis).await.unwrap()
     };
     let before = epoch(&mut redis).await;

@@ -1,8 +1,9 @@
 //! A proxy that stands between the data plane and one store, and breaks what passes through it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -50,10 +51,12 @@ pub struct Proxy {
 }
 
 struct Shared {
-    upstream: String,
+    upstream: Mutex<String>,
     mode: watch::Sender<Mode>,
     /// Connections of an earlier number are cut.
     generation: watch::Sender<u64>,
+    /// Of connections of an earlier number nothing passes any more, in no direction, and they stay open.
+    vanished: watch::Sender<u64>,
     broken: AtomicU64,
 }
 
@@ -63,9 +66,10 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("bind a proxy")?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            upstream,
+            upstream: Mutex::new(upstream),
             mode: watch::Sender::new(Mode::Pass),
             generation: watch::Sender::new(0),
+            vanished: watch::Sender::new(0),
             broken: AtomicU64::new(0),
         });
         let stop = CancellationToken::new();
@@ -84,6 +88,17 @@ impl Proxy {
     /// Cuts every connection.
     pub fn cut(&self) {
         self.shared.generation.send_modify(|generation| *generation += 1);
+    }
+
+    /// The machine behind it vanishes without a word: the connections that there are stay open, and nothing passes in
+    /// them ever again. New ones are passed on as before.
+    pub fn vanish(&self) {
+        self.shared.vanished.send_modify(|vanished| *vanished += 1);
+    }
+
+    /// The address leads elsewhere from now on. Connections that there are stay where they are.
+    pub fn lead_to(&self, upstream: String) {
+        *self.shared.upstream.lock().unwrap_or_else(PoisonError::into_inner) = upstream;
     }
 
     /// How many requests or answers were broken so far.
@@ -108,12 +123,18 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
         let Ok((client, _)) = accepted else { continue };
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
-            let mut generation = shared.generation.subscribe();
+            let (mut generation, mut vanished) = (shared.generation.subscribe(), shared.vanished.subscribe());
             generation.mark_unchanged();
+            vanished.mark_unchanged();
+            let mut serving = pin!(serve(client, &shared));
             tokio::select! {
                 // Whoever is at the other end sees what went wrong.
-                _served = serve(client, &shared) => {}
+                _served = &mut serving => {}
                 _cut = generation.changed() => {}
+                _vanished = vanished.changed() => {
+                    // Both sockets stay as they are; nobody reads or writes.
+                    generation.changed().await.ok();
+                }
             }
         });
     }
@@ -130,7 +151,8 @@ async fn serve(mut client: TcpStream, shared: &Shared) -> std::io::Result<()> {
         Mode::Answer(status, body) => return answer(&mut client, shared, status, body).await,
         Mode::Pass | Mode::Stall | Mode::Slow(_) | Mode::Truncate(_) | Mode::LoseAnswer => {}
     }
-    let connected = tokio::time::timeout(CONNECT, TcpStream::connect(&shared.upstream)).await;
+    let upstream = shared.upstream.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let connected = tokio::time::timeout(CONNECT, TcpStream::connect(upstream)).await;
     let upstream = connected.map_err(std::io::Error::other)??;
     upstream.set_nodelay(true)?;
     let (client_read, client_write) = client.into_split();
@@ -240,6 +262,22 @@ mod tests {
         let read = stream.read(&mut got).await?;
         got.truncate(read);
         Ok(got)
+    }
+
+    #[tokio::test]
+    async fn what_was_open_when_its_machine_vanished_stays_open_and_silent() {
+        let proxy = Proxy::start(echo().await).await.unwrap();
+        let mut before = TcpStream::connect(proxy.address).await.unwrap();
+        let mut got = [0; 5];
+        before.write_all(b"hello").await.unwrap();
+        before.read_exact(&mut got).await.unwrap();
+        proxy.vanish();
+        assert_eq!(exchange(&proxy, b"hello").await.unwrap(), b"hello", "a new connection");
+        before.write_all(b"again").await.unwrap();
+        let silent = tokio::time::timeout(Duration::from_millis(200), before.read_exact(&mut got)).await;
+        assert!(silent.is_err(), "neither an answer nor an end");
+        proxy.cut();
+        assert!(before.read_exact(&mut got).await.is_err());
     }
 
     #[tokio::test]

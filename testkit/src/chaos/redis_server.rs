@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use redis::FromRedisValue;
-use redis::aio::ConnectionManager;
 use runtime::settings::{QueueSettings, TlsSettings};
-use runtime::stores::Redis;
+use runtime::stores::{Connection, Redis};
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
@@ -49,7 +48,7 @@ impl RedisServer {
     }
 
     /// A connection to it.
-    pub fn connection(&self) -> anyhow::Result<ConnectionManager> {
+    pub fn connection(&self) -> anyhow::Result<Connection> {
         Ok(Redis::queue(&self.settings(), &TlsSettings::default())?.connection()?)
     }
 

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use crds::TenantName;
 use crds::names::INGEST_REPLICAS;
 use redis::Script;
-use redis::aio::ConnectionManager;
 use runtime::logging::chain;
-use runtime::stores::{self, Redis};
+use runtime::stores::{self, Connection, Redis};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -78,7 +77,7 @@ return redis.call('ZCARD', KEYS[1])
 /// The way to the buckets. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Leases {
-    connection: ConnectionManager,
+    connection: Connection,
     script: Arc<Script>,
     replicas: Arc<AtomicU64>,
     paused_until: Arc<Mutex<Option<Instant>>>,
@@ -133,7 +132,7 @@ impl Leases {
 }
 
 /// Says that this replica is there, and counts all that say so.
-async fn count_replicas(mut connection: ConnectionManager, replicas: Arc<AtomicU64>, stop: CancellationToken) {
+async fn count_replicas(mut connection: Connection, replicas: Arc<AtomicU64>, stop: CancellationToken) {
     let (script, id) = (Script::new(ALIVE), Uuid::now_v7().to_string());
     loop {
         let alive_for = u64::try_from(ALIVE_FOR.as_millis()).unwrap_or(u64::MAX);

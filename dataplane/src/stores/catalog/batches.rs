@@ -48,8 +48,12 @@ impl Catalog {
     /// The same for batches of several tenants, all or none, in one message: PostgreSQL takes its statements for
     /// one transaction. Waits for rows that somebody else writes for so long.
     pub async fn mark_all_indexed(&self, marks: &[(&Tenant, &[Uuid])], patience: Duration) -> Result<u64, Error> {
-        let done = self.pool.execute(&*marking(marks, patience)).await;
-        Ok(done.map_err(failed("note what is indexed"))?.rows_affected())
+        let (doing, statements) = ("note what is indexed", marking(marks, patience));
+        let marked = async {
+            let done = self.pool().execute(&*statements).await;
+            Ok(done.map_err(failed(doing))?.rows_affected())
+        };
+        self.bounded(doing, marked).await
     }
 
     /// Batches stored at least `age` ago that the index does not have, oldest first: those that come
@@ -93,7 +97,7 @@ impl Catalog {
     /// because the one that they name is gone, with all that it had. Gives back how many.
     pub async fn name_write_index(&self, tenant: &Tenant, batches: &[Uuid], gone: &str) -> Result<u64, Error> {
         let doing = "name another index for batches";
-        let mut transaction = self.pool.begin().await.map_err(failed(doing))?;
+        let mut transaction = self.pool().begin().await.map_err(failed(doing))?;
         let index_name = write_index(&mut transaction, tenant).await?;
         enter(&mut transaction, tenant).await?;
         let done = sqlx::query(
@@ -112,17 +116,21 @@ impl Catalog {
 
     /// Events of these batches that are dead letters: the index must not have them.
     pub async fn dead_letters_of(&self, tenant: &Tenant, batches: &[Uuid]) -> Result<Vec<Uuid>, Error> {
-        let mut transaction = self.begin(tenant).await?;
-        let dead = sqlx::query_scalar(
-            "SELECT event_id FROM dead_letters
-             WHERE batch_id IN (SELECT batch_id FROM batches WHERE batch_id = ANY($1) AND dead_letters > 0)",
-        )
-        .bind(batches)
-        .fetch_all(&mut *transaction)
+        let doing = "look up dead letters";
+        self.bounded(doing, async {
+            let mut transaction = self.begin(tenant).await?;
+            let dead = sqlx::query_scalar(
+                "SELECT event_id FROM dead_letters
+                 WHERE batch_id IN (SELECT batch_id FROM batches WHERE batch_id = ANY($1) AND dead_letters > 0)",
+            )
+            .bind(batches)
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(failed(doing))?;
+            transaction.rollback().await.map_err(failed(doing))?;
+            Ok(dead)
+        })
         .await
-        .map_err(failed("look up dead letters"))?;
-        transaction.rollback().await.map_err(failed("look up dead letters"))?;
-        Ok(dead)
     }
 
     /// Keeps a queue entry that can't be read, for its tenant to see: `entry_id` is its id in the
@@ -141,20 +149,24 @@ impl Catalog {
             raw.push(b'\n');
         }
         let batch = crate::event::keyed_batch_id(tenant.name(), format!("{}/{entry_id}", from.pipeline).as_bytes());
-        let mut transaction = self.begin(tenant).await?;
-        sqlx::query(
-            "INSERT INTO dead_letters (event_id, raw, code, error, pipeline, pipeline_generation)
-             VALUES ($1, $2, 'undecodable', $3, $4, $5) ON CONFLICT DO NOTHING",
-        )
-        .bind(event_id(batch, 0, 0))
-        .bind(raw)
-        .bind(format!("the queue entry {entry_id} can't be read: {}", content.reason))
-        .bind(&from.pipeline)
-        .bind(from.generation)
-        .execute(&mut *transaction)
+        let doing = "keep an entry that can't be read";
+        self.bounded(doing, async {
+            let mut transaction = self.begin(tenant).await?;
+            sqlx::query(
+                "INSERT INTO dead_letters (event_id, raw, code, error, pipeline, pipeline_generation)
+                 VALUES ($1, $2, 'undecodable', $3, $4, $5) ON CONFLICT DO NOTHING",
+            )
+            .bind(event_id(batch, 0, 0))
+            .bind(raw)
+            .bind(format!("the queue entry {entry_id} can't be read: {}", content.reason))
+            .bind(&from.pipeline)
+            .bind(from.generation)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed(doing))?;
+            transaction.commit().await.map_err(failed(doing))
+        })
         .await
-        .map_err(failed("keep an entry that can't be read"))?;
-        transaction.commit().await.map_err(failed("keep an entry that can't be read"))
     }
 }
 

@@ -60,10 +60,9 @@ pub struct HeldLine {
 impl Catalog {
     /// The moment by PostgreSQL's clock, which stamps `indexed_at`.
     pub async fn now(&self) -> Result<Micros, Error> {
-        let now: OffsetDateTime = sqlx::query_scalar("SELECT clock_timestamp()")
-            .fetch_one(&self.pool)
-            .await
-            .map_err(failed("ask PostgreSQL for the time"))?;
+        let (doing, pool) = ("ask PostgreSQL for the time", self.pool());
+        let asking = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&pool);
+        let now: OffsetDateTime = self.bounded(doing, async { asking.await.map_err(failed(doing)) }).await?;
         Ok(micros(now))
     }
 
@@ -100,7 +99,7 @@ impl Catalog {
         let doing = "read what the catalog holds";
         // One moment for all three: a flush is in all of them or in none.
         let mut transaction =
-            self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(failed(doing))?;
+            self.pool().begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(failed(doing))?;
         enter(&mut transaction, tenant).await?;
         let batches = batches(&mut transaction, span).await?;
         let ids: Vec<Uuid> = batches.iter().map(|batch| batch.batch_id).collect();

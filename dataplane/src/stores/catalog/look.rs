@@ -44,18 +44,19 @@ impl Catalog {
         const UNDEFINED_FUNCTION: &str = "42883";
         let mut looks = HashMap::with_capacity(schemas.len());
         for schemas in schemas.chunks(AT_ONCE) {
-            let found: Result<Vec<Look>, _> =
-                sqlx::query_as("SELECT * FROM public.look_at_tenants($1, $2, make_interval(secs => $3))")
-                    .bind(schemas)
-                    .bind(max_rows)
-                    .bind(settled.as_secs_f64())
-                    .fetch_all(&self.pool)
-                    .await;
+            let (doing, pool) = ("look at the tenants", self.pool());
+            let looking = sqlx::query_as("SELECT * FROM public.look_at_tenants($1, $2, make_interval(secs => $3))")
+                .bind(schemas)
+                .bind(max_rows)
+                .bind(settled.as_secs_f64())
+                .fetch_all(&pool);
+            let found: Result<Vec<Look>, Error> =
+                self.bounded(doing, async { looking.await.map_err(failed(doing)) }).await;
             match found {
                 Ok(found) => looks.extend(found.into_iter().map(|look| (look.tenant_schema.clone(), look))),
                 // The operator is of the version before: each is asked by itself.
-                Err(error) if has_code(&error, UNDEFINED_FUNCTION) => return Ok(HashMap::new()),
-                Err(error) => return Err(failed("look at the tenants")(error)),
+                Err(error) if has_code(&error.source, UNDEFINED_FUNCTION) => return Ok(HashMap::new()),
+                Err(error) => return Err(error),
             }
         }
         Ok(looks)

@@ -17,7 +17,9 @@ impl Catalog {
         let mut refused = Vec::new();
         let mut unknown = vec![rows];
         while let Some(part) = unknown.pop() {
-            let Some(error) = try_copy(&mut transaction, part).await? else { continue };
+            // Each copy by itself: a flush of bad rows takes as many as it has rows.
+            let copied = self.bounded("find the rows that are refused", try_copy(&mut transaction, part)).await?;
+            let Some(error) = copied else { continue };
             if let [(_, row)] = part {
                 refused.push((row.id, error));
             } else {
@@ -25,7 +27,8 @@ impl Catalog {
                 unknown.extend([second, first]);
             }
         }
-        transaction.rollback().await.map_err(failed("leave nothing of the search behind"))?;
+        let doing = "leave nothing of the search behind";
+        self.bounded(doing, async { transaction.rollback().await.map_err(failed(doing)) }).await?;
         Ok(refused)
     }
 }

@@ -82,7 +82,7 @@ impl Catalog {
 
     /// The index that the tenant's series is written to now.
     pub async fn write_index(&self, tenant: &Tenant) -> Result<String, Error> {
-        let mut connection = self.pool.acquire().await.map_err(failed("connect to the catalog"))?;
+        let mut connection = self.pool().acquire().await.map_err(failed("connect to the catalog"))?;
         write_index(&mut connection, tenant).await
     }
 
@@ -190,7 +190,7 @@ impl Catalog {
     /// lost, or went back. Gives back whether that was so.
     pub async fn raise_write_number(&self, series: &str, number: i64) -> Result<bool, Error> {
         let doing = "go on with the newest index of a series";
-        let mut transaction = self.pool.begin().await.map_err(failed(doing))?;
+        let mut transaction = self.pool().begin().await.map_err(failed(doing))?;
         // As at a rollover: the operator holds it while it adds a tenant's alias.
         sqlx::query("SELECT pg_advisory_xact_lock(hashtext('series:' || $1))")
             .bind(series)
@@ -214,7 +214,7 @@ impl Catalog {
         sqlx::query("SELECT public.ensure_partitions($1, $2)")
             .bind(tenant.name().database_schema())
             .bind(moment)
-            .execute(&self.pool)
+            .execute(&self.pool())
             .await
             .map_err(failed("make a partition"))?;
         Ok(())

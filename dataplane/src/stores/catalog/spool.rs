@@ -14,14 +14,15 @@ pub struct SpoolSize {
 impl Catalog {
     /// The room that each tenant's spool takes: sizes of files, whatever is in them.
     pub async fn spool_sizes(&self) -> Result<Vec<SpoolSize>, Error> {
-        let rows: Vec<(String, i64)> = sqlx::query_as(
+        let doing = "measure the spools";
+        let pool = self.pool();
+        let rows = sqlx::query_as(
             "SELECT n.nspname::text, coalesce(pg_relation_size(c.oid), 0) + coalesce(pg_relation_size(c.reltoastrelid), 0)
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE c.relname = 'spool' AND c.relkind = 'r' AND starts_with(n.nspname::text, 'tenant_')",
         )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(failed("measure the spools"))?;
+        .fetch_all(&pool);
+        let rows: Vec<(String, i64)> = self.bounded(doing, async { rows.await.map_err(failed(doing)) }).await?;
         let size = |(schema, bytes)| SpoolSize { schema, bytes: u64::try_from(bytes).unwrap_or(0) };
         Ok(rows.into_iter().map(size).collect())
     }
@@ -31,18 +32,22 @@ impl Catalog {
     pub async fn spool_bytes(&self, schema: &str) -> Result<u64, Error> {
         let doing = "look into a spool";
         let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-        let mut transaction = self.pool.begin().await.map_err(failed(doing))?;
-        sqlx::query("SELECT set_config('statement_timeout', '30s', true), set_config('role', 'lh_' || $1, true)")
-            .bind(schema)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed(doing))?;
-        let statement = format!(
-            "SELECT coalesce(sum(octet_length(frame) + octet_length(header)), 0)::bigint FROM {}.spool",
-            quoted(schema)
-        );
-        let bytes: i64 = sqlx::query_scalar(&statement).fetch_one(&mut *transaction).await.map_err(failed(doing))?;
-        transaction.rollback().await.map_err(failed(doing))?;
-        Ok(u64::try_from(bytes).unwrap_or(0))
+        self.bounded(doing, async {
+            let mut transaction = self.pool().begin().await.map_err(failed(doing))?;
+            sqlx::query("SELECT set_config('statement_timeout', '30s', true), set_config('role', 'lh_' || $1, true)")
+                .bind(schema)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed(doing))?;
+            let statement = format!(
+                "SELECT coalesce(sum(octet_length(frame) + octet_length(header)), 0)::bigint FROM {}.spool",
+                quoted(schema)
+            );
+            let bytes: i64 =
+                sqlx::query_scalar(&statement).fetch_one(&mut *transaction).await.map_err(failed(doing))?;
+            transaction.rollback().await.map_err(failed(doing))?;
+            Ok(u64::try_from(bytes).unwrap_or(0))
+        })
+        .await
     }
 }

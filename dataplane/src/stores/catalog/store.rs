@@ -39,7 +39,7 @@ impl Catalog {
     pub async fn store(&self, tenant: &Tenant, frames: &mut [Frame], from: &Provenance) -> Result<Stored, Error> {
         // Each further attempt has a refused row or a resend less, and neither comes back.
         loop {
-            let refusal = match self.try_store(tenant, frames, from).await {
+            let refusal = match self.bounded("store a flush", self.try_store(tenant, frames, from)).await {
                 Ok(Attempt::Stored(stored)) => return Ok(stored),
                 Ok(Attempt::Resends(resends)) => {
                     for ((frame, batch), why) in resends {
@@ -62,7 +62,7 @@ impl Catalog {
     }
 
     async fn try_store(&self, tenant: &Tenant, frames: &[Frame], from: &Provenance) -> Result<Attempt, Error> {
-        let mut transaction = self.pool.begin().await.map_err(failed("begin a transaction"))?;
+        let mut transaction = self.pool().begin().await.map_err(failed("begin a transaction"))?;
         let index_name = write_index(&mut transaction, tenant).await?;
         enter(&mut transaction, tenant).await?;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use dataplane::tenancy::Tenant;
 use futures::StreamExt;
-use redis::aio::ConnectionManager;
+use runtime::stores::Connection;
 use serde_json::{Value, json};
 use testkit::http::Door;
 use tokio::net::TcpStream;
@@ -59,7 +59,7 @@ async fn frame(socket: &mut Socket) -> anyhow::Result<Value> {
 }
 
 /// Publishes as the processor does.
-async fn publish(cache: &mut ConnectionManager, tenant: &Tenant, events: &[Value]) -> anyhow::Result<()> {
+async fn publish(cache: &mut Connection, tenant: &Tenant, events: &[Value]) -> anyhow::Result<()> {
     let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
     let mut add = redis::cmd("XADD");
     add.arg(tenant.name().tail_stream()).arg("*").arg("e").arg(zstd::encode_all(lines.as_bytes(), 1)?);

@@ -14,7 +14,7 @@ use crds::names::PROCESSOR_DATABASE;
 use opensearch::http::Method;
 use opensearch::http::headers::HeaderMap;
 use redis::AsyncCommands;
-use redis::aio::ConnectionManager;
+use runtime::stores::Connection;
 use serde_json::Value;
 use sqlx::PgPool;
 use testkit::{Stores, Tenant, eventually};
@@ -53,7 +53,7 @@ pub(crate) struct Bed {
     /// Whether the stores are as after running for a while: see `warm`.
     pub(crate) warmed: OnceCell<()>,
     opensearch: opensearch::OpenSearch,
-    queue: ConnectionManager,
+    queue: Connection,
 }
 
 impl Bed {

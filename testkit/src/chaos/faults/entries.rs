@@ -3,7 +3,7 @@
 use anyhow::{Context, ensure};
 use crds::names::Lane;
 use dataplane::queue::entry::Fields;
-use redis::aio::ConnectionManager;
+use runtime::stores::Connection;
 use uuid::Uuid;
 
 use super::{STRIKE, Struck};
@@ -113,7 +113,7 @@ pub(super) async fn duplicates(house: &House) -> anyhow::Result<Struck> {
 }
 
 /// Waits for entries and copies them.
-async fn copy_waiting(house: &House, connection: &mut ConnectionManager) -> anyhow::Result<usize> {
+async fn copy_waiting(house: &House, connection: &mut Connection) -> anyhow::Result<usize> {
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
     let mut copied = 0;
     for lane in house.pipeline.lanes() {
@@ -134,7 +134,7 @@ async fn copy_waiting(house: &House, connection: &mut ConnectionManager) -> anyh
 }
 
 /// Adds an entry as ingest does: with its share of the counters.
-async fn add(connection: &mut ConnectionManager, lane: &Lane, fields: &Fields) -> anyhow::Result<()> {
+async fn add(connection: &mut Connection, lane: &Lane, fields: &Fields) -> anyhow::Result<()> {
     let field = |wanted: &[u8]| fields.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_slice());
     let events: u64 = std::str::from_utf8(field(b"n").unwrap_or(b"0"))?.parse()?;
     let bytes = field(b"p").map_or(0, <[u8]>::len);
