@@ -3,7 +3,7 @@
 use opensearch::DeleteParts;
 use opensearch::UpdateParts;
 use opensearch::params::Refresh;
-use redis::aio::ConnectionManager;
+use runtime::stores::Connection;
 use serde_json::{Value, json};
 use testkit::http::Door;
 
@@ -92,8 +92,8 @@ async fn every_list_says_that_accepted_events_are_still_queued() -> anyhow::Resu
     let own = &house.seats[0];
     long_indexed(&house, own, r#"{"message":"needle"}"#).await?;
     let (lane, name) = (own.tenant.lane(), own.tenant.name().as_str());
-    let mut queue: ConnectionManager = house.stores.queue()?.connection()?;
-    let add = async |queue: &mut ConnectionManager, age_ms: i64| {
+    let mut queue: Connection = house.stores.queue()?.connection()?;
+    let add = async |queue: &mut Connection, age_ms: i64| {
         let id = format!("{}-1", now() / 1000 - age_ms);
         redis::cmd("DEL").arg(lane.stream()).query_async::<()>(queue).await?;
         redis::cmd("XADD").arg(lane.stream()).arg(id).arg("e").arg("x").query_async::<String>(queue).await
