@@ -55,7 +55,7 @@ fn nothing() -> Value {
 async fn failing(at: (u16, &'static str)) -> anyhow::Result<Served> {
     async fn search(State((status, cause)): State<(u16, &'static str)>, body: String) -> Response {
         if body.contains("broken") {
-            let status = StatusCode::from_u16(status).unwrap();
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::IM_A_TEAPOT);
             return (status, Json(json!({"error": {"type": cause}, "status": status.as_u16()}))).into_response();
         }
         if body.contains("slow") {
