@@ -122,10 +122,20 @@ impl House {
 
     /// Stores lines as one batch of a tenant's, as the processor does.
     pub(crate) async fn store(&self, seat: &Seat, lines: &[String]) -> anyhow::Result<Stored> {
+        self.store_accepted_at(seat, lines, now()).await
+    }
+
+    /// The same, as accepted at that time.
+    pub(crate) async fn store_accepted_at(
+        &self,
+        seat: &Seat,
+        lines: &[String],
+        accepted_at: Micros,
+    ) -> anyhow::Result<Stored> {
         let events = lines.iter().map(|line| EventHeader { length: line.len() as u32, time: None, rejected: None });
         let header = BatchHeader {
             batch_id: new_batch_id(),
-            accepted_at: now(),
+            accepted_at,
             key_id: "testkey".into(),
             body_hash: None,
             events: events.collect(),

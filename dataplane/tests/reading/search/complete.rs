@@ -1,5 +1,6 @@
 //! What an answer says of itself when something is missing from it.
 
+use crds::names::CONSUMER_GROUP;
 use opensearch::DeleteParts;
 use opensearch::UpdateParts;
 use opensearch::params::Refresh;
@@ -19,7 +20,12 @@ async fn told(search: &Served, seat: &Seat, path: &str) -> anyhow::Result<(usize
 
 /// Stores and indexes one event, as if that had been an hour ago.
 async fn long_indexed(house: &House, seat: &Seat, line: &str) -> anyhow::Result<Stored> {
-    let stored = house.store(seat, &[line.to_owned()]).await?;
+    indexed_of_age(house, seat, line, 0).await
+}
+
+/// The same of one that was accepted so many seconds ago.
+async fn indexed_of_age(house: &House, seat: &Seat, line: &str, seconds: i64) -> anyhow::Result<Stored> {
+    let stored = house.store_accepted_at(seat, &[line.to_owned()], now() - seconds * 1_000_000).await?;
     house.index(seat, &stored).await?;
     let schema = seat.tenant.name().database_schema();
     let age = format!("UPDATE {schema}.batches SET indexed_at = now() - interval '1 hour'");
@@ -38,9 +44,10 @@ async fn lose(house: &House, stored: &Stored) -> anyhow::Result<()> {
 async fn a_search_says_what_the_index_has_dropped_or_lost() -> anyhow::Result<()> {
     let house = House::new().await?;
     let own = &house.seats[0];
-    let first = long_indexed(&house, own, r#"{"message":"needle one"}"#).await?;
-    let second = long_indexed(&house, own, r#"{"message":"needle two"}"#).await?;
-    let third = long_indexed(&house, own, r#"{"message":"needle three"}"#).await?;
+    // So far apart that each is looked for.
+    let first = indexed_of_age(&house, own, r#"{"message":"needle one"}"#, 60).await?;
+    let second = indexed_of_age(&house, own, r#"{"message":"needle two"}"#, 35).await?;
+    let third = indexed_of_age(&house, own, r#"{"message":"needle three"}"#, 12).await?;
     // A door of its own each time: what the index holds is found out once in some seconds.
     let search = async || house.search().await;
     assert_eq!(told(&search().await?, own, "/api/search?q=needle").await?, (3, true, String::new()));
@@ -109,8 +116,12 @@ async fn every_list_says_that_accepted_events_are_still_queued() -> anyhow::Resu
         let (found, complete, notice) = told(&search, own, path).await?;
         assert!(found == 1 && !complete && notice.contains("still in the queue"), "{path}: {notice}");
     }
-    // What has just come is on its way, as always.
+    // What has just come and was taken is on its way, as always.
     add(&mut queue, 0).await?;
+    let group = ["CREATE", &lane.stream(), CONSUMER_GROUP, "0"];
+    redis::cmd("XGROUP").arg(&group).query_async::<()>(&mut queue).await?;
+    let taken = ["GROUP", CONSUMER_GROUP, "a", "COUNT", "1", "STREAMS", &lane.stream(), ">"];
+    redis::cmd("XREADGROUP").arg(&taken).query_async::<redis::Value>(&mut queue).await?;
     let search = house.search().await?;
     for path in &paths[..2] {
         assert_eq!(told(&search, own, path).await?, (1, true, String::new()), "{path}");
