@@ -99,9 +99,26 @@ pub struct Pepper {
     pub bytes: Vec<u8>,
 }
 
+impl Pepper {
+    /// What orders peppers by age, the newest last: the number at the end of an id counts as one, so that `p10`
+    /// comes after `p9`.
+    pub fn age(&self) -> (&str, u64, &str) {
+        let name = self.id.trim_end_matches(|letter: char| letter.is_ascii_digit());
+        (name, self.id[name.len()..].parse().unwrap_or(u64::MAX), &self.id)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_newest_pepper_has_the_highest_number() {
+        for (older, newer) in [("p1", "p2"), ("p9", "p10"), ("a", "b"), ("p1", "q"), ("p01", "p1")] {
+            let [older, newer] = [older, newer].map(|id| Pepper { id: id.to_owned(), bytes: Vec::new() });
+            assert!(older.age() < newer.age(), "{} and {}", older.id, newer.id);
+        }
+    }
 
     fn pepper(byte: u8) -> Pepper {
         Pepper { id: "p1".into(), bytes: vec![byte; 32] }

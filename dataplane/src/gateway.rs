@@ -19,7 +19,7 @@ use anyhow::Context;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{ConnectInfo, Query, Request, State};
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
@@ -39,11 +39,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::status::{self, Status};
 use crate::tenancy::{Registry, RegistrySettings};
+use filter::KEY_PROTOCOL;
 use forward::Upstream;
 use tail::TooMany;
 
 pub use tail::Tails;
 
+/// The subprotocol of the live tail, which a browser has to offer beside its key to be answered at all.
+const PROTOCOL: &str = "loggerhub";
 /// Longest message of a client's: it has nothing to say but pongs and a close frame.
 const MAX_CLIENT_MESSAGE: usize = 4096;
 /// Time for the sockets to take their close frames.
@@ -185,13 +188,17 @@ async fn live_tail(
     uri: Uri,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
-    let pairs = Query::try_from_uri(&uri).map(|Query(pairs)| pairs).unwrap_or_default();
-    let params = match filter::read(pairs) {
-        Ok(params) => params,
-        Err(error) => return refusal(StatusCode::BAD_REQUEST, "invalid_parameter", error.to_string()),
+    let invalid = |error: String| refusal(StatusCode::BAD_REQUEST, "invalid_parameter", error);
+    let pairs = match Query::try_from_uri(&uri) {
+        Ok(Query(pairs)) => pairs,
+        Err(error) => return invalid(error.body_text()),
     };
-    if let Some(key) = params.api_key.as_deref().and_then(|key| HeaderValue::from_str(key).ok()) {
-        headers.entry("x-api-key").or_insert(key);
+    let filter = match filter::read(pairs) {
+        Ok(filter) => filter,
+        Err(error) => return invalid(error.to_string()),
+    };
+    for key in keys_of_browser(&headers) {
+        headers.append("x-api-key", key);
     }
     let caller = match gateway.registry.admit(&headers, Scope::Query) {
         Ok(caller) => caller,
@@ -207,9 +214,16 @@ async fn live_tail(
     };
     let admitted = move || gateway.registry.admit(&headers, Scope::Query).is_ok();
     let (sockets, stop) = (gateway.sockets, gateway.stop);
-    upgrade.max_message_size(MAX_CLIENT_MESSAGE).on_upgrade(move |websocket| async move {
-        sockets.track_future(socket::run(websocket, tail, params.filter, admitted, stop)).await;
+    upgrade.protocols([PROTOCOL]).max_message_size(MAX_CLIENT_MESSAGE).on_upgrade(move |websocket| async move {
+        sockets.track_future(socket::run(websocket, tail, filter, admitted, stop)).await;
     })
+}
+
+/// Keys among the subprotocols that a client offers.
+fn keys_of_browser(headers: &HeaderMap) -> Vec<HeaderValue> {
+    let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    let keys = offered.flat_map(|value| value.split(',')).filter_map(|name| name.trim().strip_prefix(KEY_PROTOCOL));
+    keys.filter_map(|key| HeaderValue::from_str(key).ok()).collect()
 }
 
 fn too_many(error: TooMany) -> Response {

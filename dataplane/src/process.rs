@@ -44,7 +44,7 @@ use crate::cache::Cache;
 use crate::queue::{Consumer, ConsumerSettings, Lanes};
 use crate::status::{self, Status};
 use crate::stores::catalog::{Catalog, Provenance};
-use crate::stores::index::{Index, IndexHealth};
+use crate::stores::index::{Index, IndexHealth, UnusableIndices};
 use crate::tenancy::Registry;
 use crate::tenancy::workers::Workers;
 use flush::Flusher;
@@ -191,6 +191,7 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
         index,
         marks,
         index_health: IndexHealth::new(flush::PATIENCE),
+        unusable: UnusableIndices::default(),
         tail: Tail::new(&cache)?,
         cache: Cache::new(&cache)?,
         suspects: Suspects::new(&redis)?,

@@ -100,6 +100,10 @@ struct State {
     confirmed: Option<Instant>,
 }
 
+/// Longest time that keys are checked by a registry that Redis does not confirm: it may be that only this process
+/// can't reach it, and that keys were revoked since. A restart of Redis, or its failover, takes a fraction of it.
+pub const MOST_AGE: Duration = Duration::from_secs(15 * 60);
+
 impl Registry {
     /// Follows the registry in Redis until `stop`, for a process that checks no keys. Returns at
     /// once: see [`Self::is_loaded`].
@@ -121,13 +125,18 @@ impl Registry {
     pub fn fixed(tenants: impl IntoIterator<Item = RegistryTenant>, peppers: Peppers) -> Self {
         let snapshot = Snapshot::new(0, tenants);
         // The sender is dropped: a receiver keeps the last value.
-        let (_, state) = watch::channel(State { snapshot: Some(Arc::new(snapshot)), confirmed: Some(Instant::now()) });
+        let (_, state) = watch::channel(State { snapshot: Some(Arc::new(snapshot)), confirmed: None });
         Self { peppers: peppers.unchanging(), state, uses: Uses::none() }
     }
 
-    /// Whether the tenants are known.
+    /// Whether the tenants are known, and by a registry that is not too old to check keys by.
     pub fn is_loaded(&self) -> bool {
-        self.state.borrow().snapshot.is_some()
+        self.state.borrow().snapshot.is_some() && !self.is_too_old()
+    }
+
+    /// Whether a key may have been revoked so long ago that it is better to admit nobody.
+    fn is_too_old(&self) -> bool {
+        self.age().is_some_and(|age| age > MOST_AGE)
     }
 
     /// Waits until the tenants are known, or for ever if nothing follows Redis any more.
@@ -138,10 +147,9 @@ impl Registry {
         }
     }
 
-    /// How long ago Redis last confirmed what we hold. Normally below two seconds.
+    /// How long ago Redis last confirmed what we hold; `None` for one that follows nothing. Normally below two seconds.
     ///
-    /// While Redis is away, the last known tenants stay in force: nobody can revoke a key in a
-    /// registry that can't be written either, and reading must go on.
+    /// While Redis is away, the last known tenants stay in force: reading goes on, with any key for [`MOST_AGE`].
     pub fn age(&self) -> Option<Duration> {
         self.state.borrow().confirmed.map(|at| at.elapsed())
     }

@@ -208,11 +208,12 @@ async fn ensure_secret(
     Ok(made.data.unwrap_or_default())
 }
 
-/// The peppers in the Secret, the latest id first: that one is for new keys.
+/// The peppers in the Secret, the newest first: that one is for new keys.
 fn read_peppers(name: &str, data: &BTreeMap<String, ByteString>) -> Result<Vec<Pepper>, Error> {
     let lacks = |lacks: &str| Error::Content { name: name.to_owned(), lacks: lacks.to_owned() };
-    let peppers: Vec<Pepper> =
-        data.iter().rev().map(|(id, bytes)| Pepper { id: id.clone(), bytes: bytes.0.clone() }).collect();
+    let mut peppers: Vec<Pepper> =
+        data.iter().map(|(id, bytes)| Pepper { id: id.clone(), bytes: bytes.0.clone() }).collect();
+    peppers.sort_by(|a, b| b.age().cmp(&a.age()));
     if peppers.is_empty() {
         return Err(lacks("it holds no pepper"));
     }

@@ -8,6 +8,7 @@
 
 mod connection;
 mod peers;
+mod strict;
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -68,6 +69,7 @@ impl Default for Limits {
 /// Serves `router` on `listener` until `shutdown`, then drains. Ends with how many connections
 /// were cut off at the deadline.
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: CancellationToken) -> usize {
+    let router = router.layer(axum::middleware::from_fn(strict::strict));
     let places = Places::new(limits.connections);
     let connections = TaskTracker::new();
     let mut http = hyper::server::conn::http1::Builder::new();

@@ -2,6 +2,9 @@
 
 use super::frames::TailEvent;
 
+/// What the subprotocol begins with that carries a browser's key: a page can set no header of a WebSocket.
+pub(super) const KEY_PROTOCOL: &str = "loggerhub.key.";
+
 /// Most services or levels to choose from.
 const MAX_CHOICES: usize = 32;
 
@@ -14,42 +17,34 @@ pub(super) struct Filter {
     pub levels: Vec<String>,
 }
 
-/// Parameters of `/ws/logs`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct TailParams {
-    /// Which events.
-    pub filter: Filter,
-    /// The key, from a browser, which can set no header here.
-    pub api_key: Option<String>,
-}
-
 /// Why the parameters can't be used. Said to the client as it stands; never says a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum InvalidParams {
     /// An unknown parameter.
-    #[error("parameter `{0}` is unknown; known are service, level, api_key")]
+    #[error("parameter `{0}` is unknown; known are service, level")]
     Unknown(String),
     /// An empty value, or too many.
     #[error("parameter `{0}` holds 1 to {MAX_CHOICES} values, none of them empty")]
     Choices(&'static str),
-    /// A key that stands twice.
-    #[error("parameter `api_key` may stand only once")]
-    TwoKeys,
+    /// A key where proxies and browsers write it down.
+    #[error(
+        "an API key may not stand in a URL: send it as a header, or from a browser as the subprotocol `{KEY_PROTOCOL}<key>`"
+    )]
+    KeyInUrl,
 }
 
 /// Reads the parameters.
-pub(super) fn read(pairs: Vec<(String, String)>) -> Result<TailParams, InvalidParams> {
-    let mut params = TailParams::default();
+pub(super) fn read(pairs: Vec<(String, String)>) -> Result<Filter, InvalidParams> {
+    let mut filter = Filter::default();
     for (name, value) in pairs {
         match name.as_str() {
-            "service" => choices(&mut params.filter.services, "service", &value, str::to_owned)?,
-            "level" => choices(&mut params.filter.levels, "level", &value, stages::normalize_level)?,
-            "api_key" if params.api_key.is_none() => params.api_key = Some(value),
-            "api_key" => return Err(InvalidParams::TwoKeys),
+            "service" => choices(&mut filter.services, "service", &value, str::to_owned)?,
+            "level" => choices(&mut filter.levels, "level", &value, stages::normalize_level)?,
+            "api_key" => return Err(InvalidParams::KeyInUrl),
             _ => return Err(InvalidParams::Unknown(name.chars().take(64).collect())),
         }
     }
-    Ok(params)
+    Ok(filter)
 }
 
 fn choices(
@@ -79,7 +74,7 @@ impl Filter {
 mod tests {
     use super::*;
 
-    fn read_pairs(pairs: &[(&str, &str)]) -> Result<TailParams, InvalidParams> {
+    fn read_pairs(pairs: &[(&str, &str)]) -> Result<Filter, InvalidParams> {
         read(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
     }
 
@@ -96,7 +91,7 @@ mod tests {
             (&[("level", "error")], false),
             (&[("service", "api"), ("level", "error")], false),
         ] {
-            assert_eq!(read_pairs(pairs).unwrap().filter.shows(&event), shown, "{pairs:?}");
+            assert_eq!(read_pairs(pairs).unwrap().shows(&event), shown, "{pairs:?}");
         }
     }
 
@@ -105,6 +100,6 @@ mod tests {
         assert_eq!(read_pairs(&[("cursor", "x")]), Err(InvalidParams::Unknown("cursor".into())));
         assert_eq!(read_pairs(&[("service", "")]), Err(InvalidParams::Choices("service")));
         assert_eq!(read_pairs(&[("level", &"a,".repeat(40))]), Err(InvalidParams::Choices("level")));
-        assert_eq!(read_pairs(&[("api_key", "a"), ("api_key", "b")]), Err(InvalidParams::TwoKeys));
+        assert_eq!(read_pairs(&[("api_key", "a")]), Err(InvalidParams::KeyInUrl));
     }
 }

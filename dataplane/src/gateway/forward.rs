@@ -20,8 +20,8 @@ use runtime::traces::pass_on;
 
 /// Longest wait for a connection: the role is in the same cluster.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest wait for the beginning of an answer, sending the request included: 20 MiB from a client
-/// with 4 Mbit/s take 42 s.
+/// Longest wait for the beginning of an answer, sending the request included: longer than ingest waits for a body,
+/// so that its refusal of a slow one arrives.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Connections kept idle to each role, and for how long: below the 60 s after which it closes them.
 const IDLE_CONNECTIONS: usize = 64;
@@ -37,6 +37,23 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
+];
+
+/// Headers that the roles act on. A proxy that copies its client's `Connection` may name any of them.
+const END_TO_END: [&str; 13] = [
+    "accept",
+    "authorization",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "idempotency-key",
+    "origin",
+    "traceparent",
+    "tracestate",
+    "x-api-key",
+    "x-forwarded-for",
+    "x-scope-orgid",
+    "x-tenant",
 ];
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -115,11 +132,12 @@ impl Upstream {
     }
 
     fn unanswered(&self, error: &hyper_util::client::legacy::Error) -> Response {
-        tracing::warn!(upstream = %self.authority, error = %chain(error), "{} doesn't answer", self.authority);
         if client_went_away(error) {
-            // Nobody reads this: the sender's connection broke while its body was forwarded.
+            // Nobody reads this: the sender's connection broke, or its chunks did, while its body was forwarded.
+            tracing::debug!(error = %chain(error), "a request's body ended early");
             return refusal(StatusCode::BAD_REQUEST, "incomplete_body", "the request's body ended early");
         }
+        tracing::warn!(upstream = %self.authority, error = %chain(error), "{} doesn't answer", self.authority);
         if error.is_connect() {
             let message = "the service behind this route doesn't answer; try again";
             let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, "upstream_unavailable", message);
@@ -149,13 +167,14 @@ fn client_went_away(error: &hyper_util::client::legacy::Error) -> bool {
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    // `Connection` names further headers of its kind.
+    // `Connection` names further headers of its kind. Those that say who asks, and for what, are none.
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
+        .filter(|name: &HeaderName| !END_TO_END.contains(&name.as_str()))
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
@@ -191,7 +210,7 @@ mod tests {
     #[test]
     fn headers_of_a_connection_stay_behind() {
         let mut sent = headers(&[
-            ("connection", "close, x-mine"),
+            ("connection", "close, x-mine, x-api-key, Content-Encoding"),
             ("x-mine", "1"),
             ("keep-alive", "5"),
             ("transfer-encoding", "chunked"),

@@ -1,5 +1,6 @@
 //! One socket of a live tail, from its first frame to its last.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::extract::ws::Message;
@@ -74,10 +75,30 @@ pub(super) async fn run<S, E>(
             }
             sink.flush().await
         };
-        match timeout(SEND_TIMEOUT, sending).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => break None,
-            Err(_) => break Some(Ending::TooSlow),
+        let mut sending = pin!(timeout(SEND_TIMEOUT, sending));
+        // A client that reads slowly is heard all the same, and a revoked key is not shown the rest.
+        let ended = loop {
+            tokio::select! {
+                sent = &mut sending => match sent {
+                    Ok(Ok(())) => {
+                        heard = Instant::now();
+                        break None;
+                    }
+                    Ok(Err(_)) => break Some(None),
+                    Err(_) => break Some(Some(Ending::TooSlow)),
+                },
+                message = client.next() => match message {
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => break Some(None),
+                    Some(Ok(_)) => heard = Instant::now(),
+                },
+                _ = check.tick() => if !admitted() {
+                    break Some(Some(Ending::KeyRefused));
+                },
+                () = stop.cancelled() => break Some(Some(Ending::Stopping)),
+            }
+        };
+        if let Some(ending) = ended {
+            break ending;
         }
     };
     let farewell = async {

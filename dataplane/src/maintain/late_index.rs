@@ -11,7 +11,7 @@ mod chunks;
 mod lines;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -114,6 +114,8 @@ impl LateIndexer {
         let is_over = || until.is_some_and(|until| Instant::now() >= until);
         let mut failure = None;
         let mut last: Option<Unindexed> = None;
+        // Reading and mapping what one of these indices lacks is of no use in this turn.
+        let unusable = Mutex::new(HashSet::new());
         loop {
             let page = self.rooms.catalog.unindexed(tenant, PROCESSORS_TIME, last.as_ref(), PAGE).await?;
             let Some(newest) = page.last() else { break };
@@ -125,6 +127,7 @@ impl LateIndexer {
             let mut outcomes = std::pin::pin!(
                 futures::stream::iter(chunks(hot))
                     .take_while(|_| std::future::ready(!is_over()))
+                    .filter_map(|chunk| std::future::ready(chunk.without(&lock(&unusable))))
                     .map(|chunk| self.index(tenant, &lines, chunk))
                     .buffer_unordered(CHUNKS_AT_ONCE)
             );
@@ -137,6 +140,9 @@ impl LateIndexer {
                     Ok(Outcome::Renamed) => turn.more = true,
                     Err(error) if is_away(&error) => return Err(error),
                     Err(error) => {
+                        if let Error::Index(index::Error::Unusable { index, .. }) = &error {
+                            lock(&unusable).insert(index.clone());
+                        }
                         failure.get_or_insert(error);
                     }
                 }
@@ -229,6 +235,10 @@ impl LateIndexer {
         // Nobody closes it.
         self.memory.acquire_many(u32::try_from(units).unwrap_or(u32::MAX)).await.ok()
     }
+}
+
+fn lock(indices: &Mutex<HashSet<String>>) -> MutexGuard<'_, HashSet<String>> {
+    indices.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether OpenSearch as a whole can't be worked with now, so that trying others is of no use.

@@ -23,7 +23,7 @@ use crate::queue::entry::{Entry, Undecodable};
 use crate::queue::{EntryRef, Lanes};
 use crate::stores::batch::{Batch, Frame, Treatment, map};
 use crate::stores::catalog::{Catalog, Error, Kind, Provenance, Stored};
-use crate::stores::index::{Ask, Index, IndexHealth};
+use crate::stores::index::{self, Ask, Index, IndexHealth, UnusableIndices};
 use crate::tenancy::Tenant;
 use crate::tenancy::workers::Workers;
 
@@ -46,6 +46,7 @@ pub(super) struct Flusher {
     pub(super) catalog: Catalog,
     pub(super) index: Index,
     pub(super) index_health: IndexHealth,
+    pub(super) unusable: UnusableIndices,
     pub(super) marks: Marks,
     pub(super) tail: Tail,
     pub(super) cache: Cache,
@@ -264,6 +265,11 @@ impl Flusher {
                 same.then_some((batch, stored.index_name.as_str()))
             })
             .collect();
+        let now = Instant::now();
+        let (left, wanted): (Vec<_>, Vec<_>) =
+            wanted.into_iter().partition(|(_, index)| self.unusable.contains(index, now));
+        self.measures.left_to_maintain.inc_by(left.len() as u64);
+        self.measures.unusable_indices.set(self.unusable.count(now));
         if wanted.is_empty() {
             return;
         }
@@ -303,7 +309,10 @@ impl Flusher {
             };
             self.measures.retries.inc();
             if error.concerns_one_index() {
-                // Nobody else's index: no reason for the others to wait, and none to try again.
+                // No reason for those of other indices to wait, and none to try again.
+                if let index::Error::Unusable { index, .. } = &error {
+                    self.unusable.insert(index, Instant::now());
+                }
                 tracing::warn!(error = chain(&error), "leave events of {} to maintain", tenant.name());
                 return false;
             }

@@ -18,6 +18,7 @@ pub(super) struct Measures {
     pub(super) left_to_maintain: Counter,
     pub(super) retries: Counter,
     pub(super) index_away: Gauge,
+    pub(super) unusable_indices: Gauge,
     pub(super) spool_bytes: Gauge,
     pub(super) spool_full: Gauge,
     pub(super) spool_full_tenants: Gauge,
@@ -37,6 +38,7 @@ impl Measures {
             left_to_maintain: Counter::default(),
             retries: Counter::default(),
             index_away: Gauge::default(),
+            unusable_indices: Gauge::default(),
             spool_bytes: Gauge::default(),
             spool_full: Gauge::default(),
             spool_full_tenants: Gauge::default(),
@@ -59,6 +61,7 @@ impl Measures {
         }
         for (name, help, gauge) in [
             ("index_away", "1 while the index does not answer", &measures.index_away),
+            ("unusable_indices", "Indices that refused all events a moment ago", &measures.unusable_indices),
             ("spool_bytes", "Compressed bytes that wait in PostgreSQL for the archive", &measures.spool_bytes),
             ("spool_full", "1 while nothing is stored because the spool is full", &measures.spool_full),
             ("spool_full_tenants", "Tenants whose share of the spool is used up", &measures.spool_full_tenants),

@@ -21,6 +21,9 @@ const TIMEOUT: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_secs(2);
 /// Entries kept for a gateway that is behind: it shows what came while it was away for a moment.
 const ENTRIES: usize = 256;
+/// How long they are kept after the last of them: longer than any gateway is away for a moment. Lines don't stay here
+/// beyond their tenant's retention, or the tenant itself.
+const KEPT: Duration = Duration::from_secs(60);
 /// Events of one flush that are shown: more than a person can read in a second.
 const EVENTS: usize = 2000;
 /// Bytes of one entry before compression; with [`ENTRIES`] it bounds a tenant's stream at some 50 MiB.
@@ -105,12 +108,14 @@ impl Tail {
         self.missed().watched.entry(tenant.name().clone()).or_default();
         let shot = shot(tenant, batches);
         let frame = zstd::bulk::compress(&shot.lines, COMPRESSION_LEVEL)?;
-        let mut add = redis::cmd("XADD");
-        add.arg(tenant.name().tail_stream()).arg("MAXLEN").arg("~").arg(ENTRIES).arg("*").arg("e").arg(frame);
+        let stream = tenant.name().tail_stream();
+        let mut publish = redis::pipe();
+        publish.cmd("XADD").arg(&stream).arg("MAXLEN").arg("~").arg(ENTRIES).arg("*").arg("e").arg(frame);
         if shot.dropped + left_out > 0 {
-            add.arg("d").arg(shot.dropped + left_out);
+            publish.arg("d").arg(shot.dropped + left_out);
         }
-        add.query_async(&mut connection).await
+        publish.ignore().expire(&stream, KEPT.as_secs() as i64).ignore();
+        publish.query_async(&mut connection).await
     }
 }
 

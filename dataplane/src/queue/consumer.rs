@@ -21,8 +21,12 @@ const BLOCK: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 8 * 1024 * 1024;
 /// Most entries read at once from one lane.
 const MAX_COUNT: usize = 256;
-/// Entries claimed at once from one lane.
+/// Entries claimed at once from one lane. Redis looks at ten times as many.
 const CLAIM_COUNT: usize = 16;
+/// Calls in a row that look for entries left behind: 160,000 pending entries of each lane, some tenths of a second.
+const MAX_CLAIMS: usize = 1_000;
+/// Where a look begins, and what Redis answers when it has come to the end.
+const FIRST: &str = "0-0";
 /// Pause after a group was found missing, so that one that can't be made is not a busy loop.
 const NO_GROUP_PAUSE: Duration = Duration::from_millis(200);
 /// Longest time between two looks for entries left behind.
@@ -167,9 +171,15 @@ impl Consumer {
         }
         let catching_up = self.reading.iter().any(|reader| reader.own.is_some());
         if !catching_up && Instant::now() >= self.next_claim {
-            let claimed = self.claim().await?;
-            if !claimed.is_empty() {
-                return self.deliver(claimed, true).await;
+            // One call looks at few entries. Most that are pending may be held by others, or set aside here.
+            for _ in 0..MAX_CLAIMS {
+                let claimed = self.claim().await?;
+                if !claimed.is_empty() {
+                    return self.deliver(claimed, true).await;
+                }
+                if self.reading.iter().all(|reader| reader.claim_from == FIRST) {
+                    break;
+                }
             }
             self.next_claim = Instant::now() + self.settings.claim_idle.min(CLAIM_EVERY);
         }

@@ -2,9 +2,11 @@
 
 mod letters;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
@@ -87,28 +89,22 @@ async fn find(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Res
     answer(read(&search, &caller, |reader, tenant| async move { reader.search(&tenant, &page, now()).await }).await?)
 }
 
-async fn event(
-    State(search): State<Search>,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-    uri: Uri,
-) -> Result<Response, Error> {
+async fn event(State(search): State<Search>, headers: HeaderMap, id: Id, uri: Uri) -> Result<Response, Error> {
     let caller = caller(&search, &headers)?;
     params::none(&pairs(&uri)?)?;
-    let id = named(&id)?;
+    let id = id.named()?;
     let event = read(&search, &caller, move |reader, tenant| async move { reader.event(&tenant, id).await }).await?;
     answer(event.ok_or(Error::NotFound)?)
 }
 
-async fn batch(
-    State(search): State<Search>,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-    uri: Uri,
-) -> Result<Response, Error> {
-    let caller = caller(&search, &headers)?;
+async fn batch(State(search): State<Search>, headers: HeaderMap, id: Id, uri: Uri) -> Result<Response, Error> {
+    let caller = search.registry.authenticate(&headers)?;
     let receipt = params::batch(&pairs(&uri)?)?;
-    let id = named(&id)?;
+    // Who may send may follow by its receipt what was sent, also while nothing new is accepted.
+    if receipt.is_none() || !caller.scopes.contains(&Scope::Ingest) {
+        caller.require(Scope::Query)?;
+    }
+    let id = id.named()?;
     let receipt = match receipt {
         Some(text) => {
             let receipt = search.registry.peppers().read_receipt(&text);
@@ -143,9 +139,22 @@ fn caller(search: &Search, headers: &HeaderMap) -> Result<Caller, Error> {
     Ok(search.registry.admit(headers, Scope::Query)?)
 }
 
-/// The id in a path; what is none names nothing.
-fn named(id: &str) -> Result<Uuid, Error> {
-    id.parse().map_err(|_| Error::NotFound)
+/// The id in a path.
+struct Id(Option<Uuid>);
+
+impl Id {
+    /// What is no id names nothing. Said once it is known who asks.
+    fn named(self) -> Result<Uuid, Error> {
+        self.0.ok_or(Error::NotFound)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        Ok(Self(Path::from_request_parts(parts, state).await.ok().map(|Path(id)| id)))
+    }
 }
 
 fn pairs(uri: &Uri) -> Result<Pairs, InvalidParams> {

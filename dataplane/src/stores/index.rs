@@ -10,12 +10,14 @@ mod leaves;
 mod listing;
 mod series;
 mod together;
+mod unusable;
 
 pub use document::Document;
 pub use health::{Ask, IndexHealth};
 pub use leaves::word;
 pub use listing::Listed;
 pub use series::{IndexState, SeriesIndex};
+pub use unusable::UnusableIndices;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +41,8 @@ const BULK_BYTES: usize = 5 * 1024 * 1024;
 const DOCUMENT_OVERHEAD: usize = 500;
 /// Longest wait for one `_bulk`: 5 MB take well under a second on an idle server.
 const BULK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a `_bulk` waits for an index without a shard that works: all that is in the request waits with it.
+const NO_SHARD_TIMEOUT: &str = "1s";
 /// Longest wait for one `_bulk` where nobody waits behind it.
 const PATIENT_BULK_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -63,12 +67,22 @@ pub enum Error {
         /// What OpenSearch says.
         reason: String,
     },
+    /// One index takes nothing now: it is gone, blocked, or has no shard that works.
+    #[error("index events into `{index}`: OpenSearch answered {status}: {reason}")]
+    Unusable {
+        /// The index.
+        index: String,
+        /// The status of the item.
+        status: u16,
+        /// What OpenSearch says.
+        reason: String,
+    },
 }
 
 impl Error {
-    /// Whether one index is at fault, gone or not one of ours, rather than OpenSearch.
+    /// Whether one index is at fault, rather than OpenSearch: others can be written to.
     pub fn concerns_one_index(&self) -> bool {
-        matches!(self, Self::Refused { status: 400 | 404, .. })
+        matches!(self, Self::Unusable { .. } | Self::Refused { status: 400 | 404, .. })
     }
 }
 
@@ -150,8 +164,12 @@ impl Index {
         done: &mut Indexed,
     ) -> Result<(), Error> {
         let mut request = bulk::Request::new(tenant.name());
+        if let Some(((_, event, _), reason)) = refused.first() {
+            // One line, however many a tenant sends of them.
+            let (name, events) = (tenant.name(), refused.len());
+            tracing::warn!(event.id = %event.id, tenant.name = %name, events, reason, "index the message only of {events} events of {name}");
+        }
         for ((batch, event, index), reason) in refused {
-            tracing::warn!(event.id = %event.id, tenant.name = %tenant.name(), reason, "index the message only");
             let accepted_at = rfc3339(batch.accepted_at);
             let document = Document::new(tenant.name().as_str(), batch, &accepted_at, event).reduced(reason);
             request.create(index, event.id, &document, (batch, event, index));
@@ -167,7 +185,7 @@ impl Index {
         match self.send(request, done).await?.into_iter().next() {
             None => Ok(()),
             // The fixed mapping takes any message, so the index is not one of ours.
-            Some((_, reason)) => Err(Error::Refused { doing: "index a message only", status: 400, reason }),
+            Some((place, reason)) => Err(Error::Unusable { index: place.2.to_owned(), status: 400, reason }),
         }
     }
 
@@ -191,6 +209,9 @@ impl Index {
                 Verdict::Created => done.created += 1,
                 Verdict::Existing => done.existing += 1,
                 Verdict::Refused(reason) => refused.push((place, reason)),
+                Verdict::IndexUnusable { status, reason } => {
+                    return Err(Error::Unusable { index: place.2.to_owned(), status, reason });
+                }
                 Verdict::Again { status, reason } => {
                     return Err(Error::Refused { doing: "index events", status, reason });
                 }
@@ -225,8 +246,8 @@ fn expected_bytes(batch: &Batch) -> usize {
 
 /// The verdicts on so many items, in their order.
 async fn post_bulk(client: &OpenSearch, body: Vec<u8>, items: usize, timeout: Duration) -> Result<Vec<Verdict>, Error> {
-    let path = "/_bulk?filter_path=items.create.status,items.create.error";
-    verdicts(&post(client, "index events", path, body, timeout).await?, items)
+    let path = format!("/_bulk?timeout={NO_SHARD_TIMEOUT}&filter_path=items.create.status,items.create.error");
+    verdicts(&post(client, "index events", &path, body, timeout).await?, items)
 }
 
 async fn post(

@@ -48,7 +48,7 @@ pub enum AuthError {
     /// A header or field names a tenant that the key does not belong to.
     #[error("the request names a tenant that the API key does not belong to; leave the name out")]
     TenantMismatch,
-    /// The registry has not been read yet.
+    /// The registry has not been read yet, or not for too long.
     #[error("the tenant registry can't be read right now; try again")]
     NotLoaded,
 }
@@ -106,7 +106,7 @@ impl Registry {
 
     fn authenticate_key_at(&self, key: &str, now: SystemTime) -> Result<Caller, AuthError> {
         let key = ApiKey::parse(key).map_err(|_| AuthError::Invalid)?;
-        let snapshot = self.snapshot().ok_or(AuthError::NotLoaded)?;
+        let snapshot = self.snapshot().filter(|_| !self.is_too_old()).ok_or(AuthError::NotLoaded)?;
         let peppers = self.peppers();
         let known = snapshot.keys.get(key.id());
         let pepper = known.and_then(|known| peppers.get(&known.key.pepper_id));
@@ -162,9 +162,13 @@ fn key_of(headers: &HeaderMap) -> Result<&str, AuthError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Peppers;
+    use std::time::{Duration, Instant};
+
     use super::super::snapshot::tests::{pepper, tenant};
+    use super::super::{MOST_AGE, Peppers, State};
     use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
@@ -229,6 +233,20 @@ mod tests {
         assert_eq!(at(&old, 999), Ok(old.id().to_owned()));
         assert_eq!(at(&old, 1_000), Err(AuthError::Invalid));
         assert_eq!(at(&new, 1_000), Ok(new.id().to_owned()));
+    }
+
+    #[test]
+    fn nobody_is_admitted_by_a_registry_that_was_not_confirmed_for_too_long() {
+        let key = ApiKey::generate();
+        let mut registry =
+            Registry::fixed([tenant("acme", &[(&key, &[Scope::Query])])], Peppers::new([pepper()]).unwrap());
+        let snapshot = registry.snapshot();
+        for (age, admitted) in [(MOST_AGE - SECOND, Ok(())), (MOST_AGE + SECOND, Err(AuthError::NotLoaded))] {
+            let confirmed = Instant::now().checked_sub(age);
+            registry.state = tokio::sync::watch::channel(State { snapshot: snapshot.clone(), confirmed }).1;
+            assert_eq!(registry.authenticate_key(&key.to_string()).map(drop), admitted, "{age:?}");
+            assert_eq!(registry.is_loaded(), admitted.is_ok(), "readiness");
+        }
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl Peppers {
         if by_id.values().any(|pepper| pepper.bytes.len() < MINIMUM_BYTES) {
             return None;
         }
-        let newest = by_id.last_key_value()?.1.clone();
+        let newest = by_id.values().max_by(|a, b| a.age().cmp(&b.age()))?.clone();
         Some(Self { by_id, newest })
     }
 
@@ -87,7 +87,7 @@ impl Peppers {
         self.by_id.get(id)
     }
 
-    /// The pepper with the last id: what new receipts are signed under.
+    /// The newest pepper, by its id: what new receipts are signed under.
     pub fn newest(&self) -> &Pepper {
         &self.newest
     }

@@ -125,6 +125,31 @@ async fn the_dead_are_taken_over_and_the_living_are_not() {
 }
 
 #[tokio::test]
+async fn what_the_dead_left_is_found_behind_a_thousand_entries_of_the_living() {
+    const ENTRIES: usize = 1_000;
+    let queue = Queue::new().await;
+    let stream = queue.sender.tenant().lane().stream();
+    for _ in 0..ENTRIES {
+        let _: String = queue.redis.command(&["XADD", &stream, "*", "v", "99"]).await;
+    }
+    let mut living = queue.redis.consumer("a", NEVER);
+    let mut held = Vec::new();
+    while held.len() < ENTRIES {
+        held.extend(entries(&read_some(&mut living).await));
+    }
+    tokio::time::sleep(SOON).await;
+    let left = held.split_off(ENTRIES - 1);
+    // As long as the next read takes.
+    let idle = 10 * SOON;
+    let mut second = queue.redis.consumer("b", idle);
+    tokio::time::sleep(idle - SOON).await;
+    assert_eq!(queue.lanes.hold("a", &held).await.unwrap(), held.len() as u64);
+    tokio::time::sleep(SOON).await;
+    assert!(second.read().await.unwrap().is_empty(), "it looks first for what it left unfinished itself");
+    assert_eq!(entries(&second.read().await.unwrap()), left, "and finds this at its first look");
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_is_handed_out_as_such_and_quarantined() {
     let queue = Queue::new().await;
     let lane = queue.sender.tenant().lane();

@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use super::bench::{Bench, Processor, SOON, header, lines, now};
 use anyhow::ensure;
+use crds::names::index_name;
 use dataplane::event::new_batch_id;
+use dataplane::maintain::{Error, late_index};
+use dataplane::tenancy::{Peppers, Registry};
+use opensearch::indices::{IndicesCreateParts, IndicesDeleteParts, IndicesPutSettingsParts};
 use runtime::settings::SslMode;
+use serde_json::json;
 use testkit::chaos::proxy::Proxy;
 use testkit::{Mute, eventually, holds};
 
@@ -37,6 +42,86 @@ async fn an_index_that_accepts_and_never_answers_is_not_waited_for() -> anyhow::
     ensure!(bench.count("SELECT count(*) FROM {}.batches WHERE indexed_at IS NULL").await? == 6, "left to maintain");
     processor.stop().await?;
     bench.retire().await
+}
+
+/// One that is blocked refuses at once; one without a shard waits, and all that is in the same request with it.
+#[tokio::test]
+async fn an_index_that_takes_nothing_holds_up_no_other() -> anyhow::Result<()> {
+    for (name, takes_nothing) in [("blocked", Block::Write), ("red", Block::NoShard)] {
+        let bench = Bench::new("indexes").await?;
+        let neighbour = testkit::Tenant::named(name).dedicated().on_pipeline(&bench.pipeline);
+        let neighbour = neighbour.provision(&bench.stores).await?;
+        let known = Registry::fixed([neighbour.registered.clone()], Peppers::none());
+        let other = known.tenant(neighbour.desired.name()).expect("it was given");
+        let index = index_name(&other.registered().index_series, 1);
+        takes_nothing.begin(&bench, &index).await?;
+        let processor = bench.processor("p-0").await?;
+        for _ in 0..5 {
+            bench.send_to(&other, &header(new_batch_id(), now(), &lines(10)), &lines(10)).await?;
+            bench.send(&lines(10)).await?;
+            bench.drained().await?;
+        }
+        processor.stop().await?;
+        bench.holds(50).await?;
+        let schema = other.name().database_schema();
+        let unindexed = format!("SELECT count(*) FROM {schema}.batches WHERE indexed_at IS NULL");
+        ensure!(bench.count(&unindexed).await? == 5, "{name}: left to maintain");
+
+        let rooms = bench.rooms().await?;
+        bench.execute(&format!("UPDATE {schema}.batches SET stored_at = stored_at - interval '1 minute'")).await?;
+        let refused = late_index(&rooms, &other, now()).await;
+        let concerns_one_index = matches!(&refused, Err(Error::Index(error)) if error.concerns_one_index());
+        ensure!(concerns_one_index, "{name}: {refused:?}");
+        takes_nothing.end(&bench, &index).await?;
+        eventually("it is indexed late", SOON, async || {
+            ensure!(late_index(&rooms, &other, now()).await? == 5);
+            Ok(())
+        })
+        .await?;
+        neighbour.retire().await?;
+        bench.retire().await?;
+    }
+    Ok(())
+}
+
+/// Why an index takes nothing.
+#[derive(Clone, Copy)]
+enum Block {
+    Write,
+    NoShard,
+}
+
+impl Block {
+    async fn begin(self, bench: &Bench, index: &str) -> anyhow::Result<()> {
+        match self {
+            Self::Write => set(bench, index, json!({"index.blocks.write": true})).await,
+            Self::NoShard => again(bench, index, json!({"index.routing.allocation.require._name": "nobody"})).await,
+        }
+    }
+
+    async fn end(self, bench: &Bench, index: &str) -> anyhow::Result<()> {
+        match self {
+            Self::Write => set(bench, index, json!({"index.blocks.write": null})).await,
+            Self::NoShard => set(bench, index, json!({"index.routing.allocation.require._name": null})).await,
+        }
+    }
+}
+
+async fn set(bench: &Bench, index: &str, settings: serde_json::Value) -> anyhow::Result<()> {
+    let client = bench.stores.opensearch()?;
+    let parts = IndicesPutSettingsParts::Index(&[index]);
+    client.indices().put_settings(parts).body(settings).send().await?.error_for_status_code()?;
+    Ok(())
+}
+
+/// Makes the index anew, with these settings from the start: a shard that was there once would stay.
+async fn again(bench: &Bench, index: &str, settings: serde_json::Value) -> anyhow::Result<()> {
+    let client = bench.stores.opensearch()?;
+    client.indices().delete(IndicesDeleteParts::Index(&[index])).send().await?.error_for_status_code()?;
+    let indices = client.indices();
+    let create = indices.create(IndicesCreateParts::Index(index)).wait_for_active_shards("0");
+    create.body(json!({"settings": settings})).send().await?.error_for_status_code()?;
+    Ok(())
 }
 
 /// A minute is the bound of one transaction.

@@ -30,6 +30,8 @@ async fn what_is_stored_is_shown_to_whoever_watches() -> anyhow::Result<()> {
     let () = redis::cmd("SET").arg(name.tail_lease()).arg(1).arg("EX").arg(60).query_async(&mut cache).await?;
     bench.send(&lines(2)).await?;
     bench.drained().await?;
+    let kept: i64 = redis::cmd("TTL").arg(name.tail_stream()).query_async(&mut cache).await?;
+    ensure!((1..=60).contains(&kept), "lines stay in the cache for {kept} s");
     let shown = shown(&bench, &mut cache).await?;
     ensure!(shown.len() == 1, "{} entries", shown.len());
     let (field, frame) = &shown[0][0];

@@ -1,5 +1,7 @@
 //! Which batches are read, mapped and indexed together.
 
+use std::collections::HashSet;
+
 use crate::stores::catalog::{Unindexed, Whereabouts};
 
 /// Raw bytes of a chunk: as documents they make about one `_bulk` request.
@@ -12,6 +14,14 @@ pub(super) struct Chunk {
     pub(super) batches: Vec<Unindexed>,
     /// Raw bytes in memory while it is worked on.
     pub(super) unpacked_bytes: u64,
+}
+
+impl Chunk {
+    /// What is left of it without these indices; `None`: nothing.
+    pub(super) fn without(mut self, indices: &HashSet<String>) -> Option<Self> {
+        self.batches.retain(|batch| !indices.contains(&batch.index_name));
+        (!self.batches.is_empty()).then_some(self)
+    }
 }
 
 /// Cuts batches into chunks. A spool row is never cut, because all of it is unpacked to read any of

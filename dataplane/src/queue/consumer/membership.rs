@@ -49,7 +49,7 @@ impl Consumer {
             self.reading.push(LaneReader {
                 lane: Arc::new(lane),
                 own: Some("0".to_owned()),
-                claim_from: "0-0".to_owned(),
+                claim_from: super::FIRST.to_owned(),
             });
         }
         Ok(())

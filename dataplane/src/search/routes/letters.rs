@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use crds::tenant::Scope;
@@ -13,7 +13,7 @@ use runtime::audit::{self, Act, Action};
 
 use super::super::params::{self, letters};
 use super::super::{Error, Search};
-use super::{answer, caller, named, pairs, read};
+use super::{Id, answer, caller, pairs, read};
 use crate::tenancy::Caller;
 
 /// Longest body: a thousand ids.
@@ -27,15 +27,10 @@ pub(super) async fn list(State(search): State<Search>, headers: HeaderMap, uri: 
     answer(read(&search, &caller, |reader, tenant| async move { reader.letters(&tenant, &page).await }).await?)
 }
 
-pub(super) async fn one(
-    State(search): State<Search>,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-    uri: Uri,
-) -> Result<Response, Error> {
+pub(super) async fn one(State(search): State<Search>, headers: HeaderMap, id: Id, uri: Uri) -> Result<Response, Error> {
     let caller = caller(&search, &headers)?;
     params::none(&pairs(&uri)?)?;
-    let id = named(&id)?;
+    let id = id.named()?;
     let letter = read(&search, &caller, move |reader, tenant| async move { reader.letter(&tenant, id).await }).await?;
     answer(letter.ok_or(Error::NotFound)?)
 }
@@ -57,15 +52,15 @@ pub(super) async fn redrive(
 pub(super) async fn redrive_one(
     State(search): State<Search>,
     headers: HeaderMap,
-    Path(id): Path<String>,
+    id: Id,
     uri: Uri,
 ) -> Result<Response, Error> {
     let caller = admin(&search, &headers)?;
     params::none(&pairs(&uri)?)?;
-    let named = named(&id)?;
+    let id = id.named()?;
     let marked =
-        read(&search, &caller, move |reader, tenant| async move { reader.redrive_one(&tenant, named).await }).await?;
-    told(&caller, Action::LettersRedriven, &id, marked.marked);
+        read(&search, &caller, move |reader, tenant| async move { reader.redrive_one(&tenant, id).await }).await?;
+    told(&caller, Action::LettersRedriven, &id.to_string(), marked.marked);
     Ok((StatusCode::ACCEPTED, Json(marked)).into_response())
 }
 
@@ -80,21 +75,22 @@ pub(super) async fn purge(State(search): State<Search>, headers: HeaderMap, uri:
 pub(super) async fn purge_one(
     State(search): State<Search>,
     headers: HeaderMap,
-    Path(id): Path<String>,
+    id: Id,
     uri: Uri,
 ) -> Result<Response, Error> {
     let caller = admin(&search, &headers)?;
     params::none(&pairs(&uri)?)?;
-    let chosen = letters::Chosen::Ids(vec![named(&id)?]);
+    let id = id.named()?;
+    let chosen = letters::Chosen::Ids(vec![id]);
     let purged = read(&search, &caller, |reader, tenant| async move { reader.purge(&tenant, &chosen).await }).await?;
     if purged.purged == 0 {
         return Err(Error::NotFound);
     }
-    told(&caller, Action::LettersPurged, &id, purged.purged);
+    told(&caller, Action::LettersPurged, &id.to_string(), purged.purged);
     answer(purged)
 }
 
-/// Writes it to the audit log. An id has been read as one before.
+/// Writes it to the audit log.
 fn told(caller: &Caller, action: Action, object: &str, letters: u64) {
     let (actor, outcome) = (format!("key:{}", caller.key_id), format!("{letters} dead letters"));
     let tenant = caller.tenant.name().as_str();

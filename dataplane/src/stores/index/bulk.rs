@@ -74,7 +74,12 @@ pub(super) enum Verdict {
     Existing,
     /// Never in this form.
     Refused(String),
-    /// Not now.
+    /// The index that it names takes nothing now; others may.
+    IndexUnusable {
+        status: u16,
+        reason: String,
+    },
+    /// OpenSearch does not do it now.
     Again {
         status: u16,
         reason: String,
@@ -121,14 +126,28 @@ fn verdict(outcome: Outcome) -> Verdict {
         Some(Cause { kind, reason: None }) => kind.clone(),
         None => String::new(),
     };
+    let concerns_index = outcome.error.as_ref().is_some_and(|cause| INDEX_IS_UNUSABLE.contains(&cause.kind.as_str()));
     match outcome.status {
         200..=299 => Verdict::Created,
         409 => Verdict::Existing,
+        // Forbidden: a block, or a security role that lacks this index.
+        status @ (403 | 404) => Verdict::IndexUnusable { status, reason: reason() },
+        status if concerns_index => Verdict::IndexUnusable { status, reason: reason() },
         400 => Verdict::Refused(reason()),
-        // A missing index, one that is blocked by a full disk, too many requests, a lost shard.
+        // Too many requests.
         status => Verdict::Again { status, reason: reason() },
     }
 }
+
+/// Types of errors that say something of one index: it is gone, closed, blocked (with status 429 if by a full disk),
+/// or has no primary shard that works.
+const INDEX_IS_UNUSABLE: [&str; 5] = [
+    "cluster_block_exception",
+    "index_closed_exception",
+    "index_not_found_exception",
+    "no_shard_available_action_exception",
+    "unavailable_shards_exception",
+];
 
 #[cfg(test)]
 mod tests {
@@ -142,17 +161,26 @@ mod tests {
             {"create":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"bad"}}},
             {"create":{"status":404,"error":{"type":"index_not_found_exception"}}},
             {"create":{"status":429,"error":{"type":"rejected_execution_exception","reason":"full"}}},
-            {"create":{"status":503}}]}"#;
+            {"create":{"status":503}},
+            {"create":{"status":403,"error":{"type":"cluster_block_exception","reason":"write"}}},
+            {"create":{"status":429,"error":{"type":"cluster_block_exception","reason":"disk"}}},
+            {"create":{"status":503,"error":{"type":"unavailable_shards_exception","reason":"red"}}},
+            {"create":{"status":400,"error":{"type":"index_closed_exception","reason":"closed"}}}]}"#;
         let again = |status, reason: &str| Verdict::Again { status, reason: reason.into() };
+        let unusable = |status, reason: &str| Verdict::IndexUnusable { status, reason: reason.into() };
         assert_eq!(
-            verdicts(answer, 6).unwrap(),
+            verdicts(answer, 10).unwrap(),
             [
                 Verdict::Created,
                 Verdict::Existing,
                 Verdict::Refused("mapper_parsing_exception: bad".into()),
-                again(404, "index_not_found_exception"),
+                unusable(404, "index_not_found_exception"),
                 again(429, "rejected_execution_exception: full"),
                 again(503, ""),
+                unusable(403, "cluster_block_exception: write"),
+                unusable(429, "cluster_block_exception: disk"),
+                unusable(503, "unavailable_shards_exception: red"),
+                unusable(400, "index_closed_exception: closed"),
             ]
         );
         assert!(verdicts(b"<html>", 6).is_err());

@@ -26,10 +26,20 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// Opens a tail; an error holds the status and code of the refusal.
 async fn open(front: &Served, query: &str, key: Option<&str>) -> Result<Socket, (u16, String)> {
+    open_with(front, query, key.map(|key| ("x-api-key", key))).await
+}
+
+/// Opens a tail as a page does: `new WebSocket(url, ["loggerhub", "loggerhub.key.…"])`.
+async fn open_as_page(front: &Served, query: &str, key: &str) -> Result<Socket, (u16, String)> {
+    let protocols = format!("loggerhub, loggerhub.key.{key}");
+    open_with(front, query, Some(("sec-websocket-protocol", &protocols))).await
+}
+
+async fn open_with(front: &Served, query: &str, header: Option<(&'static str, &str)>) -> Result<Socket, (u16, String)> {
     let url = format!("{}/ws/logs{query}", front.url.replacen("http", "ws", 1));
     let mut request = url.into_client_request().expect("a URL");
-    if let Some(key) = key {
-        request.headers_mut().insert("x-api-key", key.parse().expect("a header value"));
+    if let Some((name, value)) = header {
+        request.headers_mut().insert(name, value.parse().expect("a header value"));
     }
     match connect_async(request).await {
         Ok((socket, _)) => Ok(socket),
@@ -79,7 +89,7 @@ async fn a_tail_shows_what_is_published_for_its_tenant_and_its_filter_once() -> 
     publish(&mut cache, &own.tenant, &[event("api", "INFO", "before anybody watched")]).await?;
 
     let mut all = open(&front, "", Some(&own.key)).await.unwrap();
-    let mut some = open(&front, &format!("?service=api&level=error&api_key={}", own.key), None).await.unwrap();
+    let mut some = open_as_page(&front, "?service=api&level=error", &own.key).await.unwrap();
     let mut foreign = open(&front, "", Some(&other.key)).await.unwrap();
     for socket in [&mut all, &mut some, &mut foreign] {
         assert_eq!(frame(socket).await?, json!({"type": "ready"}));
@@ -109,12 +119,20 @@ async fn who_may_not_watch_is_refused_before_the_upgrade() -> anyhow::Result<()>
     for (query, key, refusal) in [
         ("", None, (401, "missing_api_key")),
         ("", Some(&wrong), (401, "invalid_api_key")),
-        ("?api_key=nonsense", None, (401, "invalid_api_key")),
+        (&format!("?api_key={}", own.key), None, (400, "invalid_parameter")),
         ("", Some(&ingest_only.key), (403, "scope_missing")),
         ("?tenant=other", Some(&own.key), (400, "invalid_parameter")),
     ] {
         let refused = open(&front, query, key.map(String::as_str)).await.map(drop);
         assert_eq!(refused, Err((refusal.0, refusal.1.to_owned())), "{query}");
+    }
+    for (key, refusal) in [
+        (&*wrong, (401, "invalid_api_key")),
+        (&*ingest_only.key, (403, "scope_missing")),
+        (&*format!("{}, loggerhub.key.{}", own.key, ingest_only.key), (400, "several_api_keys")),
+    ] {
+        let refused = open_as_page(&front, "", key).await.map(drop);
+        assert_eq!(refused, Err((refusal.0, refusal.1.to_owned())), "by subprotocol");
     }
     let plain = Door::at(&front.url, &front.url)?.with_key(&own.key).request(reqwest::Method::GET, "/ws/logs");
     assert_eq!(Door::refusal(plain).await?.1, "invalid_upgrade");

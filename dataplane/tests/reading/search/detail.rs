@@ -109,7 +109,7 @@ async fn an_event_is_the_same_from_the_spool_the_index_and_the_archive() -> anyh
 async fn a_batch_is_queued_stored_indexed_archived() -> anyhow::Result<()> {
     let house = House::new().await?;
     let search = house.search().await?;
-    let [own, other, _] = &house.seats[..] else { panic!("three tenants") };
+    let [own, other, ingest_only] = &house.seats[..] else { panic!("three tenants") };
     let door = Door::at(&search.url, &search.url)?;
     let state = async |door: &Door, id: Uuid, receipt: &str| {
         let response = door.request(reqwest::Method::GET, &format!("/api/batches/{id}{receipt}")).send().await?;
@@ -127,6 +127,12 @@ async fn a_batch_is_queued_stored_indexed_archived() -> anyhow::Result<()> {
     assert_eq!(state(&mine, Uuid::now_v7(), &receipt).await?, "invalid_receipt", "another batch's");
     assert_eq!(state(&mine, waiting, "?receipt=forged").await?, "invalid_receipt");
     assert_eq!(state(&theirs, waiting, &receipt).await?, "invalid_receipt", "another tenant's");
+    let sender = door.with_key(&ingest_only.key);
+    assert_eq!(state(&sender, waiting, &receipt).await?, "invalid_receipt", "nor for who may only send");
+    let sent = Receipt { tenant: ingest_only.tenant.name().clone(), batch_id: waiting, accepted_at: now(), events: 3 };
+    let sent = format!("?receipt={}", house.registry.peppers().sign(&sent));
+    assert_eq!(state(&sender, waiting, &sent).await?["state"], "queued", "its own it may follow");
+    assert_eq!(state(&sender, waiting, "").await?, "scope_missing");
     let long_ago = now() - 400 * 24 * 3_600_000_000;
     let old = Receipt { tenant: own.tenant.name().clone(), batch_id: waiting, accepted_at: long_ago, events: 3 };
     let old = format!("?receipt={}", house.registry.peppers().sign(&old));

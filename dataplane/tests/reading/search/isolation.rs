@@ -57,6 +57,12 @@ async fn on_every_route_a_key_sees_its_own_tenant_and_nothing_else() -> anyhow::
         ] {
             assert_eq!(Door::refusal(request).await?, (refusal.0, refusal.1.to_owned()), "{what}");
         }
+        if route.path.contains("{id}") {
+            for none in ["1", "' or 1=1", "%ff%fe", "%00"] {
+                let request = door.with_key(mine).request(route.method.clone(), &route.path.replace("{id}", none));
+                assert_eq!(Door::refusal(request).await?, (404, "not_found".to_owned()), "{what}: {none}");
+            }
+        }
 
         let response = as_key(theirs).send().await?;
         let (status, body) = (response.status().as_u16(), response.text().await?);

@@ -1,0 +1,113 @@
+//! Requests that two servers in a row could read differently are refused before anybody acts on them.
+//!
+//! hyper frames a request by one rule, and another proxy may do so by another. What only a broken or hostile client
+//! sends is not worth finding out which (RFC 9112).
+
+use axum::extract::Request;
+use axum::http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::refusal;
+
+/// Why a request is not looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Odd {
+    #[error("send one `Host` header that names a host")]
+    Host,
+    #[error("`chunked` is the only transfer encoding; compress with Content-Encoding")]
+    TransferEncoding,
+    #[error("`100-continue` is the only expectation that is met")]
+    Expectation,
+    #[error("this is no proxy")]
+    Method,
+}
+
+impl Odd {
+    fn code(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Host => (StatusCode::BAD_REQUEST, "invalid_request"),
+            Self::TransferEncoding => (StatusCode::NOT_IMPLEMENTED, "invalid_request"),
+            Self::Expectation => (StatusCode::EXPECTATION_FAILED, "invalid_request"),
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+        }
+    }
+}
+
+/// Answers an odd request itself, and ends its connection: what follows may not be a request.
+pub(super) async fn strict(request: Request, next: Next) -> Response {
+    let Some(odd) = odd(request.method(), request.version(), request.headers()) else { return next.run(request).await };
+    let (status, code) = odd.code();
+    let mut response = refusal(status, code, odd.to_string());
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn odd(method: &Method, version: Version, headers: &HeaderMap) -> Option<Odd> {
+    if [Method::CONNECT, Method::TRACE].contains(method) {
+        return Some(Odd::Method);
+    }
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if Authority::try_from(host.as_bytes()).is_ok_and(|host| !host.as_str().contains('@')) => {}
+        (None, None) if version < Version::HTTP_11 => {}
+        _ => return Some(Odd::Host),
+    }
+    let only = |name, value: &str| {
+        headers.get_all(name).iter().all(|sent| sent.to_str().is_ok_and(|sent| sent.trim().eq_ignore_ascii_case(value)))
+    };
+    if headers.get_all(TRANSFER_ENCODING).iter().count() > 1 || !only(TRANSFER_ENCODING, "chunked") {
+        return Some(Odd::TransferEncoding);
+    }
+    if !only(EXPECT, "100-continue") {
+        return Some(Odd::Expectation);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(version: Version, pairs: &[(&'static str, &str)]) -> Option<Odd> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
+        odd(&Method::POST, version, &headers)
+    }
+
+    #[test]
+    fn what_servers_could_read_differently_is_refused() {
+        const HOST: (&str, &str) = ("host", "logs.example.com");
+        for (name, pairs, expected) in [
+            ("usual", &[HOST][..], None),
+            ("a port", &[("host", "10.0.0.1:8080")], None),
+            ("IPv6", &[("host", "[::1]:8080")], None),
+            ("chunked", &[HOST, ("transfer-encoding", "Chunked")], None),
+            ("continue", &[HOST, ("expect", "100-Continue")], None),
+            ("no host", &[], Some(Odd::Host)),
+            ("two hosts", &[HOST, HOST], Some(Odd::Host)),
+            ("nonsense", &[("host", "a b")], Some(Odd::Host)),
+            ("a path", &[("host", "a/b")], Some(Odd::Host)),
+            ("an empty one", &[("host", "")], Some(Odd::Host)),
+            ("somebody's password", &[("host", "u:p@h")], Some(Odd::Host)),
+            ("gzip below", &[HOST, ("transfer-encoding", "gzip, chunked")], Some(Odd::TransferEncoding)),
+            ("identity", &[HOST, ("transfer-encoding", "identity")], Some(Odd::TransferEncoding)),
+            (
+                "twice",
+                &[HOST, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+                Some(Odd::TransferEncoding),
+            ),
+            ("bogus", &[HOST, ("expect", "bogus")], Some(Odd::Expectation)),
+        ] {
+            assert_eq!(of(Version::HTTP_11, pairs), expected, "{name}");
+        }
+        assert_eq!(of(Version::HTTP_10, &[]), None, "HTTP/1.0 knows no host");
+        for method in [Method::CONNECT, Method::TRACE] {
+            assert_eq!(odd(&method, Version::HTTP_11, &HeaderMap::new()), Some(Odd::Method));
+        }
+    }
+}
