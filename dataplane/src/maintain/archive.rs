@@ -16,7 +16,7 @@ use crate::event::{Micros, date_time, micros};
 use crate::fail_points::{Point, reach};
 use crate::queue::entry::{BatchHeader, Header, MAX_STORED_BYTES};
 use crate::stores::archive::{Builder, Built};
-use crate::stores::catalog::failed;
+use crate::stores::catalog::{LIMIT, failed};
 use crate::tenancy::Tenant;
 
 /// Compressed bytes in the spool that make an object: below it, a PUT costs more than its bytes.
@@ -25,6 +25,9 @@ const OBJECT_BYTES: i64 = 8 * 1024 * 1024;
 const MAX_OBJECT_BYTES: i64 = 32 * 1024 * 1024;
 /// Spool rows of one object: their ids are noted in one row.
 pub(super) const MAX_ROWS: i64 = 10_000;
+
+/// What is done once an object is there.
+const STAMP: &str = "stamp what is archived";
 
 /// What one step did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,18 +51,22 @@ pub(crate) struct SpoolRow {
     pub(crate) created_at: OffsetDateTime,
 }
 
-/// Makes the next object of a tenant, if it is due at `now`.
+/// Makes the next object of a tenant, if it is due at `now`. A PostgreSQL that is gone without a word ends it in time:
+/// what is done in one transaction takes a fraction of the bound.
 pub async fn archive(rooms: &Rooms, tenant: &Tenant, max_age: Duration, now: Micros) -> Result<Archived, Error> {
-    let Some(spool_ids) = plan(rooms, tenant, max_age, now).await? else { return Ok(Archived::Nothing) };
+    let catalog = &rooms.catalog;
+    let planned = catalog.within(LIMIT, "note the next object", plan(rooms, tenant, max_age, now));
+    let Some(spool_ids) = planned.await? else { return Ok(Archived::Nothing) };
     reach(Point::ArchiveNoted);
-    let Some(built) = build(rooms, tenant, &spool_ids).await? else {
-        stamp(rooms, tenant, &spool_ids, None).await?;
+    let built = catalog.within(LIMIT, "read the spool", build(rooms, tenant, &spool_ids));
+    let Some(built) = built.await? else {
+        catalog.within(LIMIT, STAMP, stamp(rooms, tenant, &spool_ids, None)).await?;
         return Ok(Archived::Leftovers);
     };
     let Built { key, bytes, .. } = &built;
     rooms.archive.put(tenant, key, bytes.clone()).await?;
     reach(Point::ArchivePut);
-    stamp(rooms, tenant, &spool_ids, Some(&built)).await?;
+    catalog.within(LIMIT, STAMP, stamp(rooms, tenant, &spool_ids, Some(&built))).await?;
     reach(Point::ArchiveStamped);
     tracing::info!(tenant.name = %tenant.name(), bytes = bytes.len(), events = built.events, "archived {key}");
     Ok(Archived::Object { key: built.key })
@@ -181,7 +188,7 @@ fn spool_error(spool_id: i64, reason: impl std::fmt::Display) -> Error {
 
 /// Points the batches to their object and removes the spool rows: all of it, once.
 async fn stamp(rooms: &Rooms, tenant: &Tenant, spool_ids: &[i64], built: Option<&Built>) -> Result<(), Error> {
-    let doing = "stamp what is archived";
+    let doing = STAMP;
     let mut transaction = rooms.catalog.begin(tenant).await?;
     let noted = sqlx::query("DELETE FROM archiving WHERE spool_ids = $1")
         .bind(spool_ids)

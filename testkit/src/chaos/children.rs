@@ -81,6 +81,14 @@ impl Child {
         status.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
     }
 
+    /// Most memory that it has held in this life, in bytes.
+    pub fn most_memory(&self) -> anyhow::Result<u64> {
+        let pid = self.state.pid.load(Ordering::SeqCst);
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        Ok(peak.with_context(|| format!("{} does not run", self.name))?.parse::<u64>()? * 1024)
+    }
+
     /// Ends it for good.
     pub async fn end(self) -> anyhow::Result<()> {
         self.stop.cancel();

@@ -4,11 +4,13 @@ mod archive;
 mod catalog;
 mod clock;
 mod crash;
+mod crowd;
 mod disk_full;
 mod entries;
 mod index;
 mod pause;
 mod queue;
+mod vanish;
 
 use std::time::Duration;
 
@@ -57,6 +59,10 @@ pub enum Fault {
     RedisSlow(Duration),
     /// Connections to Redis are cut again and again.
     RedisCut,
+    /// Its machine is gone without a word, and another has its address.
+    RedisVanished,
+    /// It becomes a replica of another, and back again.
+    RedisDemoted,
     /// PostgreSQL is killed and started again.
     PostgresKilled,
     /// It is stopped for a while.
@@ -67,8 +73,12 @@ pub enum Fault {
     PostgresSlow(Duration),
     /// Connections to it are cut again and again: also between a COMMIT and its answer.
     PostgresCut,
+    /// Its machine is gone without a word, and another has its address.
+    PostgresVanished,
     /// Its disk is full.
     PostgresFull,
+    /// The object store's machine is gone without a word, and another has its address.
+    MinioVanished,
     /// The object store is stopped for a while.
     MinioStopped,
     /// Its answers come so much later.
@@ -89,8 +99,14 @@ pub enum Fault {
     OpenSearchTruncates,
     /// It does what it is asked, and some answers get lost.
     OpenSearchLosesAnswers,
-    /// It blocks an index, as on a full disk.
+    /// Its machine is gone without a word, and another has its address.
+    OpenSearchVanished,
+    /// It blocks one tenant's index, as on a full disk.
     OpenSearchReadOnly,
+    /// Ten thousand connections come to ingest and say nothing.
+    IdleConnections,
+    /// Small bodies come that unpack to one long string.
+    MemoryAttack,
     /// The queue holds entries that can't be read, and a request has one bad line of a thousand.
     Poison,
     /// Every entry of the queue is there twice.
@@ -140,10 +156,14 @@ impl Fault {
             Self::RedisFull,
             Self::RedisDiskFull,
             Self::RedisCut,
+            Self::RedisVanished,
+            Self::RedisDemoted,
             Self::RedisSlow(Duration::from_millis(100)),
             Self::PostgresStalled,
             Self::PostgresSlow(Duration::from_millis(300)),
             Self::PostgresCut,
+            Self::PostgresVanished,
+            Self::MinioVanished,
             Self::MinioSlow(Duration::from_secs(2)),
             Self::MinioAnswers(503),
             Self::MinioAnswers(507),
@@ -154,7 +174,10 @@ impl Fault {
             Self::OpenSearchAnswers(503),
             Self::OpenSearchTruncates,
             Self::OpenSearchLosesAnswers,
+            Self::OpenSearchVanished,
             Self::OpenSearchReadOnly,
+            Self::IdleConnections,
+            Self::MemoryAttack,
             Self::Poison,
             Self::Duplicates,
             Self::ClockSteps,
@@ -187,13 +210,17 @@ impl Fault {
             Self::RedisFull => "redis at maxmemory".to_owned(),
             Self::RedisDiskFull => "redis disk full".to_owned(),
             Self::RedisCut => "redis connections cut".to_owned(),
+            Self::RedisVanished => "redis machine vanished".to_owned(),
+            Self::RedisDemoted => "redis demoted and promoted".to_owned(),
             Self::RedisSlow(delay) => format!("redis slow by {delay:?}"),
             Self::PostgresKilled => "postgres killed".to_owned(),
             Self::PostgresStopped => "postgres stopped".to_owned(),
             Self::PostgresStalled => "postgres stalled 8 s".to_owned(),
             Self::PostgresSlow(delay) => format!("postgres slow by {delay:?}"),
             Self::PostgresCut => "postgres connections cut".to_owned(),
+            Self::PostgresVanished => "postgres machine vanished".to_owned(),
             Self::PostgresFull => "postgres disk full".to_owned(),
+            Self::MinioVanished => "minio machine vanished".to_owned(),
             Self::MinioStopped => "minio stopped".to_owned(),
             Self::MinioSlow(delay) => format!("minio slow by {delay:?}"),
             Self::MinioAnswers(status) => format!("minio answers {status}"),
@@ -204,7 +231,10 @@ impl Fault {
             Self::OpenSearchAnswers(status) => format!("opensearch answers {status}"),
             Self::OpenSearchTruncates => "opensearch answers truncated".to_owned(),
             Self::OpenSearchLosesAnswers => "opensearch answers get lost".to_owned(),
-            Self::OpenSearchReadOnly => "opensearch index read-only".to_owned(),
+            Self::OpenSearchVanished => "opensearch machine vanished".to_owned(),
+            Self::OpenSearchReadOnly => "opensearch index of one tenant blocked".to_owned(),
+            Self::IdleConnections => "10000 idle connections".to_owned(),
+            Self::MemoryAttack => "small bodies, large refusals".to_owned(),
             Self::Poison => "poison entries and lines".to_owned(),
             Self::Duplicates => "every queue entry twice".to_owned(),
             Self::ClockSteps => "clocks differ and step by hours".to_owned(),
@@ -268,13 +298,17 @@ impl Fault {
             Self::RedisFull => queue::full(house, load).await,
             Self::RedisDiskFull => queue::disk_full(house, load).await,
             Self::RedisCut => catalog::cut(&house.proxies.redis).await,
+            Self::RedisVanished => vanish::gone(&house.proxies.redis, load).await,
+            Self::RedisDemoted => vanish::demoted(house, load, &house.another_redis().await?).await,
             Self::RedisSlow(delay) => slow(&house.proxies.redis, delay, load).await,
             Self::PostgresKilled => catalog::killed(load).await,
             Self::PostgresStopped => catalog::stopped(house, load).await,
             Self::PostgresStalled => hinder(&house.proxies.postgres, Mode::Stall, catalog::STALL, load).await,
             Self::PostgresSlow(delay) => slow(&house.proxies.postgres, delay, load).await,
             Self::PostgresCut => catalog::cut(&house.proxies.postgres).await,
+            Self::PostgresVanished => vanish::gone(&house.proxies.postgres, load).await,
             Self::PostgresFull => disk_full::full(house, load).await,
+            Self::MinioVanished => vanish::gone(&house.proxies.minio, load).await,
             Self::MinioStopped => archive::stopped(load).await,
             Self::MinioSlow(delay) => slow(&house.proxies.minio, delay, load).await,
             Self::MinioAnswers(status) => archive::answers(house, status).await,
@@ -285,7 +319,10 @@ impl Fault {
             Self::OpenSearchAnswers(status) => index::answers(house, status).await,
             Self::OpenSearchTruncates => index::truncates(house).await,
             Self::OpenSearchLosesAnswers => index::loses_answers(house).await,
+            Self::OpenSearchVanished => vanish::gone(&house.proxies.opensearch, load).await,
             Self::OpenSearchReadOnly => index::read_only(house).await,
+            Self::IdleConnections => crowd::idle(house, load).await,
+            Self::MemoryAttack => crowd::memory(house, load).await,
             Self::Poison => entries::poison(house).await,
             Self::Duplicates => entries::duplicates(house).await,
             Self::ClockSteps => clock::steps(house).await,

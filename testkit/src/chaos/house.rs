@@ -191,6 +191,11 @@ impl House {
         Ok(())
     }
 
+    /// Another Redis, empty, that nobody uses yet.
+    pub async fn another_redis(&self) -> anyhow::Result<RedisServer> {
+        RedisServer::start(&self.folder.join("another-redis"), false).await
+    }
+
     /// The child of that name.
     pub fn child(&self, name: &str) -> anyhow::Result<&Child> {
         self.children.iter().find(|child| child.name == name).with_context(|| format!("no child {name}"))

@@ -11,7 +11,7 @@ use crate::maintain::{Error, Rooms};
 use crate::queue::entry::{Header, MAX_STORED_BYTES};
 use crate::stores::archive::{Footer, FooterBatch, Frames};
 use crate::stores::batch::{Batch, Treatment, map};
-use crate::stores::catalog::{Whereabouts, failed};
+use crate::stores::catalog::{LIMIT, Whereabouts, failed};
 use crate::tenancy::Tenant;
 
 /// Raw bytes between two wanted batches of an object that are read with them rather than around:
@@ -87,14 +87,18 @@ impl<'a> Lines<'a> {
             return Ok(Vec::new());
         }
         let doing = "read the spool";
-        let mut transaction = self.rooms.catalog.begin(self.tenant).await?;
-        let rows: Vec<(i64, Vec<u8>, Vec<u8>)> =
-            sqlx::query_as("SELECT spool_id, header, frame FROM spool WHERE spool_id = ANY($1) ORDER BY spool_id")
-                .bind(rows)
-                .fetch_all(&mut *transaction)
-                .await
-                .map_err(failed(doing))?;
-        transaction.rollback().await.map_err(failed(doing))?;
+        let read = self.rooms.catalog.within(LIMIT, doing, async {
+            let mut transaction = self.rooms.catalog.begin(self.tenant).await?;
+            let rows: Vec<(i64, Vec<u8>, Vec<u8>)> =
+                sqlx::query_as("SELECT spool_id, header, frame FROM spool WHERE spool_id = ANY($1) ORDER BY spool_id")
+                    .bind(rows)
+                    .fetch_all(&mut *transaction)
+                    .await
+                    .map_err(failed(doing))?;
+            transaction.rollback().await.map_err(failed(doing))?;
+            Ok::<_, Error>(rows)
+        });
+        let rows = read.await?;
         Ok(rows.into_iter().map(|(spool_id, header, frame)| Part::Spooled { spool_id, header, frame }).collect())
     }
 
@@ -107,14 +111,18 @@ impl<'a> Lines<'a> {
             return Ok(Arc::clone(object));
         }
         let doing = "look up an object";
-        let mut transaction = self.rooms.catalog.begin(self.tenant).await?;
-        let (key, size, raw_starts, starts): (String, i64, Vec<i64>, Vec<i64>) =
-            sqlx::query_as("SELECT key, bytes, raw_starts, starts FROM objects WHERE object_id = $1")
-                .bind(object_id)
-                .fetch_one(&mut *transaction)
-                .await
-                .map_err(failed(doing))?;
-        transaction.rollback().await.map_err(failed(doing))?;
+        let looked_up = self.rooms.catalog.within(LIMIT, doing, async {
+            let mut transaction = self.rooms.catalog.begin(self.tenant).await?;
+            let row: (String, i64, Vec<i64>, Vec<i64>) =
+                sqlx::query_as("SELECT key, bytes, raw_starts, starts FROM objects WHERE object_id = $1")
+                    .bind(object_id)
+                    .fetch_one(&mut *transaction)
+                    .await
+                    .map_err(failed(doing))?;
+            transaction.rollback().await.map_err(failed(doing))?;
+            Ok::<_, Error>(row)
+        });
+        let (key, size, raw_starts, starts) = looked_up.await?;
         let footer = self.rooms.archive.footer(self.tenant, &key, size.unsigned_abs()).await?;
         let object = Arc::new(Object { key, frames: Frames { raw_starts, starts }, footer });
         *open = Some((object_id, Arc::clone(&object)));
