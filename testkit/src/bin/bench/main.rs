@@ -28,6 +28,7 @@ mod per_event;
 mod tenants;
 mod quiet;
 mod fairness;
+mod hostile;
 mod outage;
 mod peers;
 mod machine;
@@ -103,6 +104,8 @@ enum Scenario {
     Delay,
     /// A tenant that offers ten times its quota, and what its neighbour notices of it.
     Fairness,
+    /// A hostile tenant, and what a good one at the same door notices of it.
+    Hostile,
     /// Against one write per event.
     PerEvent,
     /// Other systems, those whose addresses are given.
@@ -145,6 +148,7 @@ async fn main() -> anyhow::Result<()> {
             Scenario::Searchable => searchable::run(&bed, &mut report, settings.control_ids).await?,
             Scenario::Delay => delay::run(&bed, &mut report, settings.delay_rate).await?,
             Scenario::Fairness => fairness::run(&bed, &mut report).await?,
+            Scenario::Hostile => hostile::run(&bed, &mut report).await?,
             Scenario::PerEvent => per_event::run(&bed, &mut report).await?,
             Scenario::Peers if !settings.peers.any() => eprintln!("  none: see PEER_VICTORIALOGS_URL"),
             Scenario::Peers => peers::run(&bed, &mut report, &settings.peers).await?,

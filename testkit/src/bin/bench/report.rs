@@ -92,6 +92,7 @@ fn goal(name: &str) -> Option<f64> {
         "thousand_tenants_ratio" => 0.6,
         "archive_bytes_ratio" => 0.25,
         "greedy_accept_p99_times" | "greedy_to_catalog_p99_times" => 1.5,
+        "hostile_accept_p99_times" | "hostile_list_p99_times" => 1.5,
         "outage_queue_mb" => 64.0,
         "catch_up_events_per_second" => 20_000.0,
         "ingest_rss_mb" => 100.0,
