@@ -18,6 +18,8 @@ pub mod types {
     pub const SEARCH_READY: &str = "SearchReady";
     /// Tenant: keys are issued, in their Secrets, and known to ingest.
     pub const CREDENTIALS_READY: &str = "CredentialsReady";
+    /// Tenant: the pipeline that it names is there, and none of its events wait for one that is not.
+    pub const PIPELINE_READY: &str = "PipelineReady";
     /// Pipeline: the spec is one that we run.
     pub const ACCEPTED: &str = "Accepted";
     /// Pipeline: the operator can see the backlog and sets the number of processors.
@@ -51,6 +53,8 @@ pub enum Reason {
     UnknownPlan,
     /// `spec.pipelineRef` names a pipeline that does not exist.
     PipelineNotFound,
+    /// Events wait for a pipeline that does not exist and that the Tenant names no more.
+    EventsHeld,
     /// The spec is contradictory; the message says where.
     InvalidSpec,
     /// `spec.stages` can't be run; the message says which stage, where and what to do.
@@ -110,6 +114,7 @@ impl Reason {
             Self::NamespaceNotFound => "NamespaceNotFound",
             Self::UnknownPlan => "UnknownPlan",
             Self::PipelineNotFound => "PipelineNotFound",
+            Self::EventsHeld => "EventsHeld",
             Self::InvalidSpec => "InvalidSpec",
             Self::InvalidStages => "InvalidStages",
             Self::TestsFailed => "TestsFailed",

@@ -131,7 +131,8 @@ async fn look(
     memory: &mut Memory,
     now: scale::Moment,
 ) -> kube::Result<()> {
-    if pipeline.metadata.deletion_timestamp.is_some() || is_paused(pipeline) {
+    // One that is to be deleted is needed for as long as it is there.
+    if is_paused(pipeline) {
         return Ok(());
     }
     let deployments = Api::<Deployment>::namespaced(ctx.client.clone(), &ctx.settings.namespace);

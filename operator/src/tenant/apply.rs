@@ -3,18 +3,19 @@
 
 use std::time::{Duration, SystemTime};
 
-use crds::Tenant;
 use crds::condition::Reason;
 use crds::names::ArchiveLocation;
-use crds::registry::TenantState;
+use crds::registry::{RegistryTenant, TenantState};
+use crds::{PipelineName, Tenant};
 use runtime::audit::{self, Act, Action};
 
 use super::keys::{AppliedKeys, ensure_keys};
+use super::lane;
 use super::validate::{Problem, ValidTenant};
 use crate::context::Context;
 use crate::fail_points::{Point, reach};
 use crate::kubernetes::ACTOR;
-use crate::provision::{self, Failure, IssuedKey, Outcome, TenantRow, registry_entry, series_hot_days};
+use crate::provision::{self, Failure, IssuedKey, Outcome, Stores, TenantRow, registry_entry, series_hot_days};
 
 /// Longest wait for the reason of a failure.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -35,6 +36,8 @@ pub struct Applied {
     pub credentials: StoreResult,
     /// What is known of the keys, if PostgreSQL could say.
     pub keys: Option<AppliedKeys>,
+    /// Pipelines that do not exist and that events of the tenant wait for, though it names another.
+    pub left_behind: Vec<PipelineName>,
     /// Where the archive is, if it is known.
     pub archive: ArchiveLocation,
 }
@@ -63,6 +66,7 @@ pub async fn apply(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, away: Op
                 search: conflict.clone(),
                 credentials: conflict,
                 keys: None,
+                left_behind: Vec::new(),
                 archive: known_archive(tenant, valid),
             }
         }
@@ -104,7 +108,7 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
         (Ok(_), Some(known)) => {
             let live: Vec<IssuedKey> = known.live.iter().map(|row| row.key.clone()).collect();
             let before = stores.registry.get(desired.name()).await.ok().flatten();
-            let projected = stores.registry.upsert(&registry_entry(desired, &row, &live)).await;
+            let projected = project(stores, valid, &registry_entry(desired, &row, &live)).await;
             reach(Point::Projected);
             let suspension = before.and_then(|before| suspension(before.state, desired.state));
             if let (Ok(_), Some((action, outcome))) = (&projected, suspension) {
@@ -125,8 +129,21 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
         search: search.map_err(|error| problem(&error)),
         credentials,
         keys: known,
+        left_behind: lane::left_behind(ctx, valid).await,
         archive: row.archive,
     }
+}
+
+/// Tells ingest of the tenant, once nobody reads the lane that takes its events but whoever is to.
+async fn project(stores: &Stores, valid: &ValidTenant, entry: &RegistryTenant) -> Result<Outcome, provision::Error> {
+    let pipeline = &valid.desired.pipeline;
+    let still_read = match (valid.is_held(), *pipeline == PipelineName::default_pipeline()) {
+        (_, true) => Duration::ZERO,
+        (true, false) => stores.registry.hold(pipeline).await?,
+        (false, false) => stores.registry.adopt(pipeline).await?,
+    };
+    tokio::time::sleep(still_read).await;
+    stores.registry.upsert(entry).await
 }
 
 /// What is done to a tenant whose entry ingest follows, if it is suspended by that or resumed.
@@ -161,6 +178,7 @@ async fn without_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, down: 
         search,
         credentials: Err(credentials),
         keys: None,
+        left_behind: Vec::new(),
         archive,
     }
 }

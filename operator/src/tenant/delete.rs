@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use crds::condition::{Reason, types};
 use crds::registry::TenantState;
-use crds::tenant::DeletionPolicy;
-use crds::{CONFIRM_DELETE_ANNOTATION, FORCE_FINALIZE_ANNOTATION, LogPipeline, PipelineName, Tenant, TenantName};
-use kube::api::ListParams;
-use kube::{Api, ResourceExt};
+use crds::tenant::{DeletionPolicy, OnMissing};
+use crds::{CONFIRM_DELETE_ANNOTATION, FORCE_FINALIZE_ANNOTATION, PipelineName, Tenant, TenantName};
+use kube::ResourceExt;
 use runtime::audit::{self, Act, Action};
 
 use super::apply::problem;
-use super::drain;
 use super::validate::Problem;
+use super::{drain, lane};
 use crate::context::Context;
 use crate::fail_points::{Point, reach};
 use crate::kubernetes::{ACTOR, Note, publish};
@@ -181,17 +180,23 @@ async fn advance(
     stores.postgres.set_state(&owner, RowState::Deleting).await?;
     reach(Point::Deleting);
     let refused_for = ctx.refused_for(name.as_str());
-    used.extend(stores.registry.orphaned().await?);
-    let pipelines = match pipelines(ctx).await {
+    let orphaned = stores.registry.orphaned().await?;
+    used.extend(orphaned.iter().cloned());
+    used.extend(stores.registry.held().await?);
+    let pipelines = match lane::pipelines(ctx).await {
         Ok(pipelines) => pipelines,
         Err(error) => {
             let message = format!("list the LogPipelines: {}", crate::kubernetes::explain(&error));
             return Ok(Deletion::Blocked(Problem { reason: Reason::DeletionBlocked, message }));
         }
     };
-    used.extend(pipelines);
+    used.extend(pipelines.iter().cloned());
     let lanes = drain::lanes(&name, used.iter().filter_map(|pipeline| pipeline.parse::<PipelineName>().ok()));
-    let drained = drain::is_drained(&stores.registry, &name, &lanes).await?;
+    let waiting = drain::waiting(&stores.registry, &name, &lanes).await?;
+    if let Some(pipeline) = waiting.filter(|waiting| !read_by_someone(waiting, &pipelines, &orphaned)) {
+        return Ok(without_pipeline(ctx, tenant, pipeline).await);
+    }
+    let drained = waiting.is_none();
     match next(tenant.spec.deletion_policy, Observed { refused_for, drained }) {
         Step::Drain { overdue: false } => {
             let message = "ingest refuses the tenant's events; what is queued is being drained".to_owned();
@@ -250,9 +255,29 @@ async fn revoke(ctx: &Context, owner: &Owner) -> Result<(), provision::Error> {
     Ok(())
 }
 
-async fn pipelines(ctx: &Context) -> kube::Result<Vec<String>> {
-    let api = Api::<LogPipeline>::namespaced(ctx.client.clone(), &ctx.settings.namespace);
-    Ok(api.list_metadata(&ListParams::default()).await?.iter().map(ResourceExt::name_any).collect())
+/// Whether processors read a pipeline's lanes: its own, or those of `default`.
+fn read_by_someone(pipeline: &PipelineName, there: &[String], orphaned: &[String]) -> bool {
+    *pipeline == PipelineName::default_pipeline()
+        || [there, orphaned].iter().any(|some| some.contains(&pipeline.to_string()))
+}
+
+/// Entries wait for a pipeline that does not exist: they go through `default` if the Tenant says so, and
+/// else somebody has to say what becomes of them.
+async fn without_pipeline(ctx: &Context, tenant: &Tenant, pipeline: &PipelineName) -> Deletion {
+    let named = &tenant.spec.pipeline_ref;
+    if named.name == pipeline.as_str() && named.on_missing == OnMissing::Default {
+        return match lane::leave(ctx, pipeline).await {
+            Ok(()) => Deletion::Waiting(Reason::Draining, format!("`default` drains what waits for `{pipeline}`")),
+            Err(message) => Deletion::Blocked(Problem { reason: Reason::DeletionBlocked, message }),
+        };
+    }
+    let name = tenant.name_any();
+    let message = format!(
+        "events wait for LogPipeline `{pipeline}`, which does not exist: apply it until they are processed. Or have \
+         them go through `default`, without its stages: kubectl patch tenant {name} --type=merge -p \
+         '{{\"spec\":{{\"pipelineRef\":{{\"name\":\"{pipeline}\",\"onMissing\":\"Default\"}}}}}}'"
+    );
+    Deletion::Blocked(Problem { reason: Reason::DeletionBlocked, message })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crds::condition::{Finding, Reason, Status, set, types};
 use crds::tenant::{Backends, EffectiveQuotas};
-use crds::{RECONCILE_REQUESTED_AT_ANNOTATION, ROTATE_KEYS_ANNOTATION, Tenant, TenantStatus};
+use crds::{PipelineName, RECONCILE_REQUESTED_AT_ANNOTATION, ROTATE_KEYS_ANNOTATION, Tenant, TenantStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 
@@ -65,23 +65,20 @@ pub fn findings(valid: &ValidTenant, applied: &Applied) -> Vec<Finding> {
     ];
     let mut findings: Vec<Finding> =
         stores.iter().map(|(type_, in_place, result)| of_store(type_, in_place, result)).collect();
+    findings.push(of_pipeline(valid, &applied.left_behind));
     let failed: Vec<&Finding> = findings.iter().filter(|finding| finding.status != Status::True).collect();
-    let ready = match (failed.first(), &valid.missing_pipeline) {
-        (Some(first), _) => {
+    let ready = match failed.first() {
+        Some(first) => {
             // A reason that needs a person goes before one that heals by itself.
             let reason = failed.iter().map(|finding| finding.reason).find(|reason| stalls(*reason));
             let messages: Vec<String> =
                 failed.iter().map(|finding| format!("{}: {}", finding.type_, finding.message)).collect();
             (Status::False, reason.unwrap_or(first.reason), messages.join("; "))
         }
-        (None, Some(pipeline)) => {
-            let message = format!("LogPipeline `{pipeline}` does not exist: events go through `default` until it does");
-            (Status::False, Reason::PipelineNotFound, message)
-        }
-        (None, None) if valid.desired.state == crds::registry::TenantState::Suspended => {
+        None if valid.desired.state == crds::registry::TenantState::Suspended => {
             (Status::True, Reason::Suspended, "in place; ingest refuses events because spec.suspend is set".to_owned())
         }
-        (None, None) => (Status::True, Reason::Provisioned, "the tenant is in place in every store".to_owned()),
+        None => (Status::True, Reason::Provisioned, "the tenant is in place in every store".to_owned()),
     };
     let (status, reason, message) = ready;
     let going_on = match status {
@@ -99,6 +96,38 @@ fn of_store(type_: &'static str, in_place: &str, result: &StoreResult) -> Findin
         Ok(_) => finding(type_, Status::True, Reason::Provisioned, in_place.to_owned()),
         Err(problem) => finding(type_, Status::False, problem.reason, problem.message.clone()),
     }
+}
+
+/// What is said of the pipeline: that it is there, or who processes the tenant's events without it.
+fn of_pipeline(valid: &ValidTenant, left_behind: &[PipelineName]) -> Finding {
+    let pipeline = &valid.desired.pipeline;
+    let (status, reason, message) = match (&valid.missing_pipeline, left_behind.first()) {
+        (Some(missing), _) if valid.is_held() => {
+            let message = format!(
+                "LogPipeline `{missing}` does not exist: events are accepted, up to the tenant's share of the queue, \
+                 and wait for it. Apply it; or have what waits and what comes go through `default`, without its \
+                 stages: set spec.pipelineRef.onMissing to Default"
+            );
+            (Status::False, Reason::PipelineNotFound, message)
+        }
+        (Some(missing), _) => {
+            let message = format!(
+                "LogPipeline `{missing}` does not exist: events go through `default` until it does, because \
+                 spec.pipelineRef.onMissing is Default"
+            );
+            (Status::False, Reason::PipelineNotFound, message)
+        }
+        (None, Some(left)) => {
+            let message = format!(
+                "events of the tenant still wait for LogPipeline `{left}`, which does not exist and which it names no \
+                 more: apply it until they are processed; or name it once more with spec.pipelineRef.onMissing: \
+                 Default, and they go through `default`"
+            );
+            (Status::False, Reason::EventsHeld, message)
+        }
+        (None, None) => (Status::True, Reason::Provisioned, format!("events go through LogPipeline `{pipeline}`")),
+    };
+    finding(types::PIPELINE_READY, status, reason, message)
 }
 
 /// Whether nothing will happen until somebody changes something.
@@ -234,6 +263,7 @@ mod tests {
             search: Ok(Outcome::Unchanged),
             credentials: Ok(Outcome::Unchanged),
             keys: None,
+            left_behind: Vec::new(),
             archive: valid().desired.archive,
         }
     }
@@ -277,8 +307,18 @@ mod tests {
 
     #[test]
     fn a_missing_pipeline_and_a_suspension_show_in_ready() {
-        let missing = ValidTenant { missing_pipeline: Some("fast".into()), ..valid() };
-        assert_eq!(of(&findings(&missing, &applied()), types::READY), (Status::False, Reason::PipelineNotFound));
+        let fast: PipelineName = "fast".parse().unwrap();
+        let default = ValidTenant { missing_pipeline: Some(fast.clone()), ..valid() };
+        let mut held = default.clone();
+        held.desired.pipeline = fast.clone();
+        for (missing, said) in [(&held, "wait for it"), (&default, "go through `default` until it does")] {
+            let findings = findings(missing, &applied());
+            assert_eq!(of(&findings, types::READY), (Status::False, Reason::PipelineNotFound));
+            let pipeline = findings.iter().find(|finding| finding.type_ == types::PIPELINE_READY).unwrap();
+            assert!(pipeline.status == Status::False && pipeline.message.contains(said), "{}", pipeline.message);
+        }
+        let left = findings(&valid(), &Applied { left_behind: vec![fast], ..applied() });
+        assert_eq!(of(&left, types::READY), (Status::False, Reason::EventsHeld));
         let mut suspended = valid();
         suspended.desired.state = crds::registry::TenantState::Suspended;
         assert_eq!(of(&findings(&suspended, &applied()), types::READY), (Status::True, Reason::Suspended));

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crds::condition::Reason;
 use crds::registry::TenantState;
-use crds::tenant::{ApiKeySpec, KeySource, Rotation};
+use crds::tenant::{ApiKeySpec, KeySource, OnMissing, Rotation};
 use crds::{ADOPT_ANNOTATION, PipelineName, ROTATE_KEYS_ANNOTATION, Tenant, TenantName};
 use kube::ResourceExt;
 
@@ -22,8 +22,15 @@ pub struct ValidTenant {
     pub keys: Vec<ApiKeySpec>,
     /// What can't be done about the annotation that asks for new keys.
     pub misunderstood: Option<String>,
-    /// The pipeline that it names and that is not there: it goes through `default` meanwhile.
-    pub missing_pipeline: Option<String>,
+    /// The pipeline that it names and that is not there: its events wait for it, or go through `default`.
+    pub missing_pipeline: Option<PipelineName>,
+}
+
+impl ValidTenant {
+    /// Whether its events wait for a pipeline that is not there.
+    pub fn is_held(&self) -> bool {
+        self.missing_pipeline.as_ref() == Some(&self.desired.pipeline)
+    }
 }
 
 /// Why a Tenant can't be provisioned until somebody changes it.
@@ -68,7 +75,11 @@ pub fn validate(
     }
     let named: PipelineName =
         spec.pipeline_ref.name.parse().map_err(|error| invalid(format!("spec.pipelineRef: {error}")))?;
-    let pipeline = if pipeline_exists { named.clone() } else { PipelineName::default_pipeline() };
+    // Another pipeline has other stages: what was to be redacted goes through it only where that was asked for.
+    let pipeline = match spec.pipeline_ref.on_missing {
+        OnMissing::Default if !pipeline_exists => PipelineName::default_pipeline(),
+        OnMissing::Default | OnMissing::Hold => named.clone(),
+    };
     let owner = Owner {
         installation: settings.installation.clone(),
         tenant: name.clone(),
@@ -86,7 +97,7 @@ pub fn validate(
         retention: spec.retention,
         archive: name.archive(settings.archive.layout, &settings.archive.bucket_prefix),
     };
-    let missing_pipeline = (!pipeline_exists).then(|| named.to_string());
+    let missing_pipeline = (!pipeline_exists).then_some(named);
     let misunderstood = misunderstood(tenant);
     Ok(ValidTenant { desired, keys: spec.api_keys.clone(), misunderstood, missing_pipeline })
 }
@@ -154,12 +165,17 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_pipeline_is_named_and_the_default_one_is_used() {
+    fn a_missing_pipeline_is_waited_for_unless_the_default_one_is_asked_for() {
         let mut tenant = acme();
         tenant.spec.pipeline_ref.name = "fast".into();
-        let valid = validate(&tenant, &settings(), &settings().plans, false).unwrap();
-        assert_eq!(valid.missing_pipeline.as_deref(), Some("fast"));
-        assert_eq!(valid.desired.pipeline, PipelineName::default_pipeline());
+        for (on_missing, lane, held) in [(OnMissing::Hold, "fast", true), (OnMissing::Default, "default", false)] {
+            tenant.spec.pipeline_ref.on_missing = on_missing;
+            let valid = validate(&tenant, &settings(), &settings().plans, false).unwrap();
+            assert_eq!(valid.missing_pipeline.as_ref().map(PipelineName::as_str), Some("fast"));
+            assert_eq!((valid.desired.pipeline.as_str(), valid.is_held()), (lane, held));
+            let there = validate(&tenant, &settings(), &settings().plans, true).unwrap();
+            assert_eq!((there.desired.pipeline.as_str(), there.is_held()), ("fast", false));
+        }
     }
 
     #[test]
