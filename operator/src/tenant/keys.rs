@@ -168,9 +168,13 @@ async fn settle(
             return Ok(Settled { key, before: Before::Last, lost: false });
         }
     };
+    let adopted = matches!(seen, SecretSeen::Foreign { .. } | SecretSeen::Ours { adopted: true, .. });
+    let write = async |key: &ApiKey, replaces: Option<&str>| {
+        secrets::write(ctx, tenant, &wanted.secret_ref, key, replaces, adopted).await
+    };
     let issue = async |replaces: Option<&str>| {
         let key = ApiKey::generate();
-        secrets::write(ctx, tenant, &wanted.secret_ref, &key, replaces).await?;
+        write(&key, replaces).await?;
         reach(Point::SecretWritten);
         let issued = IssuedKey::of(&key, pepper, &wanted.name, &wanted.scopes);
         let (request, secret) = (request(wanted, known), Some(wanted.secret_ref.clone()));
@@ -179,7 +183,7 @@ async fn settle(
     match (plan_key(wanted, seen, known), seen) {
         (KeyPlan::Keep { key, before, rewrite }, SecretSeen::Ours { key: Some(text), replaces, .. }) => {
             if rewrite {
-                secrets::write(ctx, tenant, &wanted.secret_ref, text, replaces.as_deref()).await?;
+                write(text, replaces.as_deref()).await?;
             }
             Ok(Settled { key: *key, before, lost: false })
         }
@@ -198,7 +202,8 @@ fn foreign(wanted: &ApiKeySpec) -> Problem {
     let at = &wanted.secret_ref;
     let message = format!(
         "Secret `{}/{}` exists and is not the operator's: remove it, name another one in spec.apiKeys, set source: \
-         Existing if it holds a key of yours, or set the annotation loggerhub.io/adopt: \"true\"",
+         Existing if it holds a key of yours, or, if it holds nothing and belongs to nothing, set the annotation \
+         loggerhub.io/adopt: \"true\"",
         at.namespace, at.name
     );
     Problem { reason: Reason::OwnershipConflict, message }
