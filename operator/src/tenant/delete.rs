@@ -196,6 +196,14 @@ async fn advance(
     if let Some(pipeline) = waiting.filter(|waiting| !read_by_someone(waiting, &pipelines, &orphaned)) {
         return Ok(without_pipeline(ctx, tenant, pipeline).await);
     }
+    if let Some(pipeline) = waiting
+        && lane::is_suspended(ctx, pipeline).await
+    {
+        let message = format!(
+            "events wait for LogPipeline `{pipeline}`, whose spec.suspend is set: set it to false until they are processed"
+        );
+        return Ok(Deletion::Blocked(Problem { reason: Reason::DeletionBlocked, message }));
+    }
     let drained = waiting.is_none();
     match next(tenant.spec.deletion_policy, Observed { refused_for, drained }) {
         Step::Drain { overdue: false } => {

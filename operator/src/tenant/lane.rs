@@ -96,8 +96,6 @@ pub async fn left_behind(ctx: &Context, valid: &ValidTenant) -> Vec<PipelineName
     for pipeline in held.filter(|pipeline| *pipeline != valid.desired.pipeline) {
         if waits(registry, valid.desired.name(), &pipeline).await.unwrap_or(false) {
             left.push(pipeline);
-        } else {
-            forget(ctx, &pipeline).await;
         }
     }
     left
@@ -109,16 +107,22 @@ async fn waits(registry: &Registry, tenant: &TenantName, pipeline: &PipelineName
     Ok(bytes.is_some_and(|bytes| bytes > 0))
 }
 
-/// Forgets a pipeline that no event waits for and no Tenant names.
-async fn forget(ctx: &Context, pipeline: &PipelineName) {
+/// Forgets pipelines that no event waits for and no Tenant names.
+pub async fn forget_unneeded(ctx: &Context) -> Result<(), Error> {
     let registry = &ctx.stores.registry;
-    let empty = backlog::read(registry, pipeline, SystemTime::now()).await.is_ok_and(|backlog| backlog.events == 0);
-    if empty
-        && dependents(ctx, pipeline.as_str()).await.is_ok_and(|dependents| dependents.is_empty())
-        && let Err(error) = registry.let_go(pipeline).await
-    {
-        tracing::debug!("{}", runtime::logging::chain(&error));
+    for pipeline in registry.held().await?.iter().filter_map(|name| name.parse::<PipelineName>().ok()) {
+        let empty = backlog::read(registry, &pipeline, SystemTime::now()).await?.events == 0;
+        if empty && dependents(ctx, pipeline.as_str()).await.is_ok_and(|dependents| dependents.is_empty()) {
+            registry.let_go(&pipeline).await?;
+        }
     }
+    Ok(())
+}
+
+/// Whether a pipeline processes nothing because somebody says so. What can't be asked is not taken for it.
+pub async fn is_suspended(ctx: &Context, pipeline: &PipelineName) -> bool {
+    let api = Api::<LogPipeline>::namespaced(ctx.client.clone(), &ctx.settings.namespace);
+    api.get_opt(pipeline.as_str()).await.is_ok_and(|found| found.is_some_and(|found| found.spec.suspend))
 }
 
 /// Names of the LogPipelines that there are.

@@ -325,6 +325,15 @@ async fn a_retained_tenant_comes_back_and_what_is_queued_is_drained_first() {
     })
     .await
     .unwrap();
+    on.pipeline(pipeline.as_str(), json!({"suspend": true})).await;
+    eventually("it says that nobody processes what waits", SOON, || async {
+        let ready = on.cluster.tenant_condition(&name, "Ready", "False", SOON).await?;
+        anyhow::ensure!(ready.reason == "DeletionBlocked" && ready.message.contains("spec.suspend"), "{ready:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    on.pipeline(pipeline.as_str(), json!({})).await;
     let () = redis::cmd("XDEL").arg(lane.stream()).arg(entry).query_async(&mut redis).await.unwrap();
     eventually("the Tenant is gone", Duration::from_secs(30), || async {
         anyhow::ensure!(on.cluster.tenants().get_opt(&name).await?.is_none(), "it is still there");
