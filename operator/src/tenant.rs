@@ -43,10 +43,11 @@ use crate::kubernetes::{
     transitions,
 };
 use crate::metrics::{Controller as Which, Ending};
+use crate::plans::Plans;
 use crate::provision;
 use delete::Deletion;
 use lane::Seen;
-use validate::{Problem, ValidTenant, validate};
+use validate::{Problem, ValidTenant, salvage, validate};
 
 /// Tenants that are worked on at once.
 const CONCURRENCY: u16 = 10;
@@ -214,11 +215,32 @@ async fn reconcile_tenant(
             }
             result
         }
-        Err(problem) => {
-            report(ctx, &api, tenant, status::findings_of_problem(&problem), None, Vec::new()).await?;
-            Ok((Action::requeue(ctx.resync()), Ending::success))
-        }
+        Err(problem) => match last_valid(ctx, tenant, &plans, seen.serves(tenant), &problem).await {
+            Some(valid) => alone(ctx, tenant, |away| provision(ctx, &api, tenant, &valid, away)).await,
+            None => {
+                report(ctx, &api, tenant, status::findings_of_problem(&problem), None, Vec::new()).await?;
+                Ok((Action::requeue(ctx.resync()), Ending::success))
+            }
+        },
     }
+}
+
+/// What goes on of a Tenant whose spec can't be had, if ingest was told of it before.
+async fn last_valid(
+    ctx: &Context,
+    tenant: &Tenant,
+    plans: &Plans,
+    pipeline_exists: bool,
+    problem: &Problem,
+) -> Option<ValidTenant> {
+    let last = match ctx.stores.registry.get(&tenant.name_any().parse().ok()?).await {
+        Ok(last) => last?,
+        Err(error) => {
+            tracing::warn!(tenant.name = tenant.name_any(), "{}", runtime::logging::chain(&error));
+            return None;
+        }
+    };
+    salvage(tenant, &ctx.settings, plans, pipeline_exists, &last, problem.clone())
 }
 
 /// Does `work` as the only operator that works on this tenant. Where PostgreSQL is away nobody can
@@ -283,8 +305,10 @@ async fn provision(
         return Ok((Action::requeue(within(ctx.resync())), Ending::success));
     }
     let ready = reported.conditions.iter().find(|condition| condition.type_ == "Ready");
-    if ready.is_some_and(|ready| ready.reason == Reason::PipelineNotFound.as_str()) {
-        // The pipeline's coming is watched.
+    let of_spec = valid.problem.as_ref().map_or(Reason::PipelineNotFound, |problem| problem.reason);
+    let watched = [Reason::PipelineNotFound, of_spec].map(Reason::as_str);
+    if ready.is_some_and(|ready| watched.contains(&ready.reason.as_str())) {
+        // The pipeline's coming is watched, and so is the Tenant.
         ctx.tenant_backoff.succeeded(&name);
         return Ok((Action::requeue(within(ctx.resync())), Ending::requeue));
     }

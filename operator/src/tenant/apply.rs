@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crds::condition::Reason;
 use crds::names::ArchiveLocation;
-use crds::registry::{RegistryTenant, TenantState};
+use crds::registry::{RegistryKey, RegistryTenant, TenantState};
 use crds::{PipelineName, Tenant};
 use runtime::audit::{self, Act, Action};
 
@@ -15,7 +15,9 @@ use super::validate::{Problem, ValidTenant};
 use crate::context::Context;
 use crate::fail_points::{Point, reach};
 use crate::kubernetes::ACTOR;
-use crate::provision::{self, Failure, IssuedKey, Outcome, Stores, TenantRow, registry_entry, series_hot_days};
+use crate::provision::{
+    self, DesiredTenant, Failure, IssuedKey, Outcome, Stores, TenantRow, registry_entry, series_hot_days,
+};
 
 /// Longest wait for the reason of a failure.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -110,17 +112,17 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
             let before = stores.registry.get(desired.name()).await.ok().flatten();
             let projected = project(stores, valid, &registry_entry(desired, &row, &live)).await;
             reach(Point::Projected);
-            let suspension = before.and_then(|before| suspension(before.state, desired.state));
-            if let (Ok(_), Some((action, outcome))) = (&projected, suspension) {
-                let name = desired.name().as_str();
-                audit::tell(&Act { actor: ACTOR, action, tenant: name, object: name, outcome });
+            if let (Ok(_), Some(before)) = (&projected, before) {
+                tell_suspension(desired, before.state);
             }
             projected.map_err(|error| problem(&error)).and_then(|outcome| keys.map(|keys| keys.and(outcome)))
         }
-        (Err(problem), Some(_)) => Err(Problem {
-            reason: Reason::Provisioning,
-            message: format!("ingest is not told of the tenant before its database is ready: {}", problem.message),
-        }),
+        (Err(problem), Some(known)) => {
+            let lives = |key: &RegistryKey| known.live.iter().any(|row| row.key.id == key.id);
+            let narrowed = narrow(stores, desired, lives).await;
+            let message = format!("ingest is not told of the tenant before its database is ready: {}", problem.message);
+            Err(narrowed.err().unwrap_or(Problem { reason: Reason::Provisioning, message }))
+        }
         (_, None) => keys,
     };
     Applied {
@@ -137,13 +139,54 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
 /// Tells ingest of the tenant, once nobody reads the lane that takes its events but whoever is to.
 async fn project(stores: &Stores, valid: &ValidTenant, entry: &RegistryTenant) -> Result<Outcome, provision::Error> {
     let pipeline = &valid.desired.pipeline;
-    let still_read = match (valid.is_held(), *pipeline == PipelineName::default_pipeline()) {
-        (_, true) => Duration::ZERO,
-        (true, false) => stores.registry.hold(pipeline).await?,
-        (false, false) => stores.registry.adopt(pipeline).await?,
+    let still_read = if *pipeline == PipelineName::default_pipeline() {
+        Duration::ZERO
+    } else if valid.is_held() {
+        stores.registry.hold(pipeline).await?
+    } else if valid.problem.is_none() {
+        stores.registry.adopt(pipeline).await?
+    } else {
+        // It stays in the lane where it was.
+        Duration::ZERO
     };
     tokio::time::sleep(still_read).await;
     stores.registry.upsert(entry).await
+}
+
+/// Takes from an entry that ingest has what it is to have no more, where nothing else can be done for the tenant:
+/// keys that do not live, and the right to send.
+async fn narrow(stores: &Stores, desired: &DesiredTenant, lives: impl Fn(&RegistryKey) -> bool) -> Result<(), Problem> {
+    let seen = stores.registry.see(desired.name()).await.map_err(|error| problem(&error))?;
+    let Some(seen) = seen else { return Ok(()) };
+    let Some(narrowed) = narrowed(&seen.entry, desired.state, lives) else { return Ok(()) };
+    // What somebody else writes meanwhile is looked at the next time.
+    if stores.registry.replace(&seen, &narrowed).await.map_err(|error| problem(&error))?.is_some() {
+        tell_suspension(desired, seen.entry.state);
+    }
+    Ok(())
+}
+
+/// The entry with nothing but less in it, or `None` if it is so already.
+fn narrowed(
+    entry: &RegistryTenant,
+    state: TenantState,
+    lives: impl Fn(&RegistryKey) -> bool,
+) -> Option<RegistryTenant> {
+    let state = match (entry.state, state) {
+        (TenantState::Active, TenantState::Suspended) => TenantState::Suspended,
+        (as_it_is, _) => as_it_is,
+    };
+    let keys = entry.keys.iter().filter(|key| lives(key)).cloned().collect();
+    let narrowed = RegistryTenant { state, keys, ..entry.clone() };
+    (narrowed != *entry).then_some(narrowed)
+}
+
+/// Writes into the audit log that a tenant was suspended or resumed by what ingest was just told.
+fn tell_suspension(desired: &DesiredTenant, before: TenantState) {
+    if let Some((action, outcome)) = suspension(before, desired.state) {
+        let name = desired.name().as_str();
+        audit::tell(&Act { actor: ACTOR, action, tenant: name, object: name, outcome });
+    }
 }
 
 /// What is done to a tenant whose entry ingest follows, if it is suspended by that or resumed.
@@ -171,6 +214,13 @@ async fn without_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, down: 
         }
     };
     let (search, object_store) = tokio::join!(search, stores.object_store.ensure(desired, &archive));
+    // What the spec takes away is taken away: in the entry of a tenant that was ours when PostgreSQL said so last.
+    if tenant.status.as_ref().is_some_and(|status| status.backends.is_some()) {
+        let named = |key: &RegistryKey| tenant.spec.api_keys.iter().any(|wanted| wanted.name == key.name);
+        if let Err(problem) = narrow(stores, desired, named).await {
+            tracing::warn!(tenant.name = %desired.name(), "{}", problem.message);
+        }
+    }
     let credentials = Problem { message: format!("keys are kept in PostgreSQL: {}", down.message), ..down.clone() };
     Applied {
         database: Err(down),
@@ -218,5 +268,36 @@ mod tests {
         ] {
             assert_eq!(suspension(before, now).map(|(action, _)| action), expected, "{before:?} to {now:?}");
         }
+    }
+
+    #[test]
+    fn an_entry_is_only_ever_narrowed() {
+        use TenantState::{Active, Deleting, Suspended};
+        let key = |id: &str| RegistryKey {
+            id: id.into(),
+            name: "main".into(),
+            scopes: Vec::new(),
+            digest: [0; 32],
+            pepper_id: "p1".into(),
+            expires_at: None,
+        };
+        let valid = crate::tenant::validate::validate(
+            &crate::tenant::testing::acme(),
+            &crate::settings::tests::settings(),
+            &crate::settings::tests::settings().plans,
+            true,
+        );
+        let desired = valid.unwrap().desired;
+        let row = TenantRow { index_series: "s".into(), archive: desired.archive.clone() };
+        let entry = |state, keys: &[&str]| {
+            let keys = keys.iter().map(|id| key(id)).collect();
+            RegistryTenant { state, keys, ..registry_entry(&desired, &row, &[]) }
+        };
+        let both = |state| entry(state, &["a", "b"]);
+        let a = |key: &RegistryKey| key.id == "a";
+        assert_eq!(narrowed(&both(Active), Active, a), Some(entry(Active, &["a"])));
+        assert_eq!(narrowed(&both(Active), Suspended, |_| true), Some(both(Suspended)));
+        assert_eq!(narrowed(&both(Suspended), Active, |_| true), None, "a tenant is not resumed by that");
+        assert_eq!(narrowed(&both(Deleting), Suspended, |_| true), None);
     }
 }

@@ -110,6 +110,12 @@ pub async fn ensure_keys(ctx: &Context, tenant: &Tenant, valid: &ValidTenant) ->
             }
         }
     }
+    // A key that can't be had as the spec says goes on as it is.
+    let unusable = |row: &&IssuedKeyRow| {
+        let works = row.key.expires_at.is_none_or(|at| at > now);
+        works && valid.unusable_keys.iter().any(|key| key.name == row.key.name)
+    };
+    ending.extend(own.iter().filter(unusable).map(|row| row.key.clone()));
     ending.retain(|key| !wanted.iter().any(|current| current.id == key.id));
     wanted.append(&mut ending);
     let (live, outcome) = match ctx.stores.postgres.ensure_keys(name, &wanted).await {
@@ -122,7 +128,9 @@ pub async fn ensure_keys(ctx: &Context, tenant: &Tenant, valid: &ValidTenant) ->
     }
     let removed = remove_left_over(ctx, tenant, valid).await;
     let applied = AppliedKeys {
-        changes: changes(&own, &live, |name| !lost.contains(name) && valid.keys.iter().any(|key| key.name == name)),
+        changes: changes(&own, &live, |name| {
+            !lost.contains(name) && tenant.spec.api_keys.iter().any(|key| key.name == name)
+        }),
         next_due: next_due(&valid.keys, &live, now),
         uses: uses(ctx, valid, &live).await,
         live,
@@ -224,7 +232,7 @@ async fn remove_left_over(ctx: &Context, tenant: &Tenant, valid: &ValidTenant) -
     let postgres = &ctx.stores.postgres;
     let mut outcome = Ok(Outcome::Unchanged);
     for secret in postgres.written_secrets(name).await.map_err(|error| problem(&error))? {
-        let key = valid.keys.iter().find(|key| key.secret_ref == secret);
+        let key = valid.keys.iter().chain(&valid.unusable_keys).find(|key| key.secret_ref == secret);
         if key.is_some_and(|key| key.source == KeySource::Generate) {
             continue;
         }

@@ -67,18 +67,25 @@ pub fn findings(valid: &ValidTenant, applied: &Applied) -> Vec<Finding> {
         stores.iter().map(|(type_, in_place, result)| of_store(type_, in_place, result)).collect();
     findings.push(of_pipeline(valid, &applied.left_behind));
     let failed: Vec<&Finding> = findings.iter().filter(|finding| finding.status != Status::True).collect();
-    let ready = match failed.first() {
-        Some(first) => {
+    let ready = match (failed.first(), &valid.problem) {
+        (_, Some(Problem { reason, message })) => {
+            let message = format!(
+                "{message}. Until that is mended, what was valid before goes on to hold; spec.suspend, and keys that are \
+                 taken away or to be rotated, are seen to all the same"
+            );
+            (Status::False, *reason, message)
+        }
+        (Some(first), None) => {
             // A reason that needs a person goes before one that heals by itself.
             let reason = failed.iter().map(|finding| finding.reason).find(|reason| stalls(*reason));
             let messages: Vec<String> =
                 failed.iter().map(|finding| format!("{}: {}", finding.type_, finding.message)).collect();
             (Status::False, reason.unwrap_or(first.reason), messages.join("; "))
         }
-        None if valid.desired.state == crds::registry::TenantState::Suspended => {
+        (None, None) if valid.desired.state == crds::registry::TenantState::Suspended => {
             (Status::True, Reason::Suspended, "in place; ingest refuses events because spec.suspend is set".to_owned())
         }
-        None => (Status::True, Reason::Provisioned, "the tenant is in place in every store".to_owned()),
+        (None, None) => (Status::True, Reason::Provisioned, "the tenant is in place in every store".to_owned()),
     };
     let (status, reason, message) = ready;
     let going_on = match status {
@@ -194,7 +201,7 @@ pub fn status(
             status.effective_quotas = EffectiveQuotas::of(&valid.desired.quotas);
         }
         if let Some(keys) = &applied.keys {
-            status.api_keys = keys::statuses(&valid.keys, keys, &status.api_keys);
+            status.api_keys = keys::statuses(&tenant.spec.api_keys, keys, &status.api_keys);
             let asked = tenant.annotations().get(ROTATE_KEYS_ANNOTATION);
             let handled = |value: &&String| {
                 Request::parse(value).is_some_and(|request| request.is_handled(&valid.keys, &keys.live))

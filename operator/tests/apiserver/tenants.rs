@@ -299,6 +299,55 @@ async fn a_changed_plan_reaches_its_tenants_without_touching_their_spec() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_spec_takes_away_is_taken_away_whatever_else_is_wrong_with_it() {
+    let on = Operator::start().await;
+    let name = unique("api");
+    let key = |key: &str| {
+        let secret = json!({"name": format!("{name}-{key}"), "namespace": on.class});
+        json!({"name": key, "scopes": ["Ingest"], "secretRef": secret})
+    };
+    let spec = |keys: &[&str], suspend: bool| {
+        let keys: Vec<_> = keys.iter().map(|name| key(name)).collect();
+        json!({"apiKeys": keys, "suspend": suspend, "deletionPolicy": "Delete"})
+    };
+    let told = async |what: &str, keys: &[&str], state: TenantState| {
+        eventually(what, SOON, || async {
+            let entry = on.stores.registry.get(&name.parse()?).await?;
+            let entry = entry.ok_or_else(|| anyhow::anyhow!("it is not there"))?;
+            let mut names: Vec<&str> = entry.keys.iter().map(|key| key.name.as_str()).collect();
+            names.sort_unstable();
+            anyhow::ensure!(names == keys && entry.state == state, "{names:?} {:?}", entry.state);
+            Ok(entry)
+        })
+        .await
+        .unwrap()
+    };
+    on.tenant(&name, spec(&["first", "second"], false)).await;
+    on.cluster.tenant_ready(&name, SOON).await.unwrap();
+    let quotas = told("it is as applied", &["first", "second"], TenantState::Active).await.quotas;
+    on.plans.send(serde_saphyr::from_str("other: {quotas: {ingestEventsPerSecond: 1}}").unwrap()).unwrap();
+    on.cluster.tenant_condition(&name, "Stalled", "True", SOON).await.unwrap();
+    on.tenant(&name, spec(&["first"], false)).await;
+    told("the key is refused", &["first"], TenantState::Active).await;
+    on.tenant(&name, spec(&["first"], true)).await;
+    let entry = told("it is suspended", &["first"], TenantState::Suspended).await;
+    assert_eq!((entry.plan.as_str(), entry.quotas), ("standard", quotas), "its plan of before");
+    let stalled = on.cluster.tenant_condition(&name, "Stalled", "True", SOON).await.unwrap();
+    assert_eq!(stalled.reason, "UnknownPlan");
+    let before = entry.keys[0].id.clone();
+    on.cluster.annotate_tenant(&name, &[(crds::ROTATE_KEYS_ANNOTATION, "first@now")]).await.unwrap();
+    eventually("the key is rotated", SOON, || async {
+        let entry = on.stores.registry.get(&name.parse()?).await?;
+        let current = entry.and_then(|entry| entry.keys.into_iter().find(|key| key.expires_at.is_none()));
+        anyhow::ensure!(current.is_some_and(|key| key.id != before), "not yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    on.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_retained_tenant_comes_back_and_what_is_queued_is_drained_first() {
     let on = Operator::start().await;
     let name = unique("api");
