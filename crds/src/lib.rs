@@ -34,6 +34,9 @@ pub const ROTATE_KEYS_ANNOTATION: &str = "loggerhub.io/rotate-keys";
 /// Annotation: a Tenant's name confirms that deleting it is to remove its data (`deletionPolicy: Delete`); a
 /// LogPipeline's name, that it is to go although Tenants use it or events wait for it.
 pub const CONFIRM_DELETE_ANNOTATION: &str = "loggerhub.io/confirm-delete";
+/// Annotation: the days of `spec.retention.totalDays`, where they are fewer than before, confirm that what is older
+/// is to be removed.
+pub const CONFIRM_RETENTION_ANNOTATION: &str = "loggerhub.io/confirm-retention";
 /// Annotation: `"true"` lets a Tenant under deletion go at once, whatever is left in the stores.
 pub const FORCE_FINALIZE_ANNOTATION: &str = "loggerhub.io/force-finalize";
 /// Label on every object that belongs to one Tenant; the value is the Tenant's name.

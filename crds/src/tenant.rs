@@ -112,7 +112,7 @@ pub struct Retention {
     #[schemars(range(min = 1, max = 90))]
     #[serde(default = "seven")]
     pub hot_days: i32,
-    /// Days in the list and in the archive.
+    /// Days in the list and in the archive. Fewer than before remove what is older, so they have to be confirmed by the annotation loggerhub.io/confirm-retention; until then the days of before hold.
     #[schemars(range(min = 1, max = 3650))]
     #[serde(default = "thirty")]
     pub total_days: i32,

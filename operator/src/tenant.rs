@@ -305,7 +305,7 @@ async fn provision(
         return Ok((Action::requeue(within(ctx.resync())), Ending::success));
     }
     let ready = reported.conditions.iter().find(|condition| condition.type_ == "Ready");
-    let of_spec = valid.problem.as_ref().map_or(Reason::PipelineNotFound, |problem| problem.reason);
+    let of_spec = valid.problem.as_ref().map_or(Reason::RetentionUnconfirmed, |problem| problem.reason);
     let watched = [Reason::PipelineNotFound, of_spec].map(Reason::as_str);
     if ready.is_some_and(|ready| watched.contains(&ready.reason.as_str())) {
         // The pipeline's coming is watched, and so is the Tenant.

@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::fail_points::{Point, reach};
 use crate::kubernetes::ACTOR;
 use crate::provision::{
-    self, DesiredTenant, Failure, IssuedKey, Outcome, Stores, TenantRow, registry_entry, series_hot_days,
+    self, Backstop, DesiredTenant, Failure, IssuedKey, Outcome, Stores, TenantRow, registry_entry, series_hot_days,
 };
 
 /// Longest wait for the reason of a failure.
@@ -38,6 +38,8 @@ pub struct Applied {
     pub credentials: StoreResult,
     /// What is known of the keys, if PostgreSQL could say.
     pub keys: Option<AppliedKeys>,
+    /// Days that events are kept instead of those that the spec says, until these are confirmed.
+    pub kept_days: Option<i32>,
     /// Pipelines that do not exist and that events of the tenant wait for, though it names another.
     pub left_behind: Vec<PipelineName>,
     /// Where the archive is, if it is known.
@@ -68,6 +70,7 @@ pub async fn apply(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, away: Op
                 search: conflict.clone(),
                 credentials: conflict,
                 keys: None,
+                kept_days: None,
                 left_behind: Vec::new(),
                 archive: known_archive(tenant, valid),
             }
@@ -85,7 +88,8 @@ async fn why_down(ctx: &Context) -> Option<provision::Error> {
 }
 
 async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: TenantRow, registered: Outcome) -> Applied {
-    let (stores, desired) = (&ctx.stores, &valid.desired);
+    let stores = &ctx.stores;
+    let desired = &valid.desired.kept_for(row.total_days);
     let search = async {
         // maintain rolls a series over under the same lock: its next index is made before our look at the
         // series, and gets the alias from us, or after, and copies it from the one before.
@@ -100,7 +104,7 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
     let (schema, search, object_store, keys) = tokio::join!(
         stores.postgres.ensure_schema(desired, SystemTime::now()),
         search,
-        stores.object_store.ensure(desired, &row.archive),
+        stores.object_store.ensure(desired, &row.archive, row.backstop()),
         ensure_keys(ctx, tenant, valid),
     );
     let database = schema.map(|outcome| outcome.and(registered)).map_err(|error| problem(&error));
@@ -131,6 +135,7 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
         search: search.map_err(|error| problem(&error)),
         credentials,
         keys: known,
+        kept_days: (row.total_days > valid.desired.retention.total_days).then_some(row.total_days),
         left_behind: lane::left_behind(ctx, valid).await,
         archive: row.archive,
     }
@@ -202,6 +207,8 @@ fn suspension(before: TenantState, now: TenantState) -> Option<(Action, &'static
 async fn without_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, down: Problem) -> Applied {
     let (stores, desired) = (&ctx.stores, &valid.desired);
     let archive = known_archive(tenant, valid);
+    // Only PostgreSQL says for how long events are kept.
+    let object_store = stores.object_store.ensure(desired, &archive, Backstop::AsItIs);
     let search = async {
         match stores.registry.get(desired.name()).await.ok().flatten() {
             Some(known) => {
@@ -213,7 +220,7 @@ async fn without_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, down: 
             }),
         }
     };
-    let (search, object_store) = tokio::join!(search, stores.object_store.ensure(desired, &archive));
+    let (search, object_store) = tokio::join!(search, object_store);
     // What the spec takes away is taken away: in the entry of a tenant that was ours when PostgreSQL said so last.
     if tenant.status.as_ref().is_some_and(|status| status.backends.is_some()) {
         let named = |key: &RegistryKey| tenant.spec.api_keys.iter().any(|wanted| wanted.name == key.name);
@@ -228,6 +235,7 @@ async fn without_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, down: 
         search,
         credentials: Err(credentials),
         keys: None,
+        kept_days: None,
         left_behind: Vec::new(),
         archive,
     }
@@ -288,7 +296,12 @@ mod tests {
             true,
         );
         let desired = valid.unwrap().desired;
-        let row = TenantRow { index_series: "s".into(), archive: desired.archive.clone() };
+        let row = TenantRow {
+            index_series: "s".into(),
+            archive: desired.archive.clone(),
+            total_days: 30,
+            beside_retained: false,
+        };
         let entry = |state, keys: &[&str]| {
             let keys = keys.iter().map(|id| key(id)).collect();
             RegistryTenant { state, keys, ..registry_entry(&desired, &row, &[]) }

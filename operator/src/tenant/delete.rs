@@ -17,7 +17,7 @@ use super::{drain, lane};
 use crate::context::Context;
 use crate::fail_points::{Point, reach};
 use crate::kubernetes::{ACTOR, Note, publish};
-use crate::provision::{self, Owner, Part, Retired, RowState, delete_tenant};
+use crate::provision::{self, Owner, Part, Retired, RowState, Stores, delete_tenant};
 
 /// How long ingest is given to hear that it is to refuse: it follows the registry within a second,
 /// and finishes what it holds.
@@ -133,10 +133,13 @@ async fn abandon(ctx: &Context, tenant: &Tenant) {
         if tenant.status.as_ref().is_some_and(|status| status.backends.is_some()) {
             ctx.stores.registry.remove(&name).await.ok()?;
         }
-        ctx.stores.postgres.revoke_keys(&ctx.settings.installation, &name).await.ok()
+        let owner = owner(ctx, tenant, name);
+        ctx.stores.postgres.revoke_keys(&owner.installation, &owner.tenant).await.ok()?;
+        Some(keep_archive(&ctx.stores, &owner).await.is_ok())
     };
     let keys = match tokio::time::timeout(FORCE_PATIENCE, revoked).await {
-        Ok(Some(_)) => "its keys are revoked",
+        Ok(Some(true)) => "its keys are revoked",
+        Ok(Some(false)) => "its keys are revoked, and what is old in its archive expires a while after its retention",
         _ => "its keys are revoked a day after the stores answer again",
     };
     let message = format!("let go by {FORCE_FINALIZE_ANNOTATION}: {keys}; its data stays in every store");
@@ -157,11 +160,7 @@ async fn advance(
         // Such a name was never provisioned.
         return Ok(Deletion::Done(NONE));
     };
-    let owner = Owner {
-        installation: ctx.settings.installation.clone(),
-        tenant: name.clone(),
-        uid: tenant.uid().unwrap_or_default(),
-    };
+    let owner = owner(ctx, tenant, name.clone());
     let stores = &ctx.stores;
     let mut used = vec![tenant.spec.pipeline_ref.name.clone()];
     if tenant.status.as_ref().is_some_and(|status| status.backends.is_some()) {
@@ -219,6 +218,7 @@ async fn advance(
         }
         Step::Retain => {
             revoke(ctx, &owner).await?;
+            keep_archive(stores, &owner).await?;
             stores.postgres.set_state(&owner, RowState::Retained).await?;
             Ok(Deletion::Done(STAYS))
         }
@@ -246,12 +246,24 @@ async fn advance(
     }
 }
 
+fn owner(ctx: &Context, tenant: &Tenant, name: TenantName) -> Owner {
+    Owner { installation: ctx.settings.installation.clone(), tenant: name, uid: tenant.uid().unwrap_or_default() }
+}
+
 /// Tells ingest to refuse. Gives back the pipeline whose lanes took the tenant's entries.
 async fn refuse(ctx: &Context, name: &TenantName) -> Result<Option<String>, provision::Error> {
     let Some(mut entry) = ctx.stores.registry.get(name).await? else { return Ok(None) };
     entry.state = TenantState::Deleting;
     ctx.stores.registry.upsert(&entry).await?;
     Ok(Some(entry.pipeline.to_string()))
+}
+
+/// Has the archive of a tenant stay for as long as nobody removes it.
+pub async fn keep_archive(stores: &Stores, owner: &Owner) -> Result<(), provision::Error> {
+    match stores.postgres.archive_of(owner).await? {
+        Some(archive) => stores.object_store.keep(owner, &archive).await,
+        None => Ok(()),
+    }
 }
 
 /// Revokes in both authorities: the registry of record, and the one that ingest reads.

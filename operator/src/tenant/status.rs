@@ -2,7 +2,10 @@
 
 use crds::condition::{Finding, Reason, Status, set, types};
 use crds::tenant::{Backends, EffectiveQuotas};
-use crds::{PipelineName, RECONCILE_REQUESTED_AT_ANNOTATION, ROTATE_KEYS_ANNOTATION, Tenant, TenantStatus};
+use crds::{
+    CONFIRM_RETENTION_ANNOTATION, PipelineName, RECONCILE_REQUESTED_AT_ANNOTATION, ROTATE_KEYS_ANNOTATION, Tenant,
+    TenantStatus,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 
@@ -66,6 +69,7 @@ pub fn findings(valid: &ValidTenant, applied: &Applied) -> Vec<Finding> {
     let mut findings: Vec<Finding> =
         stores.iter().map(|(type_, in_place, result)| of_store(type_, in_place, result)).collect();
     findings.push(of_pipeline(valid, &applied.left_behind));
+    findings.push(of_retention(valid, applied.kept_days));
     let failed: Vec<&Finding> = findings.iter().filter(|finding| finding.status != Status::True).collect();
     let ready = match (failed.first(), &valid.problem) {
         (_, Some(Problem { reason, message })) => {
@@ -137,9 +141,34 @@ fn of_pipeline(valid: &ValidTenant, left_behind: &[PipelineName]) -> Finding {
     finding(types::PIPELINE_READY, status, reason, message)
 }
 
+/// What is said of the retention: that it is the spec's, or what has to be confirmed first.
+fn of_retention(valid: &ValidTenant, kept_days: Option<i32>) -> Finding {
+    let wanted = valid.desired.retention.total_days;
+    let (status, reason, message) = match kept_days {
+        None => (Status::True, Reason::Provisioned, format!("events are kept for {wanted} days")),
+        Some(days) => {
+            let name = valid.desired.name();
+            let message = format!(
+                "events are kept for {days} days, and spec.retention.totalDays says {wanted}: that would remove what is \
+                 older from the list and the archive for good, so it has to be confirmed. Remove it: kubectl annotate \
+                 tenant {name} --overwrite {CONFIRM_RETENTION_ANNOTATION}={wanted}"
+            );
+            (Status::False, Reason::RetentionUnconfirmed, message)
+        }
+    };
+    finding(types::RETENTION_APPLIED, status, reason, message)
+}
+
 /// Whether nothing will happen until somebody changes something.
 fn stalls(reason: Reason) -> bool {
-    [Reason::OwnershipConflict, Reason::InvalidSpec, Reason::UnknownPlan, Reason::KeyRejected].contains(&reason)
+    [
+        Reason::OwnershipConflict,
+        Reason::InvalidSpec,
+        Reason::UnknownPlan,
+        Reason::KeyRejected,
+        Reason::RetentionUnconfirmed,
+    ]
+    .contains(&reason)
 }
 
 /// What goes on.
@@ -270,6 +299,7 @@ mod tests {
             search: Ok(Outcome::Unchanged),
             credentials: Ok(Outcome::Unchanged),
             keys: None,
+            kept_days: None,
             left_behind: Vec::new(),
             archive: valid().desired.archive,
         }
@@ -324,6 +354,11 @@ mod tests {
             let pipeline = findings.iter().find(|finding| finding.type_ == types::PIPELINE_READY).unwrap();
             assert!(pipeline.status == Status::False && pipeline.message.contains(said), "{}", pipeline.message);
         }
+        let shrunk = findings(&valid(), &Applied { kept_days: Some(90), ..applied() });
+        assert_eq!(of(&shrunk, types::READY), (Status::False, Reason::RetentionUnconfirmed));
+        assert_eq!(of(&shrunk, types::STALLED).0, Status::True);
+        let said = shrunk.iter().find(|finding| finding.type_ == types::RETENTION_APPLIED).unwrap();
+        assert!(said.message.contains("loggerhub.io/confirm-retention=30"), "{}", said.message);
         let left = findings(&valid(), &Applied { left_behind: vec![fast], ..applied() });
         assert_eq!(of(&left, types::READY), (Status::False, Reason::EventsHeld));
         let mut suspended = valid();

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crds::condition::Reason;
 use crds::registry::{IngestQuotas, RegistryTenant, TenantState};
 use crds::tenant::{ApiKeySpec, KeySource, OnMissing, Retention, Rotation};
-use crds::{ADOPT_ANNOTATION, PipelineName, ROTATE_KEYS_ANNOTATION, Tenant, TenantName};
+use crds::{ADOPT_ANNOTATION, CONFIRM_RETENTION_ANNOTATION, PipelineName, ROTATE_KEYS_ANNOTATION, Tenant, TenantName};
 use kube::ResourceExt;
 
 use super::rotation::Request;
@@ -139,6 +139,10 @@ fn desired(tenant: &Tenant, settings: &Settings, name: TenantName, held: Held) -
         pipeline: held.pipeline,
         isolation: spec.isolation,
         retention: held.retention,
+        confirmed_days: tenant
+            .annotations()
+            .get(CONFIRM_RETENTION_ANNOTATION)
+            .and_then(|days| days.trim().parse().ok()),
         archive: name.archive(settings.archive.layout, &settings.archive.bucket_prefix),
     }
 }
@@ -288,7 +292,12 @@ mod tests {
     fn what_is_wrong_with_a_spec_keeps_no_key_alive_and_no_tenant_sending() {
         let last = crate::provision::registry_entry(
             &validate(&acme(), &settings(), &settings().plans, true).unwrap().desired,
-            &crate::provision::TenantRow { index_series: "s".into(), archive: settings_archive() },
+            &crate::provision::TenantRow {
+                index_series: "s".into(),
+                archive: settings_archive(),
+                total_days: 30,
+                beside_retained: false,
+            },
             &[],
         );
         let mut tenant = acme();

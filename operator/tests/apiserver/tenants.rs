@@ -348,6 +348,50 @@ async fn what_a_spec_takes_away_is_taken_away_whatever_else_is_wrong_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn fewer_days_are_kept_only_once_that_is_confirmed() {
+    let on = Operator::start().await;
+    let name = unique("api");
+    let tenant: crds::TenantName = name.parse().unwrap();
+    let kept = async |days: i32, hot_days: i32| {
+        eventually(&format!("{days} days hold in every store"), SOON, || async {
+            let entry = on.stores.registry.get(&tenant).await?.ok_or_else(|| anyhow::anyhow!("it is not there"))?;
+            anyhow::ensure!((entry.total_days, entry.hot_days) == (days, hot_days), "{} in Redis", entry.total_days);
+            let postgres = sqlx::query_scalar("SELECT total_days FROM public.tenant_schemas WHERE tenant = $1");
+            let postgres: i32 = postgres.bind(&name).fetch_one(on.stores.postgres.processor()).await?;
+            anyhow::ensure!(postgres == days, "{postgres} in PostgreSQL");
+            let s3 = testkit::Stores::from_environment()?.s3()?;
+            let bucket = on.cluster.tenants().get(&name).await?.status.and_then(|status| status.backends);
+            let bucket = bucket.map(|backends| backends.bucket).unwrap_or_default();
+            let rules = s3.get_bucket_lifecycle_configuration().bucket(bucket).send().await?;
+            let days_of_rule = rules.rules().iter().find_map(|rule| rule.expiration()?.days());
+            anyhow::ensure!(days_of_rule == Some(days + 2), "{days_of_rule:?} in S3");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    };
+    let spec = |days: i32, hot_days: i32| json!({"retention": {"totalDays": days, "hotDays": hot_days}, "deletionPolicy": "Delete"});
+    on.tenant(&name, spec(30, 7)).await;
+    on.cluster.tenant_ready(&name, SOON).await.unwrap();
+    kept(30, 7).await;
+    on.tenant(&name, spec(3, 2)).await;
+    let said = on.cluster.tenant_condition(&name, "RetentionApplied", "False", SOON).await.unwrap();
+    assert_eq!(said.reason, "RetentionUnconfirmed");
+    kept(30, 2).await;
+    let stalled = on.cluster.tenant_condition(&name, "Stalled", "True", SOON).await.unwrap();
+    assert_eq!(stalled.reason, "RetentionUnconfirmed");
+    on.cluster.annotate_tenant(&name, &[(crds::CONFIRM_RETENTION_ANNOTATION, "4")]).await.unwrap();
+    on.cluster.reconcile_tenant(&name, SOON).await.unwrap();
+    kept(30, 2).await;
+    on.cluster.annotate_tenant(&name, &[(crds::CONFIRM_RETENTION_ANNOTATION, "3")]).await.unwrap();
+    kept(3, 2).await;
+    on.cluster.tenant_ready(&name, SOON).await.unwrap();
+    on.tenant(&name, spec(60, 2)).await;
+    kept(60, 2).await;
+    on.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_retained_tenant_comes_back_and_what_is_queued_is_drained_first() {
     let on = Operator::start().await;
     let name = unique("api");
