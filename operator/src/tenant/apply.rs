@@ -38,12 +38,19 @@ pub struct Applied {
     pub credentials: StoreResult,
     /// What is known of the keys, if PostgreSQL could say.
     pub keys: Option<AppliedKeys>,
+    /// What differs from the spec until somebody says something, if PostgreSQL could say.
+    pub unsettled: Option<Unsettled>,
+    /// Where the archive is, if it is known.
+    pub archive: ArchiveLocation,
+}
+
+/// What differs from what a Tenant's spec says until somebody says something.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unsettled {
     /// Days that events are kept instead of those that the spec says, until these are confirmed.
     pub kept_days: Option<i32>,
     /// Pipelines that do not exist and that events of the tenant wait for, though it names another.
     pub left_behind: Vec<PipelineName>,
-    /// Where the archive is, if it is known.
-    pub archive: ArchiveLocation,
 }
 
 /// Provisions the Tenant. `away` says why PostgreSQL could not even give us the tenant's lock.
@@ -70,8 +77,7 @@ pub async fn apply(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, away: Op
                 search: conflict.clone(),
                 credentials: conflict,
                 keys: None,
-                kept_days: None,
-                left_behind: Vec::new(),
+                unsettled: None,
                 archive: known_archive(tenant, valid),
             }
         }
@@ -135,8 +141,10 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
         search: search.map_err(|error| problem(&error)),
         credentials,
         keys: known,
-        kept_days: (row.total_days > valid.desired.retention.total_days).then_some(row.total_days),
-        left_behind: lane::left_behind(ctx, valid).await,
+        unsettled: Some(Unsettled {
+            kept_days: (row.total_days > valid.desired.retention.total_days).then_some(row.total_days),
+            left_behind: lane::left_behind(ctx, valid).await,
+        }),
         archive: row.archive,
     }
 }
@@ -235,8 +243,7 @@ async fn without_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, down: 
         search,
         credentials: Err(credentials),
         keys: None,
-        kept_days: None,
-        left_behind: Vec::new(),
+        unsettled: None,
         archive,
     }
 }

@@ -68,8 +68,11 @@ pub fn findings(valid: &ValidTenant, applied: &Applied) -> Vec<Finding> {
     ];
     let mut findings: Vec<Finding> =
         stores.iter().map(|(type_, in_place, result)| of_store(type_, in_place, result)).collect();
-    findings.push(of_pipeline(valid, &applied.left_behind));
-    findings.push(of_retention(valid, applied.kept_days));
+    // What nobody can say now stays as it was said.
+    if let Some(unsettled) = &applied.unsettled {
+        findings.push(of_pipeline(valid, &unsettled.left_behind));
+        findings.push(of_retention(valid, unsettled.kept_days));
+    }
     let failed: Vec<&Finding> = findings.iter().filter(|finding| finding.status != Status::True).collect();
     let ready = match (failed.first(), &valid.problem) {
         (_, Some(Problem { reason, message })) => {
@@ -283,6 +286,7 @@ pub fn drift_note(stores: &[&str]) -> Option<Note> {
 mod tests {
     use super::*;
     use crate::settings::tests::settings;
+    use crate::tenant::apply::Unsettled;
     use crate::tenant::changes::KeyChange;
     use crate::tenant::keys::AppliedKeys;
     use crate::tenant::testing::{acme, at, key_row};
@@ -299,8 +303,7 @@ mod tests {
             search: Ok(Outcome::Unchanged),
             credentials: Ok(Outcome::Unchanged),
             keys: None,
-            kept_days: None,
-            left_behind: Vec::new(),
+            unsettled: Some(Unsettled::default()),
             archive: valid().desired.archive,
         }
     }
@@ -324,6 +327,8 @@ mod tests {
 
     #[test]
     fn a_store_that_is_down_is_its_own_condition_and_the_reason_of_ready() {
+        let unknown = findings(&valid(), &Applied { database: down(), unsettled: None, ..applied() });
+        assert!(!unknown.iter().any(|one| [types::PIPELINE_READY, types::RETENTION_APPLIED].contains(&one.type_)));
         let findings = findings(&valid(), &Applied { search: down(), ..applied() });
         assert_eq!(of(&findings, types::SEARCH_READY), (Status::False, Reason::BackendUnavailable));
         assert_eq!(of(&findings, types::DATABASE_READY).0, Status::True);
@@ -354,12 +359,15 @@ mod tests {
             let pipeline = findings.iter().find(|finding| finding.type_ == types::PIPELINE_READY).unwrap();
             assert!(pipeline.status == Status::False && pipeline.message.contains(said), "{}", pipeline.message);
         }
-        let shrunk = findings(&valid(), &Applied { kept_days: Some(90), ..applied() });
+        let unsettled = |unsettled| Applied { unsettled: Some(unsettled), ..applied() };
+        let shrunk = unsettled(Unsettled { kept_days: Some(90), ..Unsettled::default() });
+        let shrunk = findings(&valid(), &shrunk);
         assert_eq!(of(&shrunk, types::READY), (Status::False, Reason::RetentionUnconfirmed));
         assert_eq!(of(&shrunk, types::STALLED).0, Status::True);
         let said = shrunk.iter().find(|finding| finding.type_ == types::RETENTION_APPLIED).unwrap();
         assert!(said.message.contains("loggerhub.io/confirm-retention=30"), "{}", said.message);
-        let left = findings(&valid(), &Applied { left_behind: vec![fast], ..applied() });
+        let left = unsettled(Unsettled { left_behind: vec![fast], ..Unsettled::default() });
+        let left = findings(&valid(), &left);
         assert_eq!(of(&left, types::READY), (Status::False, Reason::EventsHeld));
         let mut suspended = valid();
         suspended.desired.state = crds::registry::TenantState::Suspended;
