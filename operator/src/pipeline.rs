@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crds::condition::{Finding, Reason};
 use crds::{CONFIRM_DELETE_ANNOTATION, LogPipeline, LogPipelineSpec, PIPELINE_FINALIZER, PIPELINE_LABEL, PipelineName};
@@ -359,7 +359,7 @@ enum Leaving {
 }
 
 /// Decides about a pipeline that is to be deleted: events that were sent to its stages go through no others,
-/// unless somebody confirms that. `dependents` are the Tenants that have no other, `waiting` the events in its lanes.
+/// unless somebody confirms that. `dependents` are the Tenants that have no other, `waiting` the entries of its lanes.
 fn leaving(pipeline: &LogPipeline, dependents: &[String], waiting: i64, deleted_for: Duration) -> Leaving {
     let name = pipeline.name_any();
     let annotated = pipeline.annotations().get(CONFIRM_DELETE_ANNOTATION);
@@ -370,8 +370,8 @@ fn leaving(pipeline: &LogPipeline, dependents: &[String], waiting: i64, deleted_
         (_, true) => Leaving::IsWaitedFor,
         ([], false) if waiting > 0 => {
             let message = format!(
-                "to be deleted: {waiting} events wait for its processors, which go on until there are none (not while \
-                 spec.suspend is set). To have them go through `default`, without these stages: {confirm}"
+                "to be deleted: {waiting} entries of its lanes wait for its processors, which go on until there are none \
+                 (not while spec.suspend is set). To have them go through `default`, without these stages: {confirm}"
             );
             Leaving::Stays(Reason::Draining, message)
         }
@@ -426,8 +426,8 @@ async fn let_go(
     let since = pipeline.metadata.deletion_timestamp.as_ref().map_or(0, |at| at.0.as_microsecond());
     let deleted_for = Duration::from_micros(u64::try_from(unix_micros() - since).unwrap_or(0));
     let unreachable = |error: provision::Error| (Reason::DeletionBlocked, runtime::logging::chain(&error));
-    let waiting = match backlog::read(registry, name, SystemTime::now()).await {
-        Ok(backlog) => backlog.events,
+    let waiting = match backlog::entries(registry, name).await {
+        Ok(entries) => entries,
         Err(error) => return Ok(Err(unreachable(error))),
     };
     Ok(match leaving(pipeline, &dependents, waiting, deleted_for) {
@@ -515,7 +515,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         stays(leaving(&fast, &acme, 0, long), Reason::DeletionBlocked, "Tenants use it: acme.");
-        stays(leaving(&fast, &[], 7, long), Reason::Draining, "7 events wait");
+        stays(leaving(&fast, &[], 7, long), Reason::Draining, "7 entries of its lanes wait");
         stays(leaving(&fast, &[], 0, Duration::ZERO), Reason::Draining, "ingest hears");
         assert_eq!(leaving(&fast, &[], 0, long), Leaving::HandsOver);
         fast.annotations_mut().insert(CONFIRM_DELETE_ANNOTATION.to_owned(), "true".to_owned());

@@ -1,8 +1,6 @@
 //! The lane of a Tenant whose pipeline is not there: its events wait in it, or it is left to `default`
 //! where every Tenant that names the pipeline has asked for that.
 
-use std::time::SystemTime;
-
 use crds::tenant::OnMissing;
 use crds::{LogPipeline, PipelineName, Tenant, TenantName};
 use kube::api::ListParams;
@@ -111,7 +109,7 @@ async fn waits(registry: &Registry, tenant: &TenantName, pipeline: &PipelineName
 pub async fn forget_unneeded(ctx: &Context) -> Result<(), Error> {
     let registry = &ctx.stores.registry;
     for pipeline in registry.held().await?.iter().filter_map(|name| name.parse::<PipelineName>().ok()) {
-        let empty = backlog::read(registry, &pipeline, SystemTime::now()).await?.events == 0;
+        let empty = backlog::entries(registry, &pipeline).await? == 0;
         if empty && dependents(ctx, pipeline.as_str()).await.is_ok_and(|dependents| dependents.is_empty()) {
             registry.let_go(&pipeline).await?;
         }

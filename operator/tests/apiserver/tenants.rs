@@ -219,7 +219,7 @@ async fn a_pipeline_that_is_needed_is_kept_until_nobody_needs_it_or_its_end_is_c
     let lane = first.lane(&name.parse().unwrap());
     wait_in(&on, &lane, &name, true).await;
     on.tenant(&name, json!({"pipelineRef": {"name": second}, "deletionPolicy": "Delete"})).await;
-    blocked(&first, "Draining", "1 events wait").await;
+    blocked(&first, "Draining", "1 entries of its lanes wait").await;
     assert_eq!(lanes_of(&on, &first).await, "its own");
     wait_in(&on, &lane, &name, false).await;
     gone(&on, &first).await;
