@@ -432,7 +432,7 @@ async fn let_go(
     };
     Ok(match leaving(pipeline, &dependents, waiting, deleted_for) {
         Leaving::Stays(reason, message) => Err((reason, message)),
-        Leaving::HandsOver => registry.orphan(name).await.map_err(unreachable),
+        Leaving::HandsOver => lane::hand_over(ctx, name).await.map_err(|message| (Reason::DeletionBlocked, message)),
         Leaving::IsWaitedFor => registry.hold(name).await.map(drop).map_err(unreachable),
     })
 }

@@ -68,12 +68,32 @@ pub async fn leave(ctx: &Context, pipeline: &PipelineName) -> Result<(), String>
     if *pipeline == PipelineName::default_pipeline() {
         return Ok(());
     }
+    needed_by_nobody(ctx, pipeline).await?;
+    hand_over(ctx, pipeline).await
+}
+
+/// Hands a lane that no Tenant needs to `default`, or says who came meanwhile.
+pub async fn hand_over(ctx: &Context, pipeline: &PipelineName) -> Result<(), String> {
+    let (registry, chain) = (&ctx.stores.registry, |error: Error| runtime::logging::chain(&error));
+    registry.orphan(pipeline).await.map_err(chain)?;
+    // A Tenant that came between the look before and this has taken the lane already, and has just lost it.
+    if let Err(said) = needed_by_nobody(ctx, pipeline).await {
+        registry.hold(pipeline).await.map_err(chain)?;
+        return Err(said);
+    }
+    Ok(())
+}
+
+async fn needed_by_nobody(ctx: &Context, pipeline: &PipelineName) -> Result<(), String> {
     let dependents = dependents(ctx, pipeline.as_str()).await;
     let dependents = dependents.map_err(|error| format!("list the Tenants: {}", crate::kubernetes::explain(&error)))?;
-    if !dependents.is_empty() {
-        return Err(format!("it waits for LogPipeline `{pipeline}` with events of {}", listed(&dependents)));
+    if dependents.is_empty() {
+        return Ok(());
     }
-    ctx.stores.registry.orphan(pipeline).await.map_err(|error| runtime::logging::chain(&error))
+    Err(format!(
+        "events wait for LogPipeline `{pipeline}` and no other, because Tenants name it: {}",
+        listed(&dependents)
+    ))
 }
 
 /// The first few of some names.
