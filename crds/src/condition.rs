@@ -18,6 +18,10 @@ pub mod types {
     pub const SEARCH_READY: &str = "SearchReady";
     /// Tenant: keys are issued, in their Secrets, and known to ingest.
     pub const CREDENTIALS_READY: &str = "CredentialsReady";
+    /// Tenant: the pipeline that it names is there, and none of its events wait for one that is not.
+    pub const PIPELINE_READY: &str = "PipelineReady";
+    /// Tenant: events are kept for as long as the spec says, and not for longer.
+    pub const RETENTION_APPLIED: &str = "RetentionApplied";
     /// Pipeline: the spec is one that we run.
     pub const ACCEPTED: &str = "Accepted";
     /// Pipeline: the operator can see the backlog and sets the number of processors.
@@ -51,6 +55,10 @@ pub enum Reason {
     UnknownPlan,
     /// `spec.pipelineRef` names a pipeline that does not exist.
     PipelineNotFound,
+    /// Events wait for a pipeline that does not exist and that the Tenant names no more.
+    EventsHeld,
+    /// `spec.retention` keeps less than before, and nobody has confirmed that.
+    RetentionUnconfirmed,
     /// The spec is contradictory; the message says where.
     InvalidSpec,
     /// `spec.stages` can't be run; the message says which stage, where and what to do.
@@ -110,6 +118,8 @@ impl Reason {
             Self::NamespaceNotFound => "NamespaceNotFound",
             Self::UnknownPlan => "UnknownPlan",
             Self::PipelineNotFound => "PipelineNotFound",
+            Self::EventsHeld => "EventsHeld",
+            Self::RetentionUnconfirmed => "RetentionUnconfirmed",
             Self::InvalidSpec => "InvalidSpec",
             Self::InvalidStages => "InvalidStages",
             Self::TestsFailed => "TestsFailed",

@@ -31,8 +31,12 @@ pub const ADOPT_ANNOTATION: &str = "loggerhub.io/adopt";
 /// Annotation: `<names>@<nonce>` asks for new keys; names are separated by commas, `*` is every
 /// generated key. A nonce is carried out once for each key; echoed in `status.lastHandledKeyRotation`.
 pub const ROTATE_KEYS_ANNOTATION: &str = "loggerhub.io/rotate-keys";
-/// Annotation: the Tenant's name confirms that deleting it is to remove its data (`deletionPolicy: Delete`).
+/// Annotation: a Tenant's name confirms that deleting it is to remove its data (`deletionPolicy: Delete`); a
+/// LogPipeline's name, that it is to go although Tenants use it or events wait for it.
 pub const CONFIRM_DELETE_ANNOTATION: &str = "loggerhub.io/confirm-delete";
+/// Annotation: the days of `spec.retention.totalDays`, where they are fewer than before, confirm that what is older
+/// is to be removed.
+pub const CONFIRM_RETENTION_ANNOTATION: &str = "loggerhub.io/confirm-retention";
 /// Annotation: `"true"` lets a Tenant under deletion go at once, whatever is left in the stores.
 pub const FORCE_FINALIZE_ANNOTATION: &str = "loggerhub.io/force-finalize";
 /// Label on every object that belongs to one Tenant; the value is the Tenant's name.
@@ -43,6 +47,5 @@ pub const PIPELINE_LABEL: &str = "loggerhub.io/pipeline";
 pub const TENANT_FINALIZER: &str = "loggerhub.io/tenant-cleanup";
 /// Annotation of a pipeline's processors: the spec that was accepted last, and its generation.
 pub const ACCEPTED_SPEC_ANNOTATION: &str = "loggerhub.io/accepted-spec";
-/// Finalizer that holds a LogPipeline until its streams are handed to the `default` pipeline, which has
-/// none itself.
+/// Finalizer that holds a LogPipeline while Tenants use it or events wait for it; `default` has none.
 pub const PIPELINE_FINALIZER: &str = "loggerhub.io/pipeline-cleanup";

@@ -45,6 +45,14 @@ pub const REGISTRY_CHANGES: &str = "lh:registry:changes";
 pub const INGEST_REPLICAS: &str = "lh:ingest:replicas";
 /// Redis set of pipelines that are gone: the processors of `default` drain their streams.
 pub const ORPHANED_PIPELINES: &str = "lh:pipelines:orphaned";
+/// Redis set of pipelines that are not there, and whose streams wait for them: nobody reads these.
+pub const HELD_PIPELINES: &str = "lh:pipelines:held";
+
+/// Redis string that lives for as long as processors of `default` may still read a pipeline's streams
+/// that were taken from them.
+pub fn taken_back(pipeline: &PipelineName) -> String {
+    format!("lh:pipelines:taken-back:{pipeline}")
+}
 
 /// Why a string is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

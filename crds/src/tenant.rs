@@ -112,7 +112,7 @@ pub struct Retention {
     #[schemars(range(min = 1, max = 90))]
     #[serde(default = "seven")]
     pub hot_days: i32,
-    /// Days in the list and in the archive.
+    /// Days in the list and in the archive. Fewer than before remove what is older, so they have to be confirmed by the annotation loggerhub.io/confirm-retention; until then the days of before hold.
     #[schemars(range(min = 1, max = 3650))]
     #[serde(default = "thirty")]
     pub total_days: i32,
@@ -140,6 +140,19 @@ pub struct PipelineRef {
     #[schemars(length(min = 1, max = 40))]
     #[serde(default = "default_pipeline")]
     pub name: String,
+    /// What becomes of events while there is no such pipeline. Hold: they are accepted and wait for it, unprocessed, up to the tenant's share of the queue. Default: they go through `default`, without the pipeline's stages.
+    #[serde(default)]
+    pub on_missing: OnMissing,
+}
+
+/// What becomes of events whose pipeline is not there.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnMissing {
+    /// They wait for it.
+    #[default]
+    Hold,
+    /// They go through `default`.
+    Default,
 }
 
 fn default_pipeline() -> String {
@@ -148,7 +161,7 @@ fn default_pipeline() -> String {
 
 impl Default for PipelineRef {
     fn default() -> Self {
-        Self { name: default_pipeline() }
+        Self { name: default_pipeline(), on_missing: OnMissing::default() }
     }
 }
 

@@ -123,6 +123,8 @@ operator:
     tag: "${LOGGERHUB_OPERATOR_IMAGE##*:}"
 YAML
     if on_kind; then cat "$ROOT/manifests/evaluation/values.yaml"; else install_values_stores; fi
+    # The tour, the samples and the tests give their tenants namespaces of their own.
+    on_kind || echo 'rbac: {tenantNamespaces: ["*"]}'
     on_current_cluster || cat <<YAML
 archive: {maxAgeSeconds: $(archive_seconds)}
 gateway:

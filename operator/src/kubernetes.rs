@@ -43,6 +43,14 @@ where
     api.patch(&object.name_any(), &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object)).await
 }
 
+/// Applies an object as ours, or fails where somebody else has set one of our fields.
+pub async fn apply_beside<K>(api: &Api<K>, object: &K) -> kube::Result<K>
+where
+    K: Resource<Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
+{
+    api.patch(&object.name_any(), &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(object)).await
+}
+
 /// The operator's own Deployment, for Events about what no Tenant or pipeline stands for.
 pub fn operator_itself(settings: &Settings) -> ObjectReference {
     ObjectReference {

@@ -3,10 +3,10 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crds::condition::{Finding, Reason};
-use crds::{LogPipeline, LogPipelineSpec, PIPELINE_FINALIZER, PIPELINE_LABEL, PipelineName};
+use crds::{CONFIRM_DELETE_ANNOTATION, LogPipeline, LogPipelineSpec, PIPELINE_FINALIZER, PIPELINE_LABEL, PipelineName};
 use futures::{Stream, StreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -38,9 +38,14 @@ use crate::kubernetes::{
 };
 use crate::metrics::{Controller as Which, Ending};
 use crate::provision;
-use crate::scaler::Pipelines;
+use crate::scaler::{Pipelines, backlog};
+use crate::tenant::lane;
 use build::Role;
 
+/// Time between two looks at a pipeline that is to be deleted.
+const LEAVING_INTERVAL: Duration = Duration::from_secs(5);
+/// How long ingest is given to hear that a Tenant has left a pipeline.
+const GRACE: Duration = Duration::from_secs(5);
 /// Pipelines that are worked on at once.
 const CONCURRENCY: u16 = 4;
 
@@ -151,10 +156,15 @@ fn on_error(guard: Arc<DeserializeGuard<LogPipeline>>, error: &Error, ctx: Arc<C
 async fn reconcile_pipeline(ctx: &Context, pipeline: &LogPipeline) -> Result<(Action, Ending), Error> {
     let namespace = pipeline.namespace().unwrap_or_default();
     let api = Api::<LogPipeline>::namespaced(ctx.client.clone(), &namespace);
-    if pipeline.metadata.deletion_timestamp.is_some() {
-        return conclude(ctx, &api, pipeline).await;
-    }
-    if is_paused(pipeline) {
+    let stays = if pipeline.metadata.deletion_timestamp.is_some() {
+        match conclude(ctx, &api, pipeline).await? {
+            Some(stays) => Some(stays),
+            None => return Ok((Action::await_change(), Ending::success)),
+        }
+    } else {
+        None
+    };
+    if is_paused(pipeline) && stays.is_none() {
         return Ok((Action::await_change(), Ending::success));
     }
     let name = match place(pipeline, &ctx.settings.namespace) {
@@ -166,8 +176,10 @@ async fn reconcile_pipeline(ctx: &Context, pipeline: &LogPipeline) -> Result<(Ac
     };
     if let Err((reason, message)) = accept(&pipeline.spec, unix_micros()) {
         let ready = keep_last_accepted(ctx, pipeline, &name).await?;
-        report(ctx, &api, pipeline, status::refused(reason, &message), ready).await?;
-        return Ok((Action::requeue(ctx.resync()), Ending::success));
+        let wait = stays.as_ref().map_or_else(|| ctx.resync(), |_| LEAVING_INTERVAL);
+        let findings = status::refused(reason, &message).into_iter().chain(stays.into_iter().flatten());
+        report(ctx, &api, pipeline, findings.collect(), ready).await?;
+        return Ok((Action::requeue(wait), Ending::success));
     }
     let finalized;
     let pipeline = if is_held(pipeline, &name) {
@@ -183,12 +195,17 @@ async fn reconcile_pipeline(ctx: &Context, pipeline: &LogPipeline) -> Result<(Ac
     let mut ending = Ending::success;
     // A pipeline of that name may have left its streams to `default` before.
     match ctx.stores.registry.adopt(&name).await {
-        Ok(()) => ctx.pipeline_backoff.succeeded(name.as_str()),
+        Ok(_) => ctx.pipeline_backoff.succeeded(name.as_str()),
         Err(error) => {
             findings.retain(|finding| finding.type_ == crds::condition::types::ACCEPTED);
             findings.extend(unavailable(&error));
             (wait, ending) = (ctx.pipeline_backoff.failed(name.as_str()), Ending::requeue);
         }
+    }
+    if let Some(stays) = stays {
+        findings.retain(|finding| finding.type_ == crds::condition::types::ACCEPTED);
+        findings.extend(stays);
+        wait = wait.min(LEAVING_INTERVAL);
     }
     report(ctx, &api, pipeline, findings, Some(ready(&applied.processor))).await?;
     Ok((Action::requeue(wait), ending))
@@ -330,24 +347,94 @@ where
     }
 }
 
-/// The deletion branch: the streams go to `default`, the objects by their owner references.
-async fn conclude(ctx: &Context, api: &Api<LogPipeline>, pipeline: &LogPipeline) -> Result<(Action, Ending), Error> {
+/// What a pipeline's deletion comes to.
+#[derive(Debug, PartialEq, Eq)]
+enum Leaving {
+    /// It stays, with its processors, for as long as the reason holds.
+    Stays(Reason, String),
+    /// It goes, and its lanes are left to `default`.
+    HandsOver,
+    /// It goes, and its lanes wait for another of its name.
+    IsWaitedFor,
+}
+
+/// Decides about a pipeline that is to be deleted: events that were sent to its stages go through no others,
+/// unless somebody confirms that. `dependents` are the Tenants that have no other, `waiting` the entries of its lanes.
+fn leaving(pipeline: &LogPipeline, dependents: &[String], waiting: i64, deleted_for: Duration) -> Leaving {
+    let name = pipeline.name_any();
+    let annotated = pipeline.annotations().get(CONFIRM_DELETE_ANNOTATION);
+    let confirmed = annotated.is_some_and(|value| *value == name);
+    let confirm = format!("kubectl annotate logpipeline {name} {CONFIRM_DELETE_ANNOTATION}={name}");
+    match (dependents, confirmed) {
+        ([], true) => Leaving::HandsOver,
+        (_, true) => Leaving::IsWaitedFor,
+        ([], false) if waiting > 0 => {
+            let message = format!(
+                "to be deleted: {waiting} entries of its lanes wait for its processors, which go on until there are none \
+                 (not while spec.suspend is set). To have them go through `default`, without these stages: {confirm}"
+            );
+            Leaving::Stays(Reason::Draining, message)
+        }
+        ([], false) if deleted_for < GRACE => {
+            Leaving::Stays(Reason::Draining, "to be deleted: ingest hears of its Tenants' moves first".to_owned())
+        }
+        ([], false) => Leaving::HandsOver,
+        (_, false) => {
+            let message = format!(
+                "to be deleted, and goes on, because Tenants use it: {}. Have them name another pipeline, or \
+                 onMissing: Default. To have their events wait, unprocessed, until it is applied again: {confirm}",
+                lane::listed(dependents)
+            );
+            Leaving::Stays(Reason::DeletionBlocked, message)
+        }
+    }
+}
+
+/// The deletion branch. Nothing is left to do of a pipeline that goes; its objects follow by their owner references.
+/// Else, what is said of one that stays.
+async fn conclude(
+    ctx: &Context,
+    api: &Api<LogPipeline>,
+    pipeline: &LogPipeline,
+) -> Result<Option<Vec<Finding>>, Error> {
     if !pipeline.finalizers().iter().any(|one| one == PIPELINE_FINALIZER) {
-        return Ok((Action::await_change(), Ending::success));
+        return Ok(None);
     }
     let name = pipeline.name_any();
-    if let Ok(lane) = name.parse::<PipelineName>()
-        && lane != PipelineName::default_pipeline()
-        && let Err(error) = ctx.stores.registry.orphan(&lane).await
-    {
-        let message = format!("its streams can't be handed to `default`: {}", runtime::logging::chain(&error));
-        report(ctx, api, pipeline, status::blocked(Reason::DeletionBlocked, &message), None).await?;
-        return Ok((Action::requeue(ctx.pipeline_backoff.failed(&name)), Ending::requeue));
+    let lane = name.parse::<PipelineName>().ok().filter(|lane| *lane != PipelineName::default_pipeline());
+    let left = match lane {
+        Some(lane) => let_go(ctx, pipeline, &lane).await?,
+        None => Ok(()),
+    };
+    if let Err((reason, message)) = left {
+        return Ok(Some(status::blocked(reason, &message)));
     }
     remove_finalizer(api, pipeline, PIPELINE_FINALIZER).await.map_err(failed("remove the finalizer", pipeline))?;
     ctx.pipeline_backoff.succeeded(&name);
-    tracing::info!(pipeline.name = %name, "pipeline {name} is gone; `default` drains what it left");
-    Ok((Action::await_change(), Ending::success))
+    tracing::info!(pipeline.name = %name, "pipeline {name} is gone");
+    Ok(None)
+}
+
+/// Sees to the lanes of a pipeline that is to go, or says why it stays.
+async fn let_go(
+    ctx: &Context,
+    pipeline: &LogPipeline,
+    name: &PipelineName,
+) -> Result<Result<(), (Reason, String)>, Error> {
+    let registry = &ctx.stores.registry;
+    let dependents = lane::dependents(ctx, name.as_str()).await.map_err(failed("list the Tenants", pipeline))?;
+    let since = pipeline.metadata.deletion_timestamp.as_ref().map_or(0, |at| at.0.as_microsecond());
+    let deleted_for = Duration::from_micros(u64::try_from(unix_micros() - since).unwrap_or(0));
+    let unreachable = |error: provision::Error| (Reason::DeletionBlocked, runtime::logging::chain(&error));
+    let waiting = match backlog::entries(registry, name).await {
+        Ok(entries) => entries,
+        Err(error) => return Ok(Err(unreachable(error))),
+    };
+    Ok(match leaving(pipeline, &dependents, waiting, deleted_for) {
+        Leaving::Stays(reason, message) => Err((reason, message)),
+        Leaving::HandsOver => lane::hand_over(ctx, name).await.map_err(|message| (Reason::DeletionBlocked, message)),
+        Leaving::IsWaitedFor => registry.hold(name).await.map(drop).map_err(unreachable),
+    })
 }
 
 fn unavailable(error: &provision::Error) -> Vec<Finding> {
@@ -417,6 +504,25 @@ mod tests {
             };
             assert!(as_expected, "{spec}: {refused:?}");
         }
+    }
+
+    #[test]
+    fn a_pipeline_that_is_needed_or_not_drained_goes_only_once_that_is_confirmed() {
+        let (long, acme) = (Duration::from_secs(60), ["acme".to_owned()]);
+        let mut fast = pipeline("logs");
+        let stays = |leaving: Leaving, expected: Reason, said: &str| match leaving {
+            Leaving::Stays(reason, message) => assert!(reason == expected && message.contains(said), "{message}"),
+            other => panic!("{other:?}"),
+        };
+        stays(leaving(&fast, &acme, 0, long), Reason::DeletionBlocked, "Tenants use it: acme.");
+        stays(leaving(&fast, &[], 7, long), Reason::Draining, "7 entries of its lanes wait");
+        stays(leaving(&fast, &[], 0, Duration::ZERO), Reason::Draining, "ingest hears");
+        assert_eq!(leaving(&fast, &[], 0, long), Leaving::HandsOver);
+        fast.annotations_mut().insert(CONFIRM_DELETE_ANNOTATION.to_owned(), "true".to_owned());
+        stays(leaving(&fast, &acme, 0, long), Reason::DeletionBlocked, "confirm-delete=fast");
+        fast.annotations_mut().insert(CONFIRM_DELETE_ANNOTATION.to_owned(), "fast".to_owned());
+        assert_eq!(leaving(&fast, &acme, 7, long), Leaving::IsWaitedFor);
+        assert_eq!(leaving(&fast, &[], 7, long), Leaving::HandsOver);
     }
 
     #[test]

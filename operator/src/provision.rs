@@ -26,7 +26,7 @@ pub use marker::Owner;
 pub use opensearch::Search;
 pub use postgres::{Claim, HeldTenant, IssuedKeyRow, Missing, Postgres, RolePasswords, RowState, TenantRow};
 pub use redis::{Registry, SeenEntry};
-pub use s3::ObjectStore;
+pub use s3::{Backstop, ObjectStore};
 
 /// What an `ensure` did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,6 +89,8 @@ pub struct DesiredTenant {
     pub isolation: Isolation,
     /// How long events are kept.
     pub retention: Retention,
+    /// Days that events may be kept for although it were more before: who says so gives up what is older.
+    pub confirmed_days: Option<i32>,
     /// Where its archive is.
     pub archive: ArchiveLocation,
 }
@@ -97,6 +99,17 @@ impl DesiredTenant {
     /// The tenant's name.
     pub fn name(&self) -> &TenantName {
         &self.owner.tenant
+    }
+
+    /// Days that events are kept if it were `before` until now: fewer only once that is confirmed.
+    pub fn kept_days(&self, before: i32) -> i32 {
+        let wanted = self.retention.total_days;
+        if self.confirmed_days == Some(wanted) { wanted } else { wanted.max(before) }
+    }
+
+    /// The same tenant, whose events are kept for so many days.
+    pub fn kept_for(&self, total_days: i32) -> Self {
+        Self { retention: Retention { total_days, ..self.retention }, ..self.clone() }
     }
 }
 
@@ -158,9 +171,10 @@ pub async fn provision_tenant(
     keys: &[IssuedKey],
 ) -> Result<Provisioned, Error> {
     let (row, registered) = stores.postgres.ensure_tenant(desired).await?;
+    let desired = &desired.kept_for(row.total_days);
     let schema = stores.postgres.ensure_schema(desired, SystemTime::now()).await?;
     let (_, issued) = stores.postgres.ensure_keys(desired.name(), keys).await?;
-    let object_store = stores.object_store.ensure(desired, &row.archive).await?;
+    let object_store = stores.object_store.ensure(desired, &row.archive, row.backstop()).await?;
     let series_days = series_hot_days(desired);
     stores.postgres.ensure_series(&row.index_series, series_days).await?;
     let held = stores.postgres.hold_series(&row.index_series).await?;

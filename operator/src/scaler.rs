@@ -131,7 +131,8 @@ async fn look(
     memory: &mut Memory,
     now: scale::Moment,
 ) -> kube::Result<()> {
-    if pipeline.metadata.deletion_timestamp.is_some() || is_paused(pipeline) {
+    // One that is to be deleted is needed for as long as it is there.
+    if is_paused(pipeline) {
         return Ok(());
     }
     let deployments = Api::<Deployment>::namespaced(ctx.client.clone(), &ctx.settings.namespace);
@@ -180,6 +181,18 @@ fn decide(pipeline: &LogPipeline, observation: &Observation, memory: &mut Memory
     }
     if scaling.mode == ScalingMode::External {
         memory.history = History::default();
+        // What we have left at none, nobody wakes: an HPA does nothing at zero.
+        if current == 0 && !is_left_alone(pipeline) {
+            let to = scaling.min_replicas.max(1);
+            let message =
+                format!("the operator had left it without processors: {to} to begin with, then mode External");
+            return Outcome {
+                finding: say(Status::False, Reason::External, message),
+                desired: Some(to),
+                scaled: true,
+                backlog,
+            };
+        }
         let message = "spec.processor.scaling.mode is External: the operator writes no replicas".to_owned();
         return Outcome {
             finding: say(Status::False, Reason::External, message),
@@ -201,6 +214,11 @@ fn decide(pipeline: &LogPipeline, observation: &Observation, memory: &mut Memory
         _ => Status::True,
     };
     Outcome { finding: say(status, reason, message), desired: Some(to), scaled: to != current, backlog }
+}
+
+/// Whether somebody else scales the pipeline already, as far as was said before.
+fn is_left_alone(pipeline: &LogPipeline) -> bool {
+    before(pipeline).conditions.iter().any(|one| one.reason == Reason::External.as_str())
 }
 
 async fn report(ctx: &Context, pipeline: &LogPipeline, outcome: Outcome, memory: &mut Memory) -> kube::Result<()> {
@@ -280,7 +298,24 @@ mod tests {
         assert_eq!(outcome(json!({"suspend": true}), 3, 100), (0, true, Reason::Suspended));
         assert_eq!(outcome(json!({"suspend": true}), 0, 100), (0, false, Reason::Suspended));
         let external = json!({"processor": {"scaling": {"mode": "External"}}});
-        assert_eq!(outcome(external, 3, 900_000), (-1, false, Reason::External));
+        assert_eq!(outcome(external.clone(), 3, 900_000), (-1, false, Reason::External));
+        let few = json!({"processor": {"scaling": {"mode": "External", "minReplicas": 2}}});
+        assert_eq!(outcome(few, 0, 0), (2, true, Reason::External), "as after a suspension");
+        let none = json!({"processor": {"scaling": {"mode": "External", "minReplicas": 0}}});
+        assert_eq!(outcome(none, 0, 0), (1, true, Reason::External));
+        let mut left_alone = pipeline(external);
+        let said = Finding {
+            type_: types::SCALING_ACTIVE,
+            status: Status::False,
+            reason: Reason::External,
+            message: String::new(),
+        };
+        let mut status = crds::LogPipelineStatus::default();
+        set(&mut status.conditions, said, None, now());
+        left_alone.status = Some(status);
+        let observation = Observation { replicas: 0, backlog: None, missing_store: None };
+        let outcome_of = decide(&left_alone, &observation, &mut Memory::default(), Duration::ZERO);
+        assert!(!outcome_of.scaled, "whoever scales it wants none");
         assert_eq!(outcome(json!({}), 1, 60_000), (3, true, Reason::ScalingUp));
         assert_eq!(outcome(json!({}), 1, 0), (1, false, Reason::Steady));
     }

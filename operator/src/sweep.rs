@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::context::Context;
 use crate::kubernetes::{ACTOR, explain, operator_itself};
 use crate::provision::{self, Missing, Owner, RowState};
+use crate::tenant::delete::keep_archive;
+use crate::tenant::lane;
 
 /// Tenants of one page of the list.
 const PAGE: u32 = 500;
@@ -65,6 +67,7 @@ async fn sweep(ctx: &Context) -> Result<(), Error> {
     // The registries first: a Tenant that appears meanwhile is in the list, and is spared.
     let projected = stores.registry.tenants().await?;
     let rows = stores.postgres.live_tenants(installation).await?;
+    lane::forget_unneeded(ctx).await?;
     let foreign = stores.postgres.foreign_tenants(installation, &projected).await?;
     let live = live_tenants(ctx).await.map_err(|error| Error::List(Box::new(error)))?;
     let known = known(&projected, &foreign, &rows);
@@ -95,6 +98,7 @@ async fn retain(ctx: &Context, name: &TenantName, row: Option<&Owner>) -> Result
         tracing::warn!(tenant.name = %name, "removed {name} from ingest's registry: there is no such Tenant");
         return Ok(());
     };
+    keep_archive(stores, owner).await?;
     stores.postgres.set_state(owner, RowState::Retained).await?;
     tracing::warn!(tenant.name = %name, "revoked the keys of {name}: there is no such Tenant; its data stays");
     let (action, outcome) = (Action::TenantDeleted, "there is no such Tenant; its data stays");

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crds::condition::{Finding, Reason};
+use crds::condition::{Finding, Reason, types};
 use crds::{LogPipeline, TENANT_FINALIZER, Tenant, TenantName, TenantStatus};
 use futures::{Stream, StreamExt};
 use k8s_openapi::jiff::Timestamp;
@@ -23,6 +23,7 @@ pub mod validate;
 pub mod rotation;
 pub mod plan;
 pub mod existing;
+pub mod lane;
 pub mod secrets;
 pub mod keys;
 pub mod changes;
@@ -42,9 +43,11 @@ use crate::kubernetes::{
     transitions,
 };
 use crate::metrics::{Controller as Which, Ending};
+use crate::plans::Plans;
 use crate::provision;
 use delete::Deletion;
-use validate::{Problem, ValidTenant, validate};
+use lane::Seen;
+use validate::{Problem, ValidTenant, salvage, validate};
 
 /// Tenants that are worked on at once.
 const CONCURRENCY: u16 = 10;
@@ -117,9 +120,11 @@ fn users(
     let goes = pipeline.meta().deletion_timestamp.is_some();
     let name = pipeline.name_any();
     let concerned = |tenant: &Tenant| {
-        let ready = tenant.status.iter().flat_map(|status| &status.conditions).find(|one| one.type_ == "Ready");
-        let has_it = ready.is_some_and(|ready| ready.reason != Reason::PipelineNotFound.as_str());
-        tenant.spec.pipeline_ref.name == name && has_it == goes
+        let mut conditions = tenant.status.iter().flat_map(|status| &status.conditions);
+        let pipeline = conditions.find(|one| one.type_ == types::PIPELINE_READY);
+        let has_it = pipeline.is_some_and(|one| one.reason != Reason::PipelineNotFound.as_str());
+        let waits_for_it = pipeline.is_some_and(|one| one.reason == Reason::EventsHeld.as_str());
+        waits_for_it || tenant.spec.pipeline_ref.name == name && has_it == goes
     };
     let state = tenants.state();
     let named = state.iter().filter(|guard| guard.0.as_ref().is_ok_and(concerned));
@@ -197,15 +202,45 @@ async fn reconcile_tenant(
     if status::is_asked_for(tenant) {
         ctx.stores.search.look_anew().await;
     }
-    let exists = pipeline_exists(ctx, pipelines, tenant).await?;
+    let seen = see_pipeline(ctx, pipelines, tenant).await?;
     let plans = ctx.plans.borrow().clone();
-    match validate(tenant, &ctx.settings, &plans, exists) {
-        Ok(valid) => alone(ctx, tenant, |away| provision(ctx, &api, tenant, &valid, away)).await,
-        Err(problem) => {
-            report(ctx, &api, tenant, status::findings_of_problem(&problem), None, Vec::new()).await?;
-            Ok((Action::requeue(ctx.resync()), Ending::success))
+    match validate(tenant, &ctx.settings, &plans, seen.serves(tenant)) {
+        Ok(valid) => {
+            let result = alone(ctx, tenant, |away| provision(ctx, &api, tenant, &valid, away)).await;
+            // What was sent before it was asked to go through `default` goes there, too.
+            if let Some(missing) = valid.missing_pipeline.as_ref().filter(|_| seen == Seen::Absent && !valid.is_held())
+                && let Err(error) = lane::leave(ctx, missing).await
+            {
+                tracing::warn!(pipeline.name = %missing, "leave the lanes of pipeline {missing} to `default`: {error}");
+            }
+            result
         }
+        Err(problem) => match last_valid(ctx, tenant, &plans, seen.serves(tenant), &problem).await {
+            Some(valid) => alone(ctx, tenant, |away| provision(ctx, &api, tenant, &valid, away)).await,
+            None => {
+                report(ctx, &api, tenant, status::findings_of_problem(&problem), None, Vec::new()).await?;
+                Ok((Action::requeue(ctx.resync()), Ending::success))
+            }
+        },
     }
+}
+
+/// What goes on of a Tenant whose spec can't be had, if ingest was told of it before.
+async fn last_valid(
+    ctx: &Context,
+    tenant: &Tenant,
+    plans: &Plans,
+    pipeline_exists: bool,
+    problem: &Problem,
+) -> Option<ValidTenant> {
+    let last = match ctx.stores.registry.get(&tenant.name_any().parse().ok()?).await {
+        Ok(last) => last?,
+        Err(error) => {
+            tracing::warn!(tenant.name = tenant.name_any(), "{}", runtime::logging::chain(&error));
+            return None;
+        }
+    };
+    salvage(tenant, &ctx.settings, plans, pipeline_exists, &last, problem.clone())
 }
 
 /// Does `work` as the only operator that works on this tenant. Where PostgreSQL is away nobody can
@@ -270,8 +305,10 @@ async fn provision(
         return Ok((Action::requeue(within(ctx.resync())), Ending::success));
     }
     let ready = reported.conditions.iter().find(|condition| condition.type_ == "Ready");
-    if ready.is_some_and(|ready| ready.reason == Reason::PipelineNotFound.as_str()) {
-        // The pipeline's coming is watched.
+    let of_spec = valid.problem.as_ref().map_or(Reason::RetentionUnconfirmed, |problem| problem.reason);
+    let watched = [Reason::PipelineNotFound, of_spec].map(Reason::as_str);
+    if ready.is_some_and(|ready| watched.contains(&ready.reason.as_str())) {
+        // The pipeline's coming is watched, and so is the Tenant.
         ctx.tenant_backoff.succeeded(&name);
         return Ok((Action::requeue(within(ctx.resync())), Ending::requeue));
     }
@@ -342,21 +379,21 @@ async fn report(
     Ok(status)
 }
 
-async fn pipeline_exists(
+/// What there is of the pipeline that the Tenant names.
+async fn see_pipeline(
     ctx: &Context,
     watched: &Reader<DeserializeGuard<LogPipeline>>,
     tenant: &Tenant,
-) -> Result<bool, Error> {
+) -> Result<Seen, Error> {
     let (name, namespace) = (&tenant.spec.pipeline_ref.name, &ctx.settings.namespace);
-    let seen = watched.get(&ObjectRef::new(name).within(namespace));
-    if seen.is_some_and(|pipeline| pipeline.meta().deletion_timestamp.is_none()) {
-        return Ok(true);
+    let seen = Seen::of(watched.get(&ObjectRef::new(name).within(namespace)).as_deref());
+    if seen != Seen::Absent {
+        return Ok(seen);
     }
     // One that was applied just before its Tenant may not have been seen yet.
     let api = Api::<LogPipeline>::namespaced(ctx.client.clone(), namespace);
     let found = api.get_metadata_opt(name).await;
-    let found = found.map_err(failed("look for the pipeline", tenant))?;
-    Ok(found.is_some_and(|pipeline| pipeline.metadata.deletion_timestamp.is_none()))
+    Ok(Seen::of(found.map_err(failed("look for the pipeline", tenant))?.as_ref()))
 }
 
 fn is_ready(status: &TenantStatus) -> bool {

@@ -153,6 +153,7 @@ impl TenantBuilder {
             pipeline: self.pipeline,
             isolation: self.isolation,
             retention: self.retention,
+            confirmed_days: None,
         };
         let key = ApiKey::generate();
         let issued = IssuedKey::of(&key, &pepper(), "main", &self.scopes);

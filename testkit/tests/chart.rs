@@ -235,15 +235,18 @@ async fn the_administrators_credentials_are_mounted_in_the_operator_only() {
 }
 
 #[tokio::test]
-async fn listed_tenant_namespaces_replace_the_cluster_wide_binding() {
-    let everywhere = rendered(&[]).await;
+async fn secrets_are_open_where_that_is_listed_and_in_the_releases_namespace() {
+    let bindings = async |settings: &[&str]| {
+        let objects = rendered(settings).await;
+        assert!(!names(&objects, "ClusterRoleBinding").contains(&"loggerhub-tenant-secrets"));
+        let role = |object: &&Value| object["roleRef"]["name"] == "loggerhub-tenant-secrets";
+        let bound = objects.iter().filter(|object| object["kind"] == "RoleBinding").filter(role);
+        bound.filter_map(|object| object["metadata"]["namespace"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert_eq!(bindings(&[]).await, ["loggerhub"]);
+    assert_eq!(bindings(&["rbac.tenantNamespaces={acme,loggerhub,globex}"]).await, ["loggerhub", "acme", "globex"]);
+    let everywhere = rendered(&["rbac.tenantNamespaces={*}"]).await;
     assert!(names(&everywhere, "ClusterRoleBinding").contains(&"loggerhub-tenant-secrets"));
-    let listed = rendered(&["rbac.tenantNamespaces={acme,globex}"]).await;
-    assert!(!names(&listed, "ClusterRoleBinding").contains(&"loggerhub-tenant-secrets"));
-    let bound = listed.iter().filter(|object| object["kind"] == "RoleBinding");
-    let mut namespaces: Vec<_> = bound.filter_map(|object| object["metadata"]["namespace"].as_str()).collect();
-    namespaces.sort_unstable();
-    assert_eq!(namespaces, ["acme", "globex", "loggerhub"]);
 }
 
 #[tokio::test]

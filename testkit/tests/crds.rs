@@ -63,7 +63,7 @@ async fn the_smallest_tenant_gets_every_default() -> anyhow::Result<()> {
             "plan": "standard",
             "isolation": "Shared",
             "retention": {"hotDays": 7, "totalDays": 30},
-            "pipelineRef": {"name": "default"},
+            "pipelineRef": {"name": "default", "onMissing": "Hold"},
             "deletionPolicy": "Retain",
             "suspend": false,
         })

@@ -23,6 +23,31 @@ fn noise(length: usize) -> String {
     format!(r#"{{"a":"{hex}"}}"#)
 }
 
+/// Sends until something is refused, and gives back that answer.
+async fn fill(door: &Door, sender: &Sender) -> (u16, String) {
+    for _ in 0..40 {
+        let response = door.logs(sender).body(noise(100_000)).send().await.unwrap();
+        if response.status() != 202 {
+            return (response.status().as_u16(), response.text().await.unwrap());
+        }
+    }
+    panic!("it is not refused");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_pipeline_that_is_not_there_is_bounded_by_the_tenants_share() {
+    let redis = RedisServer::with(&[DURABLE[0], DURABLE[1], DURABLE[2], "--maxmemory 64mb"]).await;
+    let (mut held, other) = (Sender::new(), Sender::new());
+    held.registered.pipeline = "missing".parse().unwrap();
+    held.project(&redis).await;
+    other.project(&redis).await;
+    let door = Door::open_with(&redis, |settings| settings.producer.tenant_percent = 1).await;
+    eventually("ready", async || door.get("/ready").await.status() == 200).await;
+    let (status, body) = fill(&door, &held).await;
+    assert!(status == 503 && body.contains("queue_full") && body.contains("share"), "{status} {body}");
+    assert_eq!(outcome(door.logs(&other).body("{}")).await.0, 202);
+}
+
 #[tokio::test]
 async fn one_tenants_backlog_is_refused_and_another_tenant_goes_on() {
     let redis = RedisServer::with(&[DURABLE[0], DURABLE[1], DURABLE[2], "--maxmemory 64mb"]).await;
@@ -34,15 +59,7 @@ async fn one_tenants_backlog_is_refused_and_another_tenant_goes_on() {
     eventually("ready", async || door.get("/ready").await.status() == 200).await;
     let lane = greedy.tenant().lane();
     let _: String = redis.command(&["XGROUP", "CREATE", &lane.stream(), CONSUMER_GROUP, "0", "MKSTREAM"]).await;
-    let mut refused = None;
-    for _ in 0..40 {
-        let response = door.logs(&greedy).body(noise(100_000)).send().await.unwrap();
-        if response.status() != 202 {
-            refused = Some((response.status().as_u16(), response.text().await.unwrap()));
-            break;
-        }
-    }
-    let (status, body) = refused.expect("it is refused");
+    let (status, body) = fill(&door, &greedy).await;
     assert!(status == 503 && body.contains("queue_full") && body.contains("share"), "{status} {body}");
     assert_eq!(outcome(door.logs(&other).body("{}")).await.0, 202);
     let waiting: u64 = redis.command(&["HGET", &lane.tenant_bytes(), greedy.name()]).await;

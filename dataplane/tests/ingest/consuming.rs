@@ -208,3 +208,22 @@ async fn the_processors_of_default_drain_a_pipeline_that_is_gone() {
     let made: Vec<String> = queue.redis.command(&["KEYS", "lh:{never-written-to:*}:queue"]).await;
     assert_eq!(made, Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn what_is_sent_for_a_pipeline_that_is_not_there_is_accepted_and_read_by_its_own_processors_alone() {
+    let queue = Queue::new().await;
+    let mut held = Sender::new();
+    held.registered.pipeline = "missing".parse().unwrap();
+    held.project(&queue.redis).await;
+    eventually("accepted", async || outcome(queue.door.logs(&held).body("{}")).await.0 == 202).await;
+    queue.send("{}").await;
+    let mut of_default = queue.redis.consumer("a", NEVER);
+    let read = read_some(&mut of_default).await;
+    assert_eq!(read.len(), 1);
+    assert_eq!(read[0].content.as_ref().unwrap().tenant, queue.sender.registered.tenant);
+    for _ in 0..3 {
+        assert!(of_default.read().await.unwrap().is_empty(), "it takes what is not its own");
+    }
+    let lane = held.tenant().lane();
+    assert_eq!(queue.redis.command::<u64>(&["XLEN", &lane.stream()]).await, 1);
+}

@@ -7,7 +7,7 @@ use crds::pipeline::{Canary, Ingest, Resources, ServiceType};
 use crds::{LogPipeline, PIPELINE_LABEL, PipelineName};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{EnvVar, PodTemplateSpec, Service, ServicePort, ServiceSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource;
 use kube::api::ObjectMeta;
@@ -211,7 +211,10 @@ pub(super) fn metadata(
         name: Some(object),
         namespace: Some(settings.namespace.clone()),
         labels: Some(labels(settings, name, role)),
-        owner_references: pipeline.controller_owner_ref(&()).map(|owner| vec![owner]),
+        owner_references: pipeline.controller_owner_ref(&()).map(|owner| {
+            // A deletion in the foreground would begin with the objects of a pipeline that is still needed.
+            vec![OwnerReference { block_owner_deletion: None, ..owner }]
+        }),
         ..ObjectMeta::default()
     }
 }

@@ -102,6 +102,9 @@ fn waits_for(what: &str, deployment: &Deployment, least: i32) -> Option<String> 
         return Some(format!("{what}: the Deployment is not seen to yet"));
     }
     let desired = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    if desired == 0 && least > 0 {
+        return Some(format!("{what}: none is wanted, so events wait: scale its Deployment to 1 or more"));
+    }
     let needed = desired.min(least);
     let available = status.available_replicas.unwrap_or(0);
     if available < needed {
@@ -146,7 +149,12 @@ mod tests {
         assert_eq!(ready(false, &deployment(1, 1), None), good);
         assert_eq!(ready(false, &deployment(8, 1), None), good);
         assert_eq!(ready(false, &deployment(1, 0), None), waiting);
-        assert_eq!(ready(false, &deployment(0, 0), None), good);
+        assert_eq!(ready(false, &deployment(0, 0), None), waiting, "somebody has scaled it to none");
+        assert_eq!(ready(false, &deployment(1, 1), Some(&deployment(0, 0))), waiting);
+        let mut sleeps = pipeline(false);
+        sleeps.spec.processor.scaling.min_replicas = 0;
+        let findings = findings(&sleeps, &deployment(0, 0), None);
+        assert!(findings.iter().any(|one| one.type_ == types::READY && one.status == Status::True));
         assert_eq!(ready(false, &deployment(1, 1), Some(&deployment(2, 0))), waiting);
         assert_eq!(ready(false, &Deployment { status: None, ..deployment(1, 1) }, None), waiting);
         assert_eq!(ready(true, &deployment(0, 0), None), (Status::False, Reason::Suspended));

@@ -1,11 +1,14 @@
 //! The registry that ingest and the other roles read, in the queue's Redis.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use redis::{AsyncCommands, Script};
 
 use crds::TenantName;
-use crds::names::{ORPHANED_PIPELINES, PipelineName, REGISTRY_CHANGES, REGISTRY_EPOCH, REGISTRY_TENANTS};
+use crds::names::{
+    HELD_PIPELINES, ORPHANED_PIPELINES, PipelineName, REGISTRY_CHANGES, REGISTRY_EPOCH, REGISTRY_TENANTS, taken_back,
+};
 use crds::registry::RegistryTenant;
 use runtime::stores::Connection;
 
@@ -41,6 +44,26 @@ redis.call('XADD', KEYS[3], 'MAXLEN', '~', 10000, '*',
     'tenant', ARGV[1], 'kind', kind, 'epoch', string.format('%d', epoch))
 if before then return 1 end
 return 2
+";
+
+/// How long processors of `default` may go on reading streams that are theirs no more: they look every ten seconds.
+const STILL_READ: Duration = Duration::from_secs(15);
+
+/// Takes a pipeline's streams from the processors of `default`, and notes it as held where `ARGV[3]` says so. Answers
+/// for how many milliseconds these may still read them; -2 if they do not.
+const TAKE_BACK: &str = r"
+if redis.call('SREM', KEYS[1], ARGV[1]) == 1 then
+    redis.call('SET', KEYS[3], '1', 'PX', ARGV[2])
+end
+redis.call(ARGV[3] == '1' and 'SADD' or 'SREM', KEYS[2], ARGV[1])
+return redis.call('PTTL', KEYS[3])
+";
+
+/// Gives a pipeline's streams to the processors of `default`.
+const HAND_OVER: &str = r"
+redis.call('SREM', KEYS[2], ARGV[1])
+redis.call('DEL', KEYS[3])
+return redis.call('SADD', KEYS[1], ARGV[1])
 ";
 
 /// A tenant's entry as it was read, to change it only if nobody else does meanwhile.
@@ -132,26 +155,51 @@ impl Registry {
         self.connection.clone().smembers(ORPHANED_PIPELINES).await.doing("list the orphaned pipelines")
     }
 
+    /// Pipelines that are not there, and whose streams wait for them.
+    pub async fn held(&self) -> Result<Vec<String>, Error> {
+        self.connection.clone().smembers(HELD_PIPELINES).await.doing("list the pipelines that events wait for")
+    }
+
     /// Hands a pipeline's streams to the processors of `default`.
     pub async fn orphan(&self, pipeline: &PipelineName) -> Result<(), Error> {
+        let script = Script::new(HAND_OVER);
+        let mut call = script.key(ORPHANED_PIPELINES);
+        call.key(HELD_PIPELINES).key(taken_back(pipeline)).arg(pipeline.as_str());
+        let handed: Result<i64, _> = call.invoke_async(&mut self.connection.clone()).await;
+        handed.map(|_| ()).doing("hand a pipeline's streams to the default pipeline")
+    }
+
+    /// Takes a pipeline's streams back: it has processors of its own (again). Answers how long those of
+    /// `default` may still read them.
+    pub async fn adopt(&self, pipeline: &PipelineName) -> Result<Duration, Error> {
+        self.take_back(pipeline, false).await
+    }
+
+    /// Has a pipeline's streams wait for it: it is not there, and nobody else is to read them. Answers how
+    /// long the processors of `default` may still do so.
+    pub async fn hold(&self, pipeline: &PipelineName) -> Result<Duration, Error> {
+        self.take_back(pipeline, true).await
+    }
+
+    /// Forgets a pipeline that nothing waits for.
+    pub async fn let_go(&self, pipeline: &PipelineName) -> Result<(), Error> {
         let _: i64 = self
             .connection
             .clone()
-            .sadd(ORPHANED_PIPELINES, pipeline.as_str())
+            .srem(HELD_PIPELINES, pipeline.as_str())
             .await
-            .doing("hand a pipeline's streams to the default pipeline")?;
+            .doing("forget a pipeline that nothing waits for")?;
         Ok(())
     }
 
-    /// Takes a pipeline's streams back: it has processors of its own (again).
-    pub async fn adopt(&self, pipeline: &PipelineName) -> Result<(), Error> {
-        let _: i64 = self
-            .connection
-            .clone()
-            .srem(ORPHANED_PIPELINES, pipeline.as_str())
-            .await
-            .doing("take a pipeline's streams back")?;
-        Ok(())
+    async fn take_back(&self, pipeline: &PipelineName, hold: bool) -> Result<Duration, Error> {
+        let script = Script::new(TAKE_BACK);
+        let mut call = script.key(ORPHANED_PIPELINES);
+        call.key(HELD_PIPELINES).key(taken_back(pipeline));
+        call.arg(pipeline.as_str()).arg(STILL_READ.as_millis() as u64).arg(u8::from(hold));
+        let left: Result<i64, _> = call.invoke_async(&mut self.connection.clone()).await;
+        let left = left.doing("take a pipeline's streams back")?;
+        Ok(u64::try_from(left).map_or(Duration::ZERO, Duration::from_millis))
     }
 
     /// The shared connection, for what else the operator reads of the queue.

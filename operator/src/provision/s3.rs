@@ -16,9 +16,11 @@ use crds::names::ArchiveLocation;
 
 use crate::fail_points::{Point, reach};
 use crate::provision::marker::Ownership;
-use crate::provision::{DesiredTenant, Error, Outcome, Owner, Retired};
+use crate::provision::{DesiredTenant, Error, Failure, Outcome, Owner, Retired};
 
 mod lifecycle;
+
+pub use lifecycle::Backstop;
 
 const INSTALLATION_TAG: &str = "loggerhub-installation";
 const TENANT_TAG: &str = "loggerhub-tenant";
@@ -49,20 +51,42 @@ impl ObjectStore {
     }
 
     /// Ensures bucket or prefix, marker, and lifecycle.
-    pub async fn ensure(&self, desired: &DesiredTenant, archive: &ArchiveLocation) -> Result<Outcome, Error> {
+    pub async fn ensure(
+        &self,
+        desired: &DesiredTenant,
+        archive: &ArchiveLocation,
+        backstop: Backstop,
+    ) -> Result<Outcome, Error> {
         let outcome = if archive.prefix.is_empty() {
             self.ensure_own_bucket(desired, &archive.bucket).await?
         } else {
             self.ensure_prefix(desired, archive).await?
         };
         reach(Point::BucketMarked);
-        let lifecycle = self.ensure_lifecycle(archive, desired.retention.total_days).await?;
+        let lifecycle = self.ensure_lifecycle(archive, backstop).await?;
         reach(Point::BucketDone);
         Ok(outcome.and(lifecycle))
     }
 
-    /// Removes a tenant's objects, and its bucket if it has one. Only what carries our marker;
-    /// whatever is gone already is fine.
+    /// Keeps a tenant's objects for as long as nobody removes them: no lifecycle rule of ours reaches them any more.
+    /// In a shared bucket, none of its tenants': `maintain` removes what is old of those that live.
+    pub async fn keep(&self, owner: &Owner, archive: &ArchiveLocation) -> Result<(), Error> {
+        let tags = self.look(&archive.bucket).await?;
+        let marker = match (&tags, archive.prefix.is_empty()) {
+            (Bucket::Absent, _) => return Ok(()),
+            (_, false) => self.read_marker(archive).await?,
+            (Bucket::Tagged(tags), true) => marker_of(tags),
+            (Bucket::Untagged, true) => None,
+        };
+        // What is not marked as ours holds nothing of this tenant.
+        if matches!(owner.judge(marker.as_deref()), Ownership::Ours | Ownership::OursBefore) {
+            self.ensure_lifecycle(archive, Backstop::None).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes a tenant's objects in all their versions, and its bucket if it has one. Only what carries our
+    /// marker; whatever is gone already is fine.
     pub async fn retire(&self, owner: &Owner, archive: &ArchiveLocation) -> Result<Retired, Error> {
         let bucket = &archive.bucket;
         let own = archive.prefix.is_empty();
@@ -81,8 +105,8 @@ impl ObjectStore {
             Ownership::Foreign { says } => return Err(conflict(archive, says)),
         }
         for _ in 0..RETIRE_PAGES {
-            let keys = self.list(archive, 1000).await?;
-            if keys.is_empty() {
+            let objects = self.versions(bucket, &archive.prefix).await?;
+            if objects.is_empty() {
                 self.abort_uploads(archive).await?;
                 reach(Point::ObjectsRemoved);
                 // The marker goes last: until then a second try knows that all of it is ours.
@@ -90,7 +114,7 @@ impl ObjectStore {
                 reach(Point::BucketRemoved);
                 return Ok(retired);
             }
-            self.delete(bucket, &keys).await?;
+            self.delete(bucket, objects).await?;
         }
         Ok(Retired::More)
     }
@@ -222,7 +246,7 @@ impl ObjectStore {
         let body = object.body.collect().await.map_err(|source| Error::ObjectStore {
             doing: "read the owner marker in bucket",
             bucket: bucket.clone(),
-            failure: crate::provision::Failure::Unavailable,
+            failure: Failure::Unavailable,
             source: source.into(),
         })?;
         Ok(Some(String::from_utf8_lossy(&body.into_bytes()).into_owned()))
@@ -238,15 +262,43 @@ impl ObjectStore {
         }
     }
 
-    async fn delete(&self, bucket: &str, keys: &[String]) -> Result<(), Error> {
+    /// Up to a page of what is stored below a prefix: every version of each object, and what marks one as deleted.
+    /// In a bucket that was never versioned, that is each object.
+    async fn versions(&self, bucket: &str, prefix: &str) -> Result<Vec<ObjectIdentifier>, Error> {
+        let found = self.client.list_object_versions().bucket(bucket).prefix(prefix).send().await;
+        let found = match found {
+            Ok(found) => found,
+            Err(error) if error.code() == Some("NoSuchBucket") => return Ok(Vec::new()),
+            // A store that has no versions.
+            Err(error) if error.code() == Some("NotImplemented") => return self.objects(bucket, prefix).await,
+            Err(error) => return Err(Error::object_store("list the versions of bucket", bucket, error)),
+        };
+        let versions = found.versions().iter().map(|one| (one.key(), one.version_id()));
+        let markers = found.delete_markers().iter().map(|one| (one.key(), one.version_id()));
+        let all = versions.chain(markers).filter_map(|(key, version)| Some((key?, version)));
+        all.map(|(key, version)| identifier(bucket, key, version)).collect()
+    }
+
+    async fn objects(&self, bucket: &str, prefix: &str) -> Result<Vec<ObjectIdentifier>, Error> {
+        let archive = ArchiveLocation { bucket: bucket.to_owned(), prefix: prefix.to_owned() };
+        self.list(&archive, 1000).await?.iter().map(|key| identifier(bucket, key, None)).collect()
+    }
+
+    async fn delete(&self, bucket: &str, objects: Vec<ObjectIdentifier>) -> Result<(), Error> {
         let failed = |source| Error::object_store("delete objects of bucket", bucket, source);
-        let object = |key: &String| ObjectIdentifier::builder().key(key).build();
-        let objects: Result<Vec<ObjectIdentifier>, _> = keys.iter().map(object).collect();
-        let delete = objects
-            .and_then(|objects| Delete::builder().set_objects(Some(objects)).quiet(true).build())
-            .map_err(|error| failed(aws_sdk_s3::error::SdkError::construction_failure(error)))?;
-        self.client.delete_objects().bucket(bucket).delete(delete).send().await.map_err(failed)?;
-        Ok(())
+        let delete = Delete::builder().set_objects(Some(objects)).quiet(true).build();
+        let delete = delete.map_err(|error| failed(aws_sdk_s3::error::SdkError::construction_failure(error)))?;
+        let deleted = self.client.delete_objects().bucket(bucket).delete(delete).send().await.map_err(failed)?;
+        // One that may not be deleted, such as one that is locked, would be tried again for ever.
+        let Some(refused) = deleted.errors().first() else { return Ok(()) };
+        let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        let said = format!("{}: {} ({})", text(refused.key()), text(refused.message()), text(refused.code()));
+        Err(Error::ObjectStore {
+            doing: "delete objects of bucket",
+            bucket: bucket.to_owned(),
+            failure: Failure::Rejected,
+            source: said.into(),
+        })
     }
 
     async fn abort_uploads(&self, archive: &ArchiveLocation) -> Result<(), Error> {
@@ -281,9 +333,25 @@ impl ObjectStore {
     }
 
     async fn delete_marker(&self, archive: &ArchiveLocation) -> Result<Retired, Error> {
-        self.delete(&archive.bucket, &[marker_key(archive)]).await?;
+        let key = marker_key(archive);
+        let mut versions = self.versions(&archive.bucket, &key).await?;
+        // Another tenant's name may begin like this one's.
+        versions.retain(|version| version.key() == key);
+        if !versions.is_empty() {
+            self.delete(&archive.bucket, versions).await?;
+        }
         Ok(Retired::Done)
     }
+}
+
+fn identifier(bucket: &str, key: &str, version: Option<&str>) -> Result<ObjectIdentifier, Error> {
+    let identifier = ObjectIdentifier::builder().key(key).set_version_id(version.map(str::to_owned)).build();
+    identifier.map_err(|error| Error::ObjectStore {
+        doing: "name an object of bucket",
+        bucket: bucket.to_owned(),
+        failure: Failure::Rejected,
+        source: error.into(),
+    })
 }
 
 fn marker_key(archive: &ArchiveLocation) -> String {

@@ -20,5 +20,6 @@ pub(crate) fn acme() -> DesiredTenant {
         pipeline: PipelineName::default_pipeline(),
         isolation: Isolation::Shared,
         retention: Retention::default(),
+        confirmed_days: None,
     }
 }

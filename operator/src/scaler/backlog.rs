@@ -37,6 +37,17 @@ pub async fn read(registry: &Registry, pipeline: &PipelineName, now: SystemTime)
     Ok(Backlog { events: events.iter().sum(), oldest_age })
 }
 
+/// Entries of a pipeline's lanes, whatever their counters say.
+pub async fn entries(registry: &Registry, pipeline: &PipelineName) -> Result<i64, Error> {
+    let mut pipe = redis::pipe();
+    for lane in pipeline.lanes() {
+        pipe.cmd("XLEN").arg(lane.stream());
+    }
+    let failed = |source| Error::Redis { doing: "count the entries of a pipeline's lanes", source };
+    let entries: Vec<i64> = pipe.query_async(&mut registry.connection()).await.map_err(failed)?;
+    Ok(entries.iter().sum())
+}
+
 /// Events of a lane that wait. Each of its entries holds one at least, so that a counter that was lost, or is wrong,
 /// leaves none of them waiting for ever.
 fn waiting(counter: Option<i64>, entries: Option<i64>) -> i64 {

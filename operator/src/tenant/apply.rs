@@ -3,18 +3,21 @@
 
 use std::time::{Duration, SystemTime};
 
-use crds::Tenant;
 use crds::condition::Reason;
 use crds::names::ArchiveLocation;
-use crds::registry::TenantState;
+use crds::registry::{RegistryKey, RegistryTenant, TenantState};
+use crds::{PipelineName, Tenant};
 use runtime::audit::{self, Act, Action};
 
 use super::keys::{AppliedKeys, ensure_keys};
+use super::lane;
 use super::validate::{Problem, ValidTenant};
 use crate::context::Context;
 use crate::fail_points::{Point, reach};
 use crate::kubernetes::ACTOR;
-use crate::provision::{self, Failure, IssuedKey, Outcome, TenantRow, registry_entry, series_hot_days};
+use crate::provision::{
+    self, Backstop, DesiredTenant, Failure, IssuedKey, Outcome, Stores, TenantRow, registry_entry, series_hot_days,
+};
 
 /// Longest wait for the reason of a failure.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -35,8 +38,19 @@ pub struct Applied {
     pub credentials: StoreResult,
     /// What is known of the keys, if PostgreSQL could say.
     pub keys: Option<AppliedKeys>,
+    /// What differs from the spec until somebody says something, if PostgreSQL could say.
+    pub unsettled: Option<Unsettled>,
     /// Where the archive is, if it is known.
     pub archive: ArchiveLocation,
+}
+
+/// What differs from what a Tenant's spec says until somebody says something.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unsettled {
+    /// Days that events are kept instead of those that the spec says, until these are confirmed.
+    pub kept_days: Option<i32>,
+    /// Pipelines that do not exist and that events of the tenant wait for, though it names another.
+    pub left_behind: Vec<PipelineName>,
 }
 
 /// Provisions the Tenant. `away` says why PostgreSQL could not even give us the tenant's lock.
@@ -63,6 +77,7 @@ pub async fn apply(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, away: Op
                 search: conflict.clone(),
                 credentials: conflict,
                 keys: None,
+                unsettled: None,
                 archive: known_archive(tenant, valid),
             }
         }
@@ -79,7 +94,8 @@ async fn why_down(ctx: &Context) -> Option<provision::Error> {
 }
 
 async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: TenantRow, registered: Outcome) -> Applied {
-    let (stores, desired) = (&ctx.stores, &valid.desired);
+    let stores = &ctx.stores;
+    let desired = &valid.desired.kept_for(row.total_days);
     let search = async {
         // maintain rolls a series over under the same lock: its next index is made before our look at the
         // series, and gets the alias from us, or after, and copies it from the one before.
@@ -94,7 +110,7 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
     let (schema, search, object_store, keys) = tokio::join!(
         stores.postgres.ensure_schema(desired, SystemTime::now()),
         search,
-        stores.object_store.ensure(desired, &row.archive),
+        stores.object_store.ensure(desired, &row.archive, row.backstop()),
         ensure_keys(ctx, tenant, valid),
     );
     let database = schema.map(|outcome| outcome.and(registered)).map_err(|error| problem(&error));
@@ -104,19 +120,19 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
         (Ok(_), Some(known)) => {
             let live: Vec<IssuedKey> = known.live.iter().map(|row| row.key.clone()).collect();
             let before = stores.registry.get(desired.name()).await.ok().flatten();
-            let projected = stores.registry.upsert(&registry_entry(desired, &row, &live)).await;
+            let projected = project(stores, valid, &registry_entry(desired, &row, &live)).await;
             reach(Point::Projected);
-            let suspension = before.and_then(|before| suspension(before.state, desired.state));
-            if let (Ok(_), Some((action, outcome))) = (&projected, suspension) {
-                let name = desired.name().as_str();
-                audit::tell(&Act { actor: ACTOR, action, tenant: name, object: name, outcome });
+            if let (Ok(_), Some(before)) = (&projected, before) {
+                tell_suspension(desired, before.state);
             }
             projected.map_err(|error| problem(&error)).and_then(|outcome| keys.map(|keys| keys.and(outcome)))
         }
-        (Err(problem), Some(_)) => Err(Problem {
-            reason: Reason::Provisioning,
-            message: format!("ingest is not told of the tenant before its database is ready: {}", problem.message),
-        }),
+        (Err(problem), Some(known)) => {
+            let lives = |key: &RegistryKey| known.live.iter().any(|row| row.key.id == key.id);
+            let narrowed = narrow(stores, desired, lives).await;
+            let message = format!("ingest is not told of the tenant before its database is ready: {}", problem.message);
+            Err(narrowed.err().unwrap_or(Problem { reason: Reason::Provisioning, message }))
+        }
         (_, None) => keys,
     };
     Applied {
@@ -125,7 +141,64 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
         search: search.map_err(|error| problem(&error)),
         credentials,
         keys: known,
+        unsettled: Some(Unsettled {
+            kept_days: (row.total_days > valid.desired.retention.total_days).then_some(row.total_days),
+            left_behind: lane::left_behind(ctx, valid).await,
+        }),
         archive: row.archive,
+    }
+}
+
+/// Tells ingest of the tenant, once nobody reads the lane that takes its events but whoever is to.
+async fn project(stores: &Stores, valid: &ValidTenant, entry: &RegistryTenant) -> Result<Outcome, provision::Error> {
+    let pipeline = &valid.desired.pipeline;
+    let still_read = if *pipeline == PipelineName::default_pipeline() {
+        Duration::ZERO
+    } else if valid.is_held() {
+        stores.registry.hold(pipeline).await?
+    } else if valid.problem.is_none() {
+        stores.registry.adopt(pipeline).await?
+    } else {
+        // It stays in the lane where it was.
+        Duration::ZERO
+    };
+    tokio::time::sleep(still_read).await;
+    stores.registry.upsert(entry).await
+}
+
+/// Takes from an entry that ingest has what it is to have no more, where nothing else can be done for the tenant:
+/// keys that do not live, and the right to send.
+async fn narrow(stores: &Stores, desired: &DesiredTenant, lives: impl Fn(&RegistryKey) -> bool) -> Result<(), Problem> {
+    let seen = stores.registry.see(desired.name()).await.map_err(|error| problem(&error))?;
+    let Some(seen) = seen else { return Ok(()) };
+    let Some(narrowed) = narrowed(&seen.entry, desired.state, lives) else { return Ok(()) };
+    // What somebody else writes meanwhile is looked at the next time.
+    if stores.registry.replace(&seen, &narrowed).await.map_err(|error| problem(&error))?.is_some() {
+        tell_suspension(desired, seen.entry.state);
+    }
+    Ok(())
+}
+
+/// The entry with nothing but less in it, or `None` if it is so already.
+fn narrowed(
+    entry: &RegistryTenant,
+    state: TenantState,
+    lives: impl Fn(&RegistryKey) -> bool,
+) -> Option<RegistryTenant> {
+    let state = match (entry.state, state) {
+        (TenantState::Active, TenantState::Suspended) => TenantState::Suspended,
+        (as_it_is, _) => as_it_is,
+    };
+    let keys = entry.keys.iter().filter(|key| lives(key)).cloned().collect();
+    let narrowed = RegistryTenant { state, keys, ..entry.clone() };
+    (narrowed != *entry).then_some(narrowed)
+}
+
+/// Writes into the audit log that a tenant was suspended or resumed by what ingest was just told.
+fn tell_suspension(desired: &DesiredTenant, before: TenantState) {
+    if let Some((action, outcome)) = suspension(before, desired.state) {
+        let name = desired.name().as_str();
+        audit::tell(&Act { actor: ACTOR, action, tenant: name, object: name, outcome });
     }
 }
 
@@ -142,6 +215,8 @@ fn suspension(before: TenantState, now: TenantState) -> Option<(Action, &'static
 async fn without_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, down: Problem) -> Applied {
     let (stores, desired) = (&ctx.stores, &valid.desired);
     let archive = known_archive(tenant, valid);
+    // Only PostgreSQL says for how long events are kept.
+    let object_store = stores.object_store.ensure(desired, &archive, Backstop::AsItIs);
     let search = async {
         match stores.registry.get(desired.name()).await.ok().flatten() {
             Some(known) => {
@@ -153,7 +228,14 @@ async fn without_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, down: 
             }),
         }
     };
-    let (search, object_store) = tokio::join!(search, stores.object_store.ensure(desired, &archive));
+    let (search, object_store) = tokio::join!(search, object_store);
+    // What the spec takes away is taken away: in the entry of a tenant that was ours when PostgreSQL said so last.
+    if tenant.status.as_ref().is_some_and(|status| status.backends.is_some()) {
+        let named = |key: &RegistryKey| tenant.spec.api_keys.iter().any(|wanted| wanted.name == key.name);
+        if let Err(problem) = narrow(stores, desired, named).await {
+            tracing::warn!(tenant.name = %desired.name(), "{}", problem.message);
+        }
+    }
     let credentials = Problem { message: format!("keys are kept in PostgreSQL: {}", down.message), ..down.clone() };
     Applied {
         database: Err(down),
@@ -161,6 +243,7 @@ async fn without_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, down: 
         search,
         credentials: Err(credentials),
         keys: None,
+        unsettled: None,
         archive,
     }
 }
@@ -200,5 +283,41 @@ mod tests {
         ] {
             assert_eq!(suspension(before, now).map(|(action, _)| action), expected, "{before:?} to {now:?}");
         }
+    }
+
+    #[test]
+    fn an_entry_is_only_ever_narrowed() {
+        use TenantState::{Active, Deleting, Suspended};
+        let key = |id: &str| RegistryKey {
+            id: id.into(),
+            name: "main".into(),
+            scopes: Vec::new(),
+            digest: [0; 32],
+            pepper_id: "p1".into(),
+            expires_at: None,
+        };
+        let valid = crate::tenant::validate::validate(
+            &crate::tenant::testing::acme(),
+            &crate::settings::tests::settings(),
+            &crate::settings::tests::settings().plans,
+            true,
+        );
+        let desired = valid.unwrap().desired;
+        let row = TenantRow {
+            index_series: "s".into(),
+            archive: desired.archive.clone(),
+            total_days: 30,
+            beside_retained: false,
+        };
+        let entry = |state, keys: &[&str]| {
+            let keys = keys.iter().map(|id| key(id)).collect();
+            RegistryTenant { state, keys, ..registry_entry(&desired, &row, &[]) }
+        };
+        let both = |state| entry(state, &["a", "b"]);
+        let a = |key: &RegistryKey| key.id == "a";
+        assert_eq!(narrowed(&both(Active), Active, a), Some(entry(Active, &["a"])));
+        assert_eq!(narrowed(&both(Active), Suspended, |_| true), Some(both(Suspended)));
+        assert_eq!(narrowed(&both(Suspended), Active, |_| true), None, "a tenant is not resumed by that");
+        assert_eq!(narrowed(&both(Deleting), Suspended, |_| true), None);
     }
 }

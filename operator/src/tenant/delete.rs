@@ -6,19 +6,18 @@ use std::time::Duration;
 
 use crds::condition::{Reason, types};
 use crds::registry::TenantState;
-use crds::tenant::DeletionPolicy;
-use crds::{CONFIRM_DELETE_ANNOTATION, FORCE_FINALIZE_ANNOTATION, LogPipeline, PipelineName, Tenant, TenantName};
-use kube::api::ListParams;
-use kube::{Api, ResourceExt};
+use crds::tenant::{DeletionPolicy, OnMissing};
+use crds::{CONFIRM_DELETE_ANNOTATION, FORCE_FINALIZE_ANNOTATION, PipelineName, Tenant, TenantName};
+use kube::ResourceExt;
 use runtime::audit::{self, Act, Action};
 
 use super::apply::problem;
-use super::drain;
 use super::validate::Problem;
+use super::{drain, lane};
 use crate::context::Context;
 use crate::fail_points::{Point, reach};
 use crate::kubernetes::{ACTOR, Note, publish};
-use crate::provision::{self, Owner, Part, Retired, RowState, delete_tenant};
+use crate::provision::{self, Owner, Part, Retired, RowState, Stores, delete_tenant};
 
 /// How long ingest is given to hear that it is to refuse: it follows the registry within a second,
 /// and finishes what it holds.
@@ -134,10 +133,13 @@ async fn abandon(ctx: &Context, tenant: &Tenant) {
         if tenant.status.as_ref().is_some_and(|status| status.backends.is_some()) {
             ctx.stores.registry.remove(&name).await.ok()?;
         }
-        ctx.stores.postgres.revoke_keys(&ctx.settings.installation, &name).await.ok()
+        let owner = owner(ctx, tenant, name);
+        ctx.stores.postgres.revoke_keys(&owner.installation, &owner.tenant).await.ok()?;
+        Some(keep_archive(&ctx.stores, &owner).await.is_ok())
     };
     let keys = match tokio::time::timeout(FORCE_PATIENCE, revoked).await {
-        Ok(Some(_)) => "its keys are revoked",
+        Ok(Some(true)) => "its keys are revoked",
+        Ok(Some(false)) => "its keys are revoked, and what is old in its archive expires a while after its retention",
         _ => "its keys are revoked a day after the stores answer again",
     };
     let message = format!("let go by {FORCE_FINALIZE_ANNOTATION}: {keys}; its data stays in every store");
@@ -158,11 +160,7 @@ async fn advance(
         // Such a name was never provisioned.
         return Ok(Deletion::Done(NONE));
     };
-    let owner = Owner {
-        installation: ctx.settings.installation.clone(),
-        tenant: name.clone(),
-        uid: tenant.uid().unwrap_or_default(),
-    };
+    let owner = owner(ctx, tenant, name.clone());
     let stores = &ctx.stores;
     let mut used = vec![tenant.spec.pipeline_ref.name.clone()];
     if tenant.status.as_ref().is_some_and(|status| status.backends.is_some()) {
@@ -181,17 +179,31 @@ async fn advance(
     stores.postgres.set_state(&owner, RowState::Deleting).await?;
     reach(Point::Deleting);
     let refused_for = ctx.refused_for(name.as_str());
-    used.extend(stores.registry.orphaned().await?);
-    let pipelines = match pipelines(ctx).await {
+    let orphaned = stores.registry.orphaned().await?;
+    used.extend(orphaned.iter().cloned());
+    used.extend(stores.registry.held().await?);
+    let pipelines = match lane::pipelines(ctx).await {
         Ok(pipelines) => pipelines,
         Err(error) => {
             let message = format!("list the LogPipelines: {}", crate::kubernetes::explain(&error));
             return Ok(Deletion::Blocked(Problem { reason: Reason::DeletionBlocked, message }));
         }
     };
-    used.extend(pipelines);
+    used.extend(pipelines.iter().cloned());
     let lanes = drain::lanes(&name, used.iter().filter_map(|pipeline| pipeline.parse::<PipelineName>().ok()));
-    let drained = drain::is_drained(&stores.registry, &name, &lanes).await?;
+    let waiting = drain::waiting(&stores.registry, &name, &lanes).await?;
+    if let Some(pipeline) = waiting.filter(|waiting| !read_by_someone(waiting, &pipelines, &orphaned)) {
+        return Ok(without_pipeline(ctx, tenant, pipeline).await);
+    }
+    if let Some(pipeline) = waiting
+        && lane::is_suspended(ctx, pipeline).await
+    {
+        let message = format!(
+            "events wait for LogPipeline `{pipeline}`, whose spec.suspend is set: set it to false until they are processed"
+        );
+        return Ok(Deletion::Blocked(Problem { reason: Reason::DeletionBlocked, message }));
+    }
+    let drained = waiting.is_none();
     match next(tenant.spec.deletion_policy, Observed { refused_for, drained }) {
         Step::Drain { overdue: false } => {
             let message = "ingest refuses the tenant's events; what is queued is being drained".to_owned();
@@ -206,6 +218,7 @@ async fn advance(
         }
         Step::Retain => {
             revoke(ctx, &owner).await?;
+            keep_archive(stores, &owner).await?;
             stores.postgres.set_state(&owner, RowState::Retained).await?;
             Ok(Deletion::Done(STAYS))
         }
@@ -233,12 +246,24 @@ async fn advance(
     }
 }
 
+fn owner(ctx: &Context, tenant: &Tenant, name: TenantName) -> Owner {
+    Owner { installation: ctx.settings.installation.clone(), tenant: name, uid: tenant.uid().unwrap_or_default() }
+}
+
 /// Tells ingest to refuse. Gives back the pipeline whose lanes took the tenant's entries.
 async fn refuse(ctx: &Context, name: &TenantName) -> Result<Option<String>, provision::Error> {
     let Some(mut entry) = ctx.stores.registry.get(name).await? else { return Ok(None) };
     entry.state = TenantState::Deleting;
     ctx.stores.registry.upsert(&entry).await?;
     Ok(Some(entry.pipeline.to_string()))
+}
+
+/// Has the archive of a tenant stay for as long as nobody removes it.
+pub async fn keep_archive(stores: &Stores, owner: &Owner) -> Result<(), provision::Error> {
+    match stores.postgres.archive_of(owner).await? {
+        Some(archive) => stores.object_store.keep(owner, &archive).await,
+        None => Ok(()),
+    }
 }
 
 /// Revokes in both authorities: the registry of record, and the one that ingest reads.
@@ -250,9 +275,29 @@ async fn revoke(ctx: &Context, owner: &Owner) -> Result<(), provision::Error> {
     Ok(())
 }
 
-async fn pipelines(ctx: &Context) -> kube::Result<Vec<String>> {
-    let api = Api::<LogPipeline>::namespaced(ctx.client.clone(), &ctx.settings.namespace);
-    Ok(api.list_metadata(&ListParams::default()).await?.iter().map(ResourceExt::name_any).collect())
+/// Whether processors read a pipeline's lanes: its own, or those of `default`.
+fn read_by_someone(pipeline: &PipelineName, there: &[String], orphaned: &[String]) -> bool {
+    *pipeline == PipelineName::default_pipeline()
+        || [there, orphaned].iter().any(|some| some.contains(&pipeline.to_string()))
+}
+
+/// Entries wait for a pipeline that does not exist: they go through `default` if the Tenant says so, and
+/// else somebody has to say what becomes of them.
+async fn without_pipeline(ctx: &Context, tenant: &Tenant, pipeline: &PipelineName) -> Deletion {
+    let named = &tenant.spec.pipeline_ref;
+    if named.name == pipeline.as_str() && named.on_missing == OnMissing::Default {
+        return match lane::leave(ctx, pipeline).await {
+            Ok(()) => Deletion::Waiting(Reason::Draining, format!("`default` drains what waits for `{pipeline}`")),
+            Err(message) => Deletion::Blocked(Problem { reason: Reason::DeletionBlocked, message }),
+        };
+    }
+    let name = tenant.name_any();
+    let message = format!(
+        "events wait for LogPipeline `{pipeline}`, which does not exist: apply it until they are processed. Or have \
+         them go through `default`, without its stages: kubectl patch tenant {name} --type=merge -p \
+         '{{\"spec\":{{\"pipelineRef\":{{\"name\":\"{pipeline}\",\"onMissing\":\"Default\"}}}}}}'"
+    );
+    Deletion::Blocked(Problem { reason: Reason::DeletionBlocked, message })
 }
 
 #[cfg(test)]

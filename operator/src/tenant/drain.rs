@@ -40,14 +40,18 @@ pub fn lanes(tenant: &TenantName, pipelines: impl IntoIterator<Item = PipelineNa
     pipelines.iter().map(|pipeline| pipeline.lane(tenant)).collect()
 }
 
-/// Whether none of the lanes holds an entry of the tenant.
-pub async fn is_drained(registry: &Registry, tenant: &TenantName, lanes: &[Lane]) -> Result<bool, Error> {
+/// A pipeline in whose lane entries of the tenant wait, if there is one.
+pub async fn waiting<'a>(
+    registry: &Registry,
+    tenant: &TenantName,
+    lanes: &'a [Lane],
+) -> Result<Option<&'a PipelineName>, Error> {
     for lane in lanes {
         if !is_lane_drained(registry, tenant, lane).await? {
-            return Ok(false);
+            return Ok(Some(&lane.pipeline));
         }
     }
-    Ok(true)
+    Ok(None)
 }
 
 async fn is_lane_drained(registry: &Registry, tenant: &TenantName, lane: &Lane) -> Result<bool, Error> {

@@ -110,6 +110,12 @@ pub async fn ensure_keys(ctx: &Context, tenant: &Tenant, valid: &ValidTenant) ->
             }
         }
     }
+    // A key that can't be had as the spec says goes on as it is.
+    let unusable = |row: &&IssuedKeyRow| {
+        let works = row.key.expires_at.is_none_or(|at| at > now);
+        works && valid.unusable_keys.iter().any(|key| key.name == row.key.name)
+    };
+    ending.extend(own.iter().filter(unusable).map(|row| row.key.clone()));
     ending.retain(|key| !wanted.iter().any(|current| current.id == key.id));
     wanted.append(&mut ending);
     let (live, outcome) = match ctx.stores.postgres.ensure_keys(name, &wanted).await {
@@ -122,7 +128,9 @@ pub async fn ensure_keys(ctx: &Context, tenant: &Tenant, valid: &ValidTenant) ->
     }
     let removed = remove_left_over(ctx, tenant, valid).await;
     let applied = AppliedKeys {
-        changes: changes(&own, &live, |name| !lost.contains(name) && valid.keys.iter().any(|key| key.name == name)),
+        changes: changes(&own, &live, |name| {
+            !lost.contains(name) && tenant.spec.api_keys.iter().any(|key| key.name == name)
+        }),
         next_due: next_due(&valid.keys, &live, now),
         uses: uses(ctx, valid, &live).await,
         live,
@@ -168,9 +176,13 @@ async fn settle(
             return Ok(Settled { key, before: Before::Last, lost: false });
         }
     };
+    let adopted = matches!(seen, SecretSeen::Foreign { .. } | SecretSeen::Ours { adopted: true, .. });
+    let write = async |key: &ApiKey, replaces: Option<&str>| {
+        secrets::write(ctx, tenant, &wanted.secret_ref, key, replaces, adopted).await
+    };
     let issue = async |replaces: Option<&str>| {
         let key = ApiKey::generate();
-        secrets::write(ctx, tenant, &wanted.secret_ref, &key, replaces).await?;
+        write(&key, replaces).await?;
         reach(Point::SecretWritten);
         let issued = IssuedKey::of(&key, pepper, &wanted.name, &wanted.scopes);
         let (request, secret) = (request(wanted, known), Some(wanted.secret_ref.clone()));
@@ -179,7 +191,7 @@ async fn settle(
     match (plan_key(wanted, seen, known), seen) {
         (KeyPlan::Keep { key, before, rewrite }, SecretSeen::Ours { key: Some(text), replaces, .. }) => {
             if rewrite {
-                secrets::write(ctx, tenant, &wanted.secret_ref, text, replaces.as_deref()).await?;
+                write(text, replaces.as_deref()).await?;
             }
             Ok(Settled { key: *key, before, lost: false })
         }
@@ -198,7 +210,8 @@ fn foreign(wanted: &ApiKeySpec) -> Problem {
     let at = &wanted.secret_ref;
     let message = format!(
         "Secret `{}/{}` exists and is not the operator's: remove it, name another one in spec.apiKeys, set source: \
-         Existing if it holds a key of yours, or set the annotation loggerhub.io/adopt: \"true\"",
+         Existing if it holds a key of yours, or, if it holds nothing and belongs to nothing, set the annotation \
+         loggerhub.io/adopt: \"true\"",
         at.namespace, at.name
     );
     Problem { reason: Reason::OwnershipConflict, message }
@@ -219,7 +232,7 @@ async fn remove_left_over(ctx: &Context, tenant: &Tenant, valid: &ValidTenant) -
     let postgres = &ctx.stores.postgres;
     let mut outcome = Ok(Outcome::Unchanged);
     for secret in postgres.written_secrets(name).await.map_err(|error| problem(&error))? {
-        let key = valid.keys.iter().find(|key| key.secret_ref == secret);
+        let key = valid.keys.iter().chain(&valid.unusable_keys).find(|key| key.secret_ref == secret);
         if key.is_some_and(|key| key.source == KeySource::Generate) {
             continue;
         }

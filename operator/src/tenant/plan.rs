@@ -21,9 +21,14 @@ pub enum SecretSeen {
         replaces: Option<String>,
         /// Whether the rest of its content is as it should be.
         complete: bool,
+        /// Whether somebody else made it, and has let us put a key into it: it stays theirs.
+        adopted: bool,
     },
     /// It is somebody else's.
-    Foreign,
+    Foreign {
+        /// Whether it holds nothing and belongs to no other object, so that a key may be put into it.
+        empty: bool,
+    },
 }
 
 /// What is to be done about one key.
@@ -73,10 +78,10 @@ pub fn plan_key(wanted: &ApiKeySpec, seen: &SecretSeen, known: Known<'_>) -> Key
             let inherited = current.filter(|row| row.inherited && row.tenant == known.tenant);
             return inherited.map_or(KeyPlan::Issue, |row| KeyPlan::Rotate(row.key.id.clone()));
         }
-        SecretSeen::Foreign if known.adopt => return KeyPlan::Issue,
-        SecretSeen::Foreign => return KeyPlan::Refuse,
+        SecretSeen::Foreign { empty: true } if known.adopt => return KeyPlan::Issue,
+        SecretSeen::Foreign { .. } => return KeyPlan::Refuse,
         SecretSeen::Ours { key: None, .. } => return KeyPlan::Issue,
-        SecretSeen::Ours { key: Some(key), replaces, complete } => (key, replaces, *complete),
+        SecretSeen::Ours { key: Some(key), replaces, complete, .. } => (key, replaces, *complete),
     };
     let row = known.rows.iter().find(|row| row.key.id == key.id());
     let (kept, before) = match row {
@@ -127,7 +132,7 @@ mod tests {
     }
 
     fn ours(key: Option<&ApiKey>) -> SecretSeen {
-        SecretSeen::Ours { key: key.cloned(), replaces: None, complete: true }
+        SecretSeen::Ours { key: key.cloned(), replaces: None, complete: true, adopted: false }
     }
 
     fn keep(key: IssuedKey, before: Before) -> KeyPlan {
@@ -150,7 +155,7 @@ mod tests {
         let reader = ApiKeySpec { scopes: vec![Scope::Query], ..wanted() };
         let plan = with(&[row(&key)], None, |known| plan_key(&reader, &ours(Some(&key)), known));
         assert!(matches!(plan, KeyPlan::Keep { key, .. } if key.scopes == [Scope::Query]));
-        let incomplete = SecretSeen::Ours { key: Some(key.clone()), replaces: None, complete: false };
+        let incomplete = SecretSeen::Ours { key: Some(key.clone()), replaces: None, complete: false, adopted: false };
         assert!(matches!(decide(&incomplete, &[row(&key)]), KeyPlan::Keep { rewrite: true, .. }));
     }
 
@@ -191,7 +196,8 @@ mod tests {
     #[test]
     fn a_rotation_that_was_cut_off_is_finished_and_not_begun_anew() {
         let (old, new) = (ApiKey::generate(), ApiKey::generate());
-        let seen = SecretSeen::Ours { key: Some(new.clone()), replaces: Some(old.id().to_owned()), complete: true };
+        let replaces = Some(old.id().to_owned());
+        let seen = SecretSeen::Ours { key: Some(new.clone()), replaces, complete: true, adopted: false };
         let plan = with(&[row(&old)], Some("1"), |known| plan_key(&wanted(), &seen, known));
         let registered = IssuedKey { request: Some("1".into()), ..row(&new).key };
         assert_eq!(plan, keep(registered, Before::Id(old.id().to_owned())));
@@ -225,9 +231,15 @@ mod tests {
 
     #[test]
     fn somebody_elses_secret_is_not_touched() {
-        assert_eq!(decide(&SecretSeen::Foreign, &[]), KeyPlan::Refuse);
-        let adopted =
-            with(&[], None, |known| plan_key(&wanted(), &SecretSeen::Foreign, Known { adopt: true, ..known }));
-        assert_eq!(adopted, KeyPlan::Issue);
+        for (empty, adopt, expected) in [
+            (false, false, KeyPlan::Refuse),
+            (true, false, KeyPlan::Refuse),
+            (false, true, KeyPlan::Refuse),
+            (true, true, KeyPlan::Issue),
+        ] {
+            let seen = SecretSeen::Foreign { empty };
+            let plan = with(&[], None, |known| plan_key(&wanted(), &seen, Known { adopt, ..known }));
+            assert_eq!(plan, expected, "empty: {empty}, adopt: {adopt}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use crds::{TENANT_LABEL, Tenant};
 use super::plan::SecretSeen;
 use super::validate::Problem;
 use crate::context::Context;
-use crate::kubernetes::{apply, explain, is_forbidden, is_not_found};
+use crate::kubernetes::{apply, apply_beside, explain, is_forbidden, is_not_found};
 use crate::settings::Settings;
 
 const API_KEY: &str = "apiKey";
@@ -25,6 +25,8 @@ const INGEST_URL: &str = "ingestUrl";
 /// Annotation of a Secret that we write: id of the key that this one takes the place of, and that works on
 /// for the overlap. It says so from the one write that makes the new key to its registration.
 const REPLACES: &str = "loggerhub.io/replaces-key";
+/// Annotation of a Secret that was there, empty, and that we were told to write a key to.
+const ADOPTED: &str = "loggerhub.io/adopted";
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 const MANAGER: &str = "loggerhub-operator";
 
@@ -34,9 +36,10 @@ pub async fn look(ctx: &Context, tenant: &Tenant, at: &SecretRef) -> Result<Secr
     let found = secrets.get_opt(&at.name).await.map_err(|error| problem(&ctx.settings, at, &error))?;
     let Some(secret) = found else { return Ok(SecretSeen::Absent) };
     if !is_ours(&secret, tenant) {
-        return Ok(SecretSeen::Foreign);
+        return Ok(SecretSeen::Foreign { empty: is_empty(&secret) });
     }
     let data = secret.data.as_ref();
+    let adopted = is_adopted(&secret);
     let key = data.and_then(|data| data.get(API_KEY)).and_then(|bytes| std::str::from_utf8(&bytes.0).ok());
     let complete = rest(&ctx.settings, tenant)
         .iter()
@@ -44,7 +47,8 @@ pub async fn look(ctx: &Context, tenant: &Tenant, at: &SecretRef) -> Result<Secr
     Ok(SecretSeen::Ours {
         key: key.and_then(|text| ApiKey::parse(text).ok()),
         replaces: secret.annotations().get(REPLACES).cloned(),
-        complete: complete && is_owned(&secret, tenant),
+        complete: complete && (adopted || is_owned(&secret, tenant)),
+        adopted,
     })
 }
 
@@ -87,18 +91,33 @@ fn is_ours(secret: &Secret, tenant: &Tenant) -> bool {
     label(TENANT_LABEL) == Some(&tenant.name_any()) && label(MANAGED_BY) == Some(MANAGER)
 }
 
+/// Whether a Secret that we did not make may be given a key: it holds nothing, and nobody else makes something of it.
+fn is_empty(secret: &Secret) -> bool {
+    let holds = secret.data.as_ref().is_some_and(|data| !data.is_empty());
+    let plain = secret.type_.as_deref().is_none_or(|type_| type_ == "Opaque");
+    let claimed = secret.labels().contains_key(TENANT_LABEL) || secret.labels().contains_key(MANAGED_BY);
+    plain && !holds && !claimed && secret.owner_references().is_empty() && secret.immutable != Some(true)
+}
+
+/// Whether somebody else made the Secret that we write keys to: it stays when the Tenant goes.
+fn is_adopted(secret: &Secret) -> bool {
+    secret.annotations().contains_key(ADOPTED)
+}
+
 /// Whether the Secret goes when this very Tenant goes.
 fn is_owned(secret: &Secret, tenant: &Tenant) -> bool {
     secret.owner_references().iter().any(|owner| Some(&owner.uid) == tenant.meta().uid.as_ref())
 }
 
-/// Writes a key to its Secret, all in one write. `replaces` is the key that works on for the overlap.
+/// Writes a key to its Secret, all in one write. `replaces` is the key that works on for the overlap; an
+/// `adopted` Secret does not become the Tenant's.
 pub async fn write(
     ctx: &Context,
     tenant: &Tenant,
     at: &SecretRef,
     key: &ApiKey,
     replaces: Option<&str>,
+    adopted: bool,
 ) -> Result<(), Problem> {
     let secrets = Api::<Secret>::namespaced(ctx.client.clone(), &at.namespace);
     let labels = BTreeMap::from([
@@ -111,18 +130,22 @@ pub async fn write(
         .map(|(name, value)| (name.to_owned(), ByteString(value.into_bytes())))
         .collect();
     data.insert(API_KEY.to_owned(), ByteString(key.to_string().into_bytes()));
+    let mut annotations: BTreeMap<String, String> = BTreeMap::new();
+    annotations.extend(replaces.map(|id| (REPLACES.to_owned(), id.to_owned())));
+    annotations.extend(adopted.then(|| (ADOPTED.to_owned(), "true".to_owned())));
     let metadata = ObjectMeta {
         name: Some(at.name.clone()),
         namespace: Some(at.namespace.clone()),
         labels: Some(labels),
-        annotations: replaces.map(|id| BTreeMap::from([(REPLACES.to_owned(), id.to_owned())])),
+        annotations: Some(annotations).filter(|annotations| !annotations.is_empty()),
         // A namespaced object may be owned by a cluster-scoped one: it goes when the Tenant goes.
-        owner_references: tenant.controller_owner_ref(&()).map(|owner| vec![owner]),
+        owner_references: tenant.controller_owner_ref(&()).filter(|_| !adopted).map(|owner| vec![owner]),
         ..ObjectMeta::default()
     };
     let secret = Secret { metadata, data: Some(data), ..Secret::default() };
-    apply(&secrets, &secret).await.map_err(|error| problem(&ctx.settings, at, &error))?;
-    Ok(())
+    // Of an adopted one nothing is overwritten that its owner has set.
+    let written = if adopted { apply_beside(&secrets, &secret).await } else { apply(&secrets, &secret).await };
+    written.map(drop).map_err(|error| problem(&ctx.settings, at, &error))
 }
 
 /// What the Secret holds besides the key.

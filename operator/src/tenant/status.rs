@@ -2,7 +2,10 @@
 
 use crds::condition::{Finding, Reason, Status, set, types};
 use crds::tenant::{Backends, EffectiveQuotas};
-use crds::{RECONCILE_REQUESTED_AT_ANNOTATION, ROTATE_KEYS_ANNOTATION, Tenant, TenantStatus};
+use crds::{
+    CONFIRM_RETENTION_ANNOTATION, PipelineName, RECONCILE_REQUESTED_AT_ANNOTATION, ROTATE_KEYS_ANNOTATION, Tenant,
+    TenantStatus,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 
@@ -65,18 +68,26 @@ pub fn findings(valid: &ValidTenant, applied: &Applied) -> Vec<Finding> {
     ];
     let mut findings: Vec<Finding> =
         stores.iter().map(|(type_, in_place, result)| of_store(type_, in_place, result)).collect();
+    // What nobody can say now stays as it was said.
+    if let Some(unsettled) = &applied.unsettled {
+        findings.push(of_pipeline(valid, &unsettled.left_behind));
+        findings.push(of_retention(valid, unsettled.kept_days));
+    }
     let failed: Vec<&Finding> = findings.iter().filter(|finding| finding.status != Status::True).collect();
-    let ready = match (failed.first(), &valid.missing_pipeline) {
-        (Some(first), _) => {
+    let ready = match (failed.first(), &valid.problem) {
+        (_, Some(Problem { reason, message })) => {
+            let message = format!(
+                "{message}. Until that is mended, what was valid before goes on to hold; spec.suspend, and keys that are \
+                 taken away or to be rotated, are seen to all the same"
+            );
+            (Status::False, *reason, message)
+        }
+        (Some(first), None) => {
             // A reason that needs a person goes before one that heals by itself.
             let reason = failed.iter().map(|finding| finding.reason).find(|reason| stalls(*reason));
             let messages: Vec<String> =
                 failed.iter().map(|finding| format!("{}: {}", finding.type_, finding.message)).collect();
             (Status::False, reason.unwrap_or(first.reason), messages.join("; "))
-        }
-        (None, Some(pipeline)) => {
-            let message = format!("LogPipeline `{pipeline}` does not exist: events go through `default` until it does");
-            (Status::False, Reason::PipelineNotFound, message)
         }
         (None, None) if valid.desired.state == crds::registry::TenantState::Suspended => {
             (Status::True, Reason::Suspended, "in place; ingest refuses events because spec.suspend is set".to_owned())
@@ -101,9 +112,66 @@ fn of_store(type_: &'static str, in_place: &str, result: &StoreResult) -> Findin
     }
 }
 
+/// What is said of the pipeline: that it is there, or who processes the tenant's events without it.
+fn of_pipeline(valid: &ValidTenant, left_behind: &[PipelineName]) -> Finding {
+    let pipeline = &valid.desired.pipeline;
+    let (status, reason, message) = match (&valid.missing_pipeline, left_behind.first()) {
+        (Some(missing), _) if valid.is_held() => {
+            let message = format!(
+                "LogPipeline `{missing}` does not exist: events are accepted, up to the tenant's share of the queue, \
+                 and wait for it. Apply it; or have what waits and what comes go through `default`, without its \
+                 stages: set spec.pipelineRef.onMissing to Default"
+            );
+            (Status::False, Reason::PipelineNotFound, message)
+        }
+        (Some(missing), _) => {
+            let message = format!(
+                "LogPipeline `{missing}` does not exist: events go through `default` until it does, because \
+                 spec.pipelineRef.onMissing is Default"
+            );
+            (Status::False, Reason::PipelineNotFound, message)
+        }
+        (None, Some(left)) => {
+            let message = format!(
+                "events of the tenant still wait for LogPipeline `{left}`, which does not exist and which it names no \
+                 more: apply it until they are processed; or name it once more with spec.pipelineRef.onMissing: \
+                 Default, and they go through `default`"
+            );
+            (Status::False, Reason::EventsHeld, message)
+        }
+        (None, None) => (Status::True, Reason::Provisioned, format!("events go through LogPipeline `{pipeline}`")),
+    };
+    finding(types::PIPELINE_READY, status, reason, message)
+}
+
+/// What is said of the retention: that it is the spec's, or what has to be confirmed first.
+fn of_retention(valid: &ValidTenant, kept_days: Option<i32>) -> Finding {
+    let wanted = valid.desired.retention.total_days;
+    let (status, reason, message) = match kept_days {
+        None => (Status::True, Reason::Provisioned, format!("events are kept for {wanted} days")),
+        Some(days) => {
+            let name = valid.desired.name();
+            let message = format!(
+                "events are kept for {days} days, and spec.retention.totalDays says {wanted}: that would remove what is \
+                 older from the list and the archive for good, so it has to be confirmed. Remove it: kubectl annotate \
+                 tenant {name} --overwrite {CONFIRM_RETENTION_ANNOTATION}={wanted}"
+            );
+            (Status::False, Reason::RetentionUnconfirmed, message)
+        }
+    };
+    finding(types::RETENTION_APPLIED, status, reason, message)
+}
+
 /// Whether nothing will happen until somebody changes something.
 fn stalls(reason: Reason) -> bool {
-    [Reason::OwnershipConflict, Reason::InvalidSpec, Reason::UnknownPlan, Reason::KeyRejected].contains(&reason)
+    [
+        Reason::OwnershipConflict,
+        Reason::InvalidSpec,
+        Reason::UnknownPlan,
+        Reason::KeyRejected,
+        Reason::RetentionUnconfirmed,
+    ]
+    .contains(&reason)
 }
 
 /// What goes on.
@@ -165,7 +233,7 @@ pub fn status(
             status.effective_quotas = EffectiveQuotas::of(&valid.desired.quotas);
         }
         if let Some(keys) = &applied.keys {
-            status.api_keys = keys::statuses(&valid.keys, keys, &status.api_keys);
+            status.api_keys = keys::statuses(&tenant.spec.api_keys, keys, &status.api_keys);
             let asked = tenant.annotations().get(ROTATE_KEYS_ANNOTATION);
             let handled = |value: &&String| {
                 Request::parse(value).is_some_and(|request| request.is_handled(&valid.keys, &keys.live))
@@ -218,6 +286,7 @@ pub fn drift_note(stores: &[&str]) -> Option<Note> {
 mod tests {
     use super::*;
     use crate::settings::tests::settings;
+    use crate::tenant::apply::Unsettled;
     use crate::tenant::changes::KeyChange;
     use crate::tenant::keys::AppliedKeys;
     use crate::tenant::testing::{acme, at, key_row};
@@ -234,6 +303,7 @@ mod tests {
             search: Ok(Outcome::Unchanged),
             credentials: Ok(Outcome::Unchanged),
             keys: None,
+            unsettled: Some(Unsettled::default()),
             archive: valid().desired.archive,
         }
     }
@@ -257,6 +327,8 @@ mod tests {
 
     #[test]
     fn a_store_that_is_down_is_its_own_condition_and_the_reason_of_ready() {
+        let unknown = findings(&valid(), &Applied { database: down(), unsettled: None, ..applied() });
+        assert!(!unknown.iter().any(|one| [types::PIPELINE_READY, types::RETENTION_APPLIED].contains(&one.type_)));
         let findings = findings(&valid(), &Applied { search: down(), ..applied() });
         assert_eq!(of(&findings, types::SEARCH_READY), (Status::False, Reason::BackendUnavailable));
         assert_eq!(of(&findings, types::DATABASE_READY).0, Status::True);
@@ -277,8 +349,26 @@ mod tests {
 
     #[test]
     fn a_missing_pipeline_and_a_suspension_show_in_ready() {
-        let missing = ValidTenant { missing_pipeline: Some("fast".into()), ..valid() };
-        assert_eq!(of(&findings(&missing, &applied()), types::READY), (Status::False, Reason::PipelineNotFound));
+        let fast: PipelineName = "fast".parse().unwrap();
+        let default = ValidTenant { missing_pipeline: Some(fast.clone()), ..valid() };
+        let mut held = default.clone();
+        held.desired.pipeline = fast.clone();
+        for (missing, said) in [(&held, "wait for it"), (&default, "go through `default` until it does")] {
+            let findings = findings(missing, &applied());
+            assert_eq!(of(&findings, types::READY), (Status::False, Reason::PipelineNotFound));
+            let pipeline = findings.iter().find(|finding| finding.type_ == types::PIPELINE_READY).unwrap();
+            assert!(pipeline.status == Status::False && pipeline.message.contains(said), "{}", pipeline.message);
+        }
+        let unsettled = |unsettled| Applied { unsettled: Some(unsettled), ..applied() };
+        let shrunk = unsettled(Unsettled { kept_days: Some(90), ..Unsettled::default() });
+        let shrunk = findings(&valid(), &shrunk);
+        assert_eq!(of(&shrunk, types::READY), (Status::False, Reason::RetentionUnconfirmed));
+        assert_eq!(of(&shrunk, types::STALLED).0, Status::True);
+        let said = shrunk.iter().find(|finding| finding.type_ == types::RETENTION_APPLIED).unwrap();
+        assert!(said.message.contains("loggerhub.io/confirm-retention=30"), "{}", said.message);
+        let left = unsettled(Unsettled { left_behind: vec![fast], ..Unsettled::default() });
+        let left = findings(&valid(), &left);
+        assert_eq!(of(&left, types::READY), (Status::False, Reason::EventsHeld));
         let mut suspended = valid();
         suspended.desired.state = crds::registry::TenantState::Suspended;
         assert_eq!(of(&findings(&suspended, &applied()), types::READY), (Status::True, Reason::Suspended));

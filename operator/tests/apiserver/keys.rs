@@ -1,12 +1,14 @@
 //! A Tenant's keys on a real API server: rotated, brought along, taken away.
 
+use std::time::Duration;
+
 use crds::apikey::ApiKey;
 use crds::registry::{RegistryKey, hour_of};
 use crds::tenant::ApiKeyStatus;
 use crds::{PAUSED_ANNOTATION, ROTATE_KEYS_ANNOTATION, TenantName};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use testkit::{eventually, unique};
@@ -95,6 +97,49 @@ async fn put(on: &Operator, secret: &str, key: &str) -> Secret {
 async fn age(on: &Operator, statement: &str, tenant: &str) {
     let done = sqlx::query(statement).bind(tenant).execute(on.stores.postgres.core()).await;
     assert_eq!(done.unwrap().rows_affected(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_secret_is_given_a_key_only_if_it_is_empty_and_stays_its_owners() {
+    let on = Operator::start().await;
+    let secrets = on.cluster.ours::<Secret>();
+    let made = async |name: &str, data: serde_json::Value| {
+        let secret = json!({"metadata": {"name": name, "labels": {"app": "theirs"}}, "stringData": data});
+        secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+    };
+    let (full, empty) = (unique("full"), unique("empty"));
+    made(&full, json!({"password": "theirs"})).await;
+    made(&empty, json!({})).await;
+    for name in [&full, &empty] {
+        on.tenant(name, json!({"deletionPolicy": "Delete"})).await;
+        let said = on.cluster.tenant_condition(name, "CredentialsReady", "False", SOON).await.unwrap();
+        assert_eq!(said.reason, "OwnershipConflict");
+        on.cluster.annotate_tenant(name, &[(crds::ADOPT_ANNOTATION, "true")]).await.unwrap();
+    }
+    on.cluster.tenant_ready(&empty, SOON).await.unwrap();
+    on.cluster.reconcile_tenant(&full, SOON).await.unwrap();
+    let said = on.cluster.tenant_condition(&full, "CredentialsReady", "False", SOON).await.unwrap();
+    assert_eq!(said.reason, "OwnershipConflict", "{}", said.message);
+    let untouched = secrets.get(&full).await.unwrap();
+    assert_eq!(untouched.data.unwrap().keys().collect::<Vec<_>>(), ["password"]);
+    let adopted = secrets.get(&empty).await.unwrap();
+    assert!(adopted.metadata.owner_references.is_none() && adopted.data.unwrap().contains_key("apiKey"));
+    on.cluster.reconcile_tenant(&empty, SOON).await.unwrap();
+    let again = secrets.get(&empty).await.unwrap();
+    assert_eq!(again.metadata.resource_version, adopted.metadata.resource_version, "it is complete");
+    for name in [&full, &empty] {
+        on.delete_tenant(name).await;
+    }
+    testkit::holds("both stay", Duration::from_secs(5), || async {
+        for name in [&full, &empty] {
+            let found = secrets.get_opt(name).await?.filter(|found| found.metadata.deletion_timestamp.is_none());
+            anyhow::ensure!(found.is_some(), "{name} went with its Tenant");
+        }
+        Ok(())
+    })
+    .await
+    .unwrap();
+    on.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -61,6 +61,49 @@ async fn the_scaler_owns_replicas_and_the_controller_never_resets_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_others_scale_has_processors_again_after_a_suspension() {
+    let on = Operator::start().await;
+    let name = unique("lane");
+    let spec = |suspend: bool| json!({"processor": {"scaling": {"mode": "External"}}, "suspend": suspend});
+    on.pipeline(&name, spec(false)).await;
+    let processor = format!("r-{name}-processor");
+    replicas(&on, &processor, 1).await;
+    on.pipeline(&name, spec(true)).await;
+    replicas(&on, &processor, 0).await;
+    on.pipeline(&name, spec(false)).await;
+    replicas(&on, &processor, 1).await;
+    let said = async |type_: &str, expected: &str| {
+        eventually(&format!("{type_} is {expected}"), SOON, || async {
+            let status = on.cluster.pipelines().get(&name).await?.status.unwrap_or_default();
+            let found = testkit::cluster::find(&status.conditions, type_)?.clone();
+            anyhow::ensure!(found.reason == expected, "{found:?}");
+            Ok(found)
+        })
+        .await
+        .unwrap()
+    };
+    said("ScalingActive", "External").await;
+    // Whoever scales it may want none; it is not Ready then.
+    let none = Patch::Merge(json!({"spec": {"replicas": 0}}));
+    on.cluster.ours::<Deployment>().patch_scale(&processor, &PatchParams::default(), &none).await.unwrap();
+    eventually("that none is wanted is said", SOON, || async {
+        let ready = said("Ready", "WaitingForPods").await;
+        anyhow::ensure!(ready.status == "False" && ready.message.contains("none is wanted"), "{}", ready.message);
+        Ok(())
+    })
+    .await
+    .unwrap();
+    testkit::holds("it is left alone", Duration::from_secs(8), || async {
+        let found = on.cluster.ours::<Deployment>().get(&processor).await?;
+        anyhow::ensure!(found.spec.and_then(|spec| spec.replicas) == Some(0), "it was scaled");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    on.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_of_none_wakes_for_its_first_event_and_sleeps_only_when_none_is_left() {
     let on = Operator::start().await;
     let lane: crds::PipelineName = unique("lane").parse().unwrap();

@@ -11,8 +11,10 @@ use testkit::{eventually, helm};
 
 use crate::operator_under_test::{Ground, Operator, SOON};
 
-/// The chart's roles that the operator is bound to: in the cluster, and in the release's namespace.
-const CLUSTER_ROLES: [&str; 2] = ["r-operator", "r-tenant-secrets"];
+/// The chart's roles that the operator is bound to in the cluster, and in the release's namespace.
+const CLUSTER_ROLES: [&str; 2] = ["r-operator", TENANT_SECRETS];
+/// The one that is bound where tenants' keys go: by default in the release's namespace alone.
+const TENANT_SECRETS: &str = "r-tenant-secrets";
 const ROLE: &str = "r-operator";
 
 /// A client that may do here what the chart says, and nothing else.
@@ -33,8 +35,13 @@ async fn with_the_charts_rights(ground: &Ground) -> Client {
         let made: ClusterRole = serde_json::from_value(made).unwrap();
         ground.cluster.apply(&Api::all(client.clone()), &made).await.unwrap();
         let bound = json!({"metadata": {"name": name}, "roleRef": to("ClusterRole", &name), "subjects": user});
-        let bound: ClusterRoleBinding = serde_json::from_value(bound).unwrap();
-        ground.cluster.apply(&Api::all(client.clone()), &bound).await.unwrap();
+        if role == TENANT_SECRETS {
+            let bound: RoleBinding = serde_json::from_value(bound).unwrap();
+            ground.cluster.apply(&ground.cluster.ours(), &bound).await.unwrap();
+        } else {
+            let bound: ClusterRoleBinding = serde_json::from_value(bound).unwrap();
+            ground.cluster.apply(&Api::all(client.clone()), &bound).await.unwrap();
+        }
     }
     let made: Role = serde_json::from_value(json!({"metadata": {"name": ROLE}, "rules": rules("Role", ROLE)})).unwrap();
     ground.cluster.apply(&ground.cluster.ours(), &made).await.unwrap();
@@ -78,12 +85,11 @@ async fn the_charts_rights_are_enough_for_tenants_and_pipelines() {
     .unwrap();
     let (client, class) = (on.cluster.client.clone(), on.class.clone());
     on.stop().await;
-    let bindings = Api::<ClusterRoleBinding>::all(client.clone());
-    for binding in bindings.list(&Default::default()).await.unwrap() {
-        let name = binding.name_any();
+    let (bindings, roles) = (Api::<ClusterRoleBinding>::all(client.clone()), Api::<ClusterRole>::all(client));
+    for name in roles.list(&Default::default()).await.unwrap().iter().map(ResourceExt::name_any) {
         if name.starts_with(&format!("{class}-")) {
-            bindings.delete(&name, &DeleteParams::default()).await.unwrap();
-            Api::<ClusterRole>::all(client.clone()).delete(&name, &DeleteParams::default()).await.unwrap();
+            roles.delete(&name, &DeleteParams::default()).await.unwrap();
+            testkit::cluster::ignore_absent(bindings.delete(&name, &DeleteParams::default()).await).unwrap();
         }
     }
 }

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use crds::apikey::ApiKey;
+use crds::names::Lane;
 use crds::registry::TenantState;
+use crds::{CONFIRM_DELETE_ANNOTATION, PipelineName};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use testkit::{eventually, unique};
 
@@ -62,7 +65,8 @@ async fn what_a_tenant_lacks_stands_in_its_conditions() {
     let (suspended, unplanned, laneless) = (unique("api"), unique("api"), unique("api"));
     on.tenant(&suspended, json!({"suspend": true, "deletionPolicy": "Delete"})).await;
     on.tenant(&unplanned, json!({"plan": "gold"})).await;
-    on.tenant(&laneless, json!({"pipelineRef": {"name": "fast"}, "deletionPolicy": "Delete"})).await;
+    let missing = unique("fast");
+    on.tenant(&laneless, json!({"pipelineRef": {"name": missing}, "deletionPolicy": "Delete"})).await;
     on.cluster.tenant_ready(&suspended, SOON).await.unwrap();
     let entry = on.stores.registry.get(&suspended.parse().unwrap()).await.unwrap().unwrap();
     assert_eq!(entry.state, TenantState::Suspended);
@@ -76,12 +80,181 @@ async fn what_a_tenant_lacks_stands_in_its_conditions() {
     .await
     .unwrap();
     let entry = on.stores.registry.get(&laneless.parse().unwrap()).await.unwrap().unwrap();
-    assert_eq!(entry.pipeline.as_str(), "default");
-    on.pipeline("fast", json!({})).await;
+    assert_eq!(entry.pipeline.as_str(), missing, "its events wait for the pipeline");
+    on.pipeline(&missing, json!({})).await;
     on.cluster.tenant_ready(&laneless, SOON).await.unwrap();
     let entry = on.stores.registry.get(&laneless.parse().unwrap()).await.unwrap().unwrap();
-    assert_eq!(entry.pipeline.as_str(), "fast");
+    assert_eq!(entry.pipeline.as_str(), missing);
     on.stop().await;
+}
+
+/// Puts an entry of a tenant into a lane, as ingest does, or takes all of them out.
+async fn wait_in(on: &Operator, lane: &Lane, tenant: &str, waits: bool) {
+    let mut redis = on.stores.registry.connection();
+    let mut pipe = redis::pipe();
+    pipe.atomic();
+    if waits {
+        pipe.cmd("XADD").arg(lane.stream()).arg("*").arg("t").arg(tenant).ignore();
+        pipe.cmd("INCRBY").arg(lane.events_counter()).arg(1).ignore();
+        pipe.cmd("HINCRBY").arg(lane.tenant_bytes()).arg(tenant).arg(100).ignore();
+    } else {
+        pipe.cmd("DEL").arg(lane.stream()).arg(lane.events_counter()).arg(lane.tenant_bytes()).ignore();
+    }
+    let () = pipe.query_async(&mut redis).await.unwrap();
+}
+
+/// Who has the pipeline's lanes: `default`, nobody until it is there, or the pipeline.
+async fn lanes_of(on: &Operator, pipeline: &PipelineName) -> &'static str {
+    let name = pipeline.to_string();
+    let registry = &on.stores.registry;
+    let (orphaned, held) = (registry.orphaned().await.unwrap(), registry.held().await.unwrap());
+    match (orphaned.contains(&name), held.contains(&name)) {
+        (true, false) => "default",
+        (false, true) => "nobody",
+        (false, false) => "its own",
+        (true, true) => panic!("it is both"),
+    }
+}
+
+async fn lanes_become(on: &Operator, pipeline: &PipelineName, expected: &str) {
+    eventually(&format!("the lanes of {pipeline} are for: {expected}"), SOON, || async {
+        let now = lanes_of(on, pipeline).await;
+        anyhow::ensure!(now == expected, "{now}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_pipeline_that_is_not_there_goes_through_default_only_where_that_is_asked_for() {
+    let on = Operator::start().await;
+    let name = unique("api");
+    let pipeline: PipelineName = unique("gone").parse().unwrap();
+    let lane = pipeline.lane(&name.parse().unwrap());
+    // A pipeline of that name was deleted before, so `default` reads its lanes.
+    on.stores.registry.orphan(&pipeline).await.unwrap();
+    let held = json!({"pipelineRef": {"name": pipeline}, "deletionPolicy": "Delete"});
+    on.tenant(&name, held).await;
+    let said = on.cluster.tenant_condition(&name, "PipelineReady", "False", SOON).await.unwrap();
+    assert_eq!(said.reason, "PipelineNotFound");
+    assert!(said.message.contains("onMissing"), "{}", said.message);
+    lanes_become(&on, &pipeline, "nobody").await;
+    eventually("ingest is told", SOON, || async {
+        let entry = on.stores.registry.get(&name.parse()?).await?;
+        anyhow::ensure!(entry.is_some_and(|entry| entry.pipeline == pipeline), "not yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
+
+    // What waits when another pipeline is named is not forgotten.
+    wait_in(&on, &lane, &name, true).await;
+    on.tenant(&name, json!({"deletionPolicy": "Delete"})).await;
+    eventually("what is left behind is said", SOON, || async {
+        let said = on.cluster.tenant_condition(&name, "PipelineReady", "False", SOON).await?;
+        anyhow::ensure!(said.reason == "EventsHeld" && said.message.contains(pipeline.as_str()), "{said:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+
+    // A Tenant that goes does not wait for ever for processors that never come.
+    on.cluster.confirm_delete(&name).await.unwrap();
+    on.cluster.tenants().delete(&name, &DeleteParams::default()).await.unwrap();
+    eventually("what to do is said", SOON, || async {
+        let ready = on.cluster.tenant_condition(&name, "Ready", "False", SOON).await?;
+        anyhow::ensure!(ready.reason == "DeletionBlocked", "{}", ready.reason);
+        anyhow::ensure!(ready.message.contains(r#""onMissing":"Default""#), "{}", ready.message);
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(lanes_of(&on, &pipeline).await, "nobody");
+    let fall_back = json!({"spec": {"pipelineRef": {"name": pipeline, "onMissing": "Default"}}});
+    on.cluster.tenants().patch(&name, &PatchParams::default(), &Patch::Merge(fall_back)).await.unwrap();
+    lanes_become(&on, &pipeline, "default").await;
+    wait_in(&on, &lane, &name, false).await;
+    on.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_is_needed_is_kept_until_nobody_needs_it_or_its_end_is_confirmed() {
+    let on = Operator::start().await;
+    let name = unique("api");
+    let (first, second): (PipelineName, PipelineName) =
+        (unique("pii").parse().unwrap(), unique("pii").parse().unwrap());
+    for pipeline in [&first, &second] {
+        on.pipeline(pipeline.as_str(), json!({})).await;
+    }
+    on.tenant(&name, json!({"pipelineRef": {"name": first}, "deletionPolicy": "Delete"})).await;
+    on.cluster.tenant_ready(&name, SOON).await.unwrap();
+    let foreground = DeleteParams::foreground();
+    let blocked = async |pipeline: &PipelineName, reason: &str, said: &str| {
+        eventually("the pipeline says why it stays", SOON, || async {
+            let status = on.cluster.pipelines().get(pipeline.as_str()).await?.status.unwrap_or_default();
+            let ready = testkit::cluster::find(&status.conditions, "Ready")?.clone();
+            anyhow::ensure!(ready.reason == reason && ready.message.contains(said), "{ready:?}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    };
+    on.cluster.pipelines().delete(first.as_str(), &foreground).await.unwrap();
+    blocked(&first, "DeletionBlocked", &name).await;
+    // It is looked after as before.
+    let processor = format!("r-{first}-processor");
+    on.cluster.ours::<Deployment>().delete(&processor, &DeleteParams::default()).await.unwrap();
+    eventually("its processors are made again", SOON, || async {
+        let found = on.cluster.ours::<Deployment>().get_opt(&processor).await?;
+        let found = found.filter(|found| found.metadata.deletion_timestamp.is_none());
+        anyhow::ensure!(found.and_then(|found| found.spec?.replicas) == Some(1), "not yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(lanes_of(&on, &first).await, "its own");
+
+    // What it was sent before its Tenant moved goes through its stages.
+    let lane = first.lane(&name.parse().unwrap());
+    wait_in(&on, &lane, &name, true).await;
+    on.tenant(&name, json!({"pipelineRef": {"name": second}, "deletionPolicy": "Delete"})).await;
+    blocked(&first, "Draining", "1 entries of its lanes wait").await;
+    assert_eq!(lanes_of(&on, &first).await, "its own");
+    wait_in(&on, &lane, &name, false).await;
+    gone(&on, &first).await;
+    lanes_become(&on, &first, "default").await;
+
+    // A Tenant that has another pipeline instead does not hold it; one that has none waits for it.
+    on.cluster.pipelines().delete(second.as_str(), &foreground).await.unwrap();
+    blocked(&second, "DeletionBlocked", "confirm-delete").await;
+    let confirm = json!({"metadata": {"annotations": {CONFIRM_DELETE_ANNOTATION: second}}});
+    let confirm = Patch::Merge(confirm);
+    on.cluster.pipelines().patch(second.as_str(), &PatchParams::default(), &confirm).await.unwrap();
+    gone(&on, &second).await;
+    lanes_become(&on, &second, "nobody").await;
+    let said = on.cluster.tenant_condition(&name, "PipelineReady", "False", SOON).await.unwrap();
+    assert_eq!(said.reason, "PipelineNotFound");
+    let entry = on.stores.registry.get(&name.parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(entry.pipeline, second, "its events wait");
+    let fall_back = json!({"name": second, "onMissing": "Default"});
+    on.tenant(&name, json!({"pipelineRef": fall_back, "deletionPolicy": "Delete"})).await;
+    lanes_become(&on, &second, "default").await;
+    let entry = on.stores.registry.get(&name.parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(entry.pipeline.as_str(), "default");
+    for pipeline in [&first, &second] {
+        on.stores.registry.adopt(pipeline).await.unwrap();
+    }
+    on.stop().await;
+}
+
+async fn gone(on: &Operator, pipeline: &PipelineName) {
+    eventually("the pipeline is gone", SOON, || async {
+        anyhow::ensure!(on.cluster.pipelines().get_opt(pipeline.as_str()).await?.is_none(), "it is still there");
+        Ok(())
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,6 +299,99 @@ async fn a_changed_plan_reaches_its_tenants_without_touching_their_spec() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_spec_takes_away_is_taken_away_whatever_else_is_wrong_with_it() {
+    let on = Operator::start().await;
+    let name = unique("api");
+    let key = |key: &str| {
+        let secret = json!({"name": format!("{name}-{key}"), "namespace": on.class});
+        json!({"name": key, "scopes": ["Ingest"], "secretRef": secret})
+    };
+    let spec = |keys: &[&str], suspend: bool| {
+        let keys: Vec<_> = keys.iter().map(|name| key(name)).collect();
+        json!({"apiKeys": keys, "suspend": suspend, "deletionPolicy": "Delete"})
+    };
+    let told = async |what: &str, keys: &[&str], state: TenantState| {
+        eventually(what, SOON, || async {
+            let entry = on.stores.registry.get(&name.parse()?).await?;
+            let entry = entry.ok_or_else(|| anyhow::anyhow!("it is not there"))?;
+            let mut names: Vec<&str> = entry.keys.iter().map(|key| key.name.as_str()).collect();
+            names.sort_unstable();
+            anyhow::ensure!(names == keys && entry.state == state, "{names:?} {:?}", entry.state);
+            Ok(entry)
+        })
+        .await
+        .unwrap()
+    };
+    on.tenant(&name, spec(&["first", "second"], false)).await;
+    on.cluster.tenant_ready(&name, SOON).await.unwrap();
+    let quotas = told("it is as applied", &["first", "second"], TenantState::Active).await.quotas;
+    on.plans.send(serde_saphyr::from_str("other: {quotas: {ingestEventsPerSecond: 1}}").unwrap()).unwrap();
+    on.cluster.tenant_condition(&name, "Stalled", "True", SOON).await.unwrap();
+    on.tenant(&name, spec(&["first"], false)).await;
+    told("the key is refused", &["first"], TenantState::Active).await;
+    on.tenant(&name, spec(&["first"], true)).await;
+    let entry = told("it is suspended", &["first"], TenantState::Suspended).await;
+    assert_eq!((entry.plan.as_str(), entry.quotas), ("standard", quotas), "its plan of before");
+    let stalled = on.cluster.tenant_condition(&name, "Stalled", "True", SOON).await.unwrap();
+    assert_eq!(stalled.reason, "UnknownPlan");
+    let before = entry.keys[0].id.clone();
+    on.cluster.annotate_tenant(&name, &[(crds::ROTATE_KEYS_ANNOTATION, "first@now")]).await.unwrap();
+    eventually("the key is rotated", SOON, || async {
+        let entry = on.stores.registry.get(&name.parse()?).await?;
+        let current = entry.and_then(|entry| entry.keys.into_iter().find(|key| key.expires_at.is_none()));
+        anyhow::ensure!(current.is_some_and(|key| key.id != before), "not yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    on.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fewer_days_are_kept_only_once_that_is_confirmed() {
+    let on = Operator::start().await;
+    let name = unique("api");
+    let tenant: crds::TenantName = name.parse().unwrap();
+    let kept = async |days: i32, hot_days: i32| {
+        eventually(&format!("{days} days hold in every store"), SOON, || async {
+            let entry = on.stores.registry.get(&tenant).await?.ok_or_else(|| anyhow::anyhow!("it is not there"))?;
+            anyhow::ensure!((entry.total_days, entry.hot_days) == (days, hot_days), "{} in Redis", entry.total_days);
+            let postgres = sqlx::query_scalar("SELECT total_days FROM public.tenant_schemas WHERE tenant = $1");
+            let postgres: i32 = postgres.bind(&name).fetch_one(on.stores.postgres.processor()).await?;
+            anyhow::ensure!(postgres == days, "{postgres} in PostgreSQL");
+            let s3 = testkit::Stores::from_environment()?.s3()?;
+            let bucket = on.cluster.tenants().get(&name).await?.status.and_then(|status| status.backends);
+            let bucket = bucket.map(|backends| backends.bucket).unwrap_or_default();
+            let rules = s3.get_bucket_lifecycle_configuration().bucket(bucket).send().await?;
+            let days_of_rule = rules.rules().iter().find_map(|rule| rule.expiration()?.days());
+            anyhow::ensure!(days_of_rule == Some(days + 2), "{days_of_rule:?} in S3");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    };
+    let spec = |days: i32, hot_days: i32| json!({"retention": {"totalDays": days, "hotDays": hot_days}, "deletionPolicy": "Delete"});
+    on.tenant(&name, spec(30, 7)).await;
+    on.cluster.tenant_ready(&name, SOON).await.unwrap();
+    kept(30, 7).await;
+    on.tenant(&name, spec(3, 2)).await;
+    let said = on.cluster.tenant_condition(&name, "RetentionApplied", "False", SOON).await.unwrap();
+    assert_eq!(said.reason, "RetentionUnconfirmed");
+    kept(30, 2).await;
+    let stalled = on.cluster.tenant_condition(&name, "Stalled", "True", SOON).await.unwrap();
+    assert_eq!(stalled.reason, "RetentionUnconfirmed");
+    on.cluster.annotate_tenant(&name, &[(crds::CONFIRM_RETENTION_ANNOTATION, "4")]).await.unwrap();
+    on.cluster.reconcile_tenant(&name, SOON).await.unwrap();
+    kept(30, 2).await;
+    on.cluster.annotate_tenant(&name, &[(crds::CONFIRM_RETENTION_ANNOTATION, "3")]).await.unwrap();
+    kept(3, 2).await;
+    on.cluster.tenant_ready(&name, SOON).await.unwrap();
+    on.tenant(&name, spec(60, 2)).await;
+    kept(60, 2).await;
+    on.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_retained_tenant_comes_back_and_what_is_queued_is_drained_first() {
     let on = Operator::start().await;
     let name = unique("api");
@@ -152,6 +418,15 @@ async fn a_retained_tenant_comes_back_and_what_is_queued_is_drained_first() {
     })
     .await
     .unwrap();
+    on.pipeline(pipeline.as_str(), json!({"suspend": true})).await;
+    eventually("it says that nobody processes what waits", SOON, || async {
+        let ready = on.cluster.tenant_condition(&name, "Ready", "False", SOON).await?;
+        anyhow::ensure!(ready.reason == "DeletionBlocked" && ready.message.contains("spec.suspend"), "{ready:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    on.pipeline(pipeline.as_str(), json!({})).await;
     let () = redis::cmd("XDEL").arg(lane.stream()).arg(entry).query_async(&mut redis).await.unwrap();
     eventually("the Tenant is gone", Duration::from_secs(30), || async {
         anyhow::ensure!(on.cluster.tenants().get_opt(&name).await?.is_none(), "it is still there");

@@ -1,10 +1,29 @@
 //! One thing is dropped, the next provisioning puts it back.
 
-use crds::names::index_name;
+use crds::names::{DATA_ROLE, MAINTAIN_ROLE, PROCESSOR_DATABASE, index_name};
 use opensearch::http::Method;
 use operator::provision::Outcome;
 
 use crate::stores::{key, stores, tenant};
+
+#[tokio::test]
+async fn settings_that_a_platform_role_gave_itself_are_taken_back() {
+    let on = stores().await;
+    for role in [DATA_ROLE, MAINTAIN_ROLE] {
+        // Operators of other tests alter the same roles, under this lock.
+        on.processor(&format!(
+            "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('loggerhub:bootstrap', 0)); \
+             ALTER ROLE {role} SET application_name = 'forged'; \
+             ALTER ROLE {role} IN DATABASE {PROCESSOR_DATABASE} SET application_name = 'forged'; COMMIT"
+        ))
+        .await;
+    }
+    on.stores.postgres.bootstrap(&testkit::tenant::role_passwords().await.unwrap()).await.unwrap();
+    let left = format!(
+        "SELECT count(*) FROM pg_db_role_setting WHERE setrole IN ('{DATA_ROLE}'::regrole, '{MAINTAIN_ROLE}'::regrole)"
+    );
+    assert_eq!(on.count(&left).await, 0);
+}
 
 #[tokio::test]
 async fn whatever_is_dropped_in_postgres_comes_back() {

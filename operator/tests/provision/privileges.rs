@@ -386,6 +386,7 @@ async fn the_operator_provisions_and_removes_with_its_policy_and_its_role_of_ope
             let object = format!("{}logs/1", desired.archive.prefix);
             let put = on.s3.put_object().bucket(&desired.archive.bucket).key(object).body(b"x".to_vec().into());
             put.send().await.unwrap();
+            on.stores.object_store.keep(&desired.owner, &desired.archive).await.unwrap();
             let removed = delete_tenant(&on.stores, &desired.owner, &desired.archive, |_| {}).await;
             assert_eq!(removed.unwrap_or_else(|error| panic!("{}", crate::stores::chain(&error))), Retired::Done);
         }

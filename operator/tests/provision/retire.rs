@@ -1,11 +1,14 @@
 //! Removal: all of the tenant's things and nothing else, twice, and from half of it.
 
+use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use crds::names::{BucketLayout, index_name};
 use crds::registry::{IngestQuotas, Rate, RegistryTenant};
 use crds::tenant::Isolation;
 use opensearch::http::Method;
-use operator::provision::{DesiredTenant, Error, Outcome, Retired, RowState, SeenEntry, delete_tenant};
+use operator::provision::{DesiredTenant, Error, ObjectStore, Outcome, Retired, RowState, SeenEntry, delete_tenant};
 use serde_json::json;
+
+use testkit::s3_policy::shipped;
 
 use crate::stores::{Fixture, chain, key, stores, tenant};
 
@@ -82,6 +85,82 @@ async fn a_dedicated_tenant_with_a_bucket_is_removed_also_when_half_of_it_is_gon
         assert_eq!(left_in_postgres(&on, &desired).await, 0, "{half}");
         assert_eq!(on.search(Method::Get, &format!("/{index}"), None).await.0, 404);
         assert!(on.s3.head_bucket().bucket(&desired.archive.bucket).send().await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_in_a_versioned_bucket_is_removed_with_every_version() {
+    let on = stores().await;
+    let servers = testkit::Stores::from_environment().unwrap();
+    let shared = testkit::unique("versioned");
+    for (layout, prefix, policy) in [
+        (BucketLayout::PerTenant, "lh-", shipped::OPERATOR),
+        (BucketLayout::Shared, shared.as_str(), shipped::OPERATOR_SHARED),
+    ] {
+        let object_store = ObjectStore::new(servers.s3_by(policy, prefix).await.unwrap());
+        let (mut gone, mut stays) = (tenant(), tenant());
+        for desired in [&mut gone, &mut stays] {
+            desired.archive = desired.name().archive(layout, prefix);
+            on.provision(desired, &[]).await;
+            let on_now = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+            let bucket = &desired.archive.bucket;
+            on.s3.put_bucket_versioning().bucket(bucket).versioning_configuration(on_now).send().await.unwrap();
+            put(&on, desired, "logs/1").await;
+            put(&on, desired, "logs/1").await;
+            put(&on, desired, "logs/2").await;
+            let key = format!("{}logs/2", desired.archive.prefix);
+            on.s3.delete_object().bucket(bucket).key(key).send().await.unwrap();
+        }
+        for _ in 0..2 {
+            let retired = object_store.retire(&gone.owner, &gone.archive).await;
+            assert_eq!(retired.unwrap_or_else(|error| panic!("{}", chain(&error))), Retired::Done);
+        }
+        let left = async |desired: &DesiredTenant| {
+            let found = on.s3.list_object_versions().bucket(&desired.archive.bucket).send().await.unwrap();
+            let keys = found.versions().iter().filter_map(|one| one.key());
+            let keys = keys.chain(found.delete_markers().iter().filter_map(|one| one.key()));
+            let marker = format!(".loggerhub/{}", desired.archive.prefix.trim_end_matches('/'));
+            let own = |key: &&str| key.starts_with(&desired.archive.prefix) || *key == marker;
+            keys.filter(own).count()
+        };
+        match layout {
+            BucketLayout::PerTenant => {
+                assert!(on.s3.head_bucket().bucket(&gone.archive.bucket).send().await.is_err());
+                assert_eq!(left(&stays).await, 4);
+            }
+            BucketLayout::Shared => assert_eq!((left(&gone).await, left(&stays).await), (0, 5)),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_retained_does_not_expire_until_its_tenant_is_back() {
+    let on = stores().await;
+    let shared = testkit::unique("retained");
+    let days = async |desired: &DesiredTenant| {
+        let rules = on.s3.get_bucket_lifecycle_configuration().bucket(&desired.archive.bucket).send().await;
+        rules.ok().and_then(|rules| rules.rules().iter().find_map(|rule| rule.expiration()?.days()))
+    };
+    for layout in [BucketLayout::PerTenant, BucketLayout::Shared] {
+        let prefix = if layout == BucketLayout::Shared { shared.as_str() } else { "lh-" };
+        let (mut goes, mut neighbour) = (tenant(), tenant());
+        for desired in [&mut goes, &mut neighbour] {
+            desired.archive = desired.name().archive(layout, prefix);
+            on.provision(desired, &[]).await;
+            assert_eq!(days(desired).await, Some(32));
+        }
+        on.stores.object_store.keep(&goes.owner, &goes.archive).await.unwrap();
+        assert!(on.stores.postgres.set_state(&goes.owner, RowState::Retained).await.unwrap());
+        assert_eq!(days(&goes).await, None);
+        on.provision(&neighbour, &[]).await;
+        assert_eq!(days(&goes).await, None, "{layout:?}: its neighbour's rule reaches it");
+        assert_eq!(on.provision(&neighbour, &[]).await.object_store, Outcome::Unchanged);
+        let mut other = neighbour.clone();
+        other.owner.installation = "provision-tests-other".into();
+        on.stores.object_store.keep(&other.owner, &other.archive).await.unwrap();
+        on.provision(&goes, &[]).await;
+        assert_eq!(days(&goes).await, Some(32), "{layout:?}");
+        assert_eq!(days(&neighbour).await, Some(32), "{layout:?}");
     }
 }
 

@@ -60,6 +60,7 @@ pub(crate) fn tenant() -> DesiredTenant {
         pipeline: PipelineName::default_pipeline(),
         isolation: Isolation::Shared,
         retention: Retention::default(),
+        confirmed_days: None,
     }
 }
 

@@ -9,7 +9,7 @@ use crds::tenant::Isolation;
 
 use super::Postgres;
 use crate::provision::error::PostgresContext;
-use crate::provision::{DesiredTenant, Error, Outcome, Owner};
+use crate::provision::{Backstop, DesiredTenant, Error, Outcome, Owner};
 
 /// What the registry row decides, once and for as long as the row lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,17 @@ pub struct TenantRow {
     pub index_series: String,
     /// Where its archive is: stays where it was first put, also when the installation's layout changes.
     pub archive: ArchiveLocation,
+    /// Days that its events are kept: more than it asks for until fewer are confirmed.
+    pub total_days: i32,
+    /// Whether the data of a tenant that is gone is retained in the same bucket.
+    pub beside_retained: bool,
+}
+
+impl TenantRow {
+    /// When objects expire that `maintain` should have removed.
+    pub fn backstop(&self) -> Backstop {
+        if self.beside_retained { Backstop::None } else { Backstop::Days(self.total_days) }
+    }
 }
 
 /// A row as it is found.
@@ -30,7 +41,6 @@ struct Found {
     pipeline: String,
     isolation: String,
     hot_days: i32,
-    total_days: i32,
     row: TenantRow,
 }
 
@@ -155,7 +165,9 @@ fn isolation_text(isolation: Isolation) -> &'static str {
 async fn find(core: &mut PgConnection, tenant: &TenantName) -> Result<Option<Found>, Error> {
     let row = sqlx::query(
         "SELECT installation, uid, display_name, plan, state, pipeline, isolation, index_series, hot_days, total_days, \
-         bucket, prefix FROM public.tenants WHERE name = $1",
+         bucket, prefix, prefix <> '' AND EXISTS (SELECT FROM public.tenants AS other WHERE other.bucket = tenants.bucket \
+         AND other.name <> tenants.name AND other.state = 'Retained') AS beside_retained \
+         FROM public.tenants WHERE name = $1",
     )
     .bind(tenant.as_str())
     .fetch_optional(core)
@@ -170,10 +182,11 @@ async fn find(core: &mut PgConnection, tenant: &TenantName) -> Result<Option<Fou
         pipeline: row.get("pipeline"),
         isolation: row.get("isolation"),
         hot_days: row.get("hot_days"),
-        total_days: row.get("total_days"),
         row: TenantRow {
             index_series: row.get("index_series"),
             archive: ArchiveLocation { bucket: row.get("bucket"), prefix: row.get("prefix") },
+            total_days: row.get("total_days"),
+            beside_retained: row.get("beside_retained"),
         },
     }))
 }
@@ -208,7 +221,7 @@ fn is_as_desired(desired: &DesiredTenant, found: &Found) -> bool {
         && found.pipeline == desired.pipeline.as_str()
         && found.isolation == isolation_text(desired.isolation)
         && found.hot_days == desired.retention.hot_days
-        && found.total_days == desired.retention.total_days
+        && found.row.total_days == desired.kept_days(found.row.total_days)
         && series_fits(desired, &found.row.index_series)
 }
 
@@ -222,7 +235,9 @@ async fn update(core: &mut PgConnection, desired: &DesiredTenant, found: Found) 
     } else {
         assign_series(core, desired).await?
     };
-    let row = TenantRow { index_series, archive: found.row.archive };
+    let total_days = desired.kept_days(found.row.total_days);
+    let row =
+        TenantRow { index_series, archive: found.row.archive, total_days, beside_retained: found.row.beside_retained };
     sqlx::query(
         "UPDATE public.tenants SET installation = $2, uid = $3, display_name = $4, plan = $5, state = $6, pipeline = $7, \
          isolation = $8, hot_days = $9, total_days = $10, index_series = $11, updated_at = now() WHERE name = $1",
@@ -236,7 +251,7 @@ async fn update(core: &mut PgConnection, desired: &DesiredTenant, found: Found) 
     .bind(desired.pipeline.as_str())
     .bind(isolation_text(desired.isolation))
     .bind(desired.retention.hot_days)
-    .bind(desired.retention.total_days)
+    .bind(row.total_days)
     .bind(&row.index_series)
     .execute(core)
     .await
@@ -245,7 +260,12 @@ async fn update(core: &mut PgConnection, desired: &DesiredTenant, found: Found) 
 }
 
 async fn insert(core: &mut PgConnection, desired: &DesiredTenant) -> Result<TenantRow, Error> {
-    let row = TenantRow { index_series: assign_series(core, desired).await?, archive: desired.archive.clone() };
+    let row = TenantRow {
+        index_series: assign_series(core, desired).await?,
+        archive: desired.archive.clone(),
+        total_days: desired.retention.total_days,
+        beside_retained: !desired.archive.prefix.is_empty() && beside_retained(core, desired).await?,
+    };
     sqlx::query(
         "INSERT INTO public.tenants (name, uid, installation, display_name, plan, state, pipeline, isolation, \
          index_series, hot_days, total_days, database_schema, bucket, prefix) \
@@ -269,6 +289,15 @@ async fn insert(core: &mut PgConnection, desired: &DesiredTenant) -> Result<Tena
     .await
     .doing("insert the tenant's registry row")?;
     Ok(row)
+}
+
+/// Whether the bucket that a new tenant's archive goes to holds the data of one that is gone.
+async fn beside_retained(core: &mut PgConnection, desired: &DesiredTenant) -> Result<bool, Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM public.tenants WHERE bucket = $1 AND state = 'Retained')")
+        .bind(&desired.archive.bucket)
+        .fetch_one(core)
+        .await
+        .doing("look for tenants that are retained in the bucket")
 }
 
 /// Whether a series that a tenant has may stay: its own, or a pool of its hot class.
