@@ -344,7 +344,11 @@ impl Ingest {
         let decoding = body::read(headers, body, self.body_timeout, claim).await?;
         let accepted_at = now();
         let reading = Reading { form, taking, keyed: key.is_some(), now: accepted_at };
-        let Read { parsed, body_hash, bytes } = self.read(caller.tenant.name(), decoding, reading, claim).await?;
+        let (read, unpacked) = self.read(caller.tenant.name(), decoding, reading, claim).await;
+        if read.is_err() {
+            self.quotas.charge(&caller.tenant, refused_cost(unpacked));
+        }
+        let Read { parsed, body_hash, bytes } = read?;
         let batch_id = match key {
             Some(key) => keyed_batch_id(caller.tenant.name(), key),
             None => new_batch_id(),
@@ -397,24 +401,29 @@ impl Ingest {
         self.metrics.registry_age_seconds.set(age);
     }
 
-    /// Decompresses and parses a body: where it is small at once, else on a thread of its own.
+    /// Decompresses and parses a body: where it is small at once, else on a thread of its own. Says how many bytes were
+    /// unpacked, also of what is refused.
     async fn read(
         &self,
         tenant: &TenantName,
         mut decoding: Decoding,
         reading: Reading,
         claim: &mut Claim,
-    ) -> Result<Read, Refusal> {
-        if decoding.go_on(PARSE_INLINE, claim)? && decoding.len() <= PARSE_INLINE {
-            return reading.read(decoding, claim);
+    ) -> (Result<Read, Refusal>, usize) {
+        match decoding.go_on(PARSE_INLINE, claim) {
+            Ok(whole) if whole && decoding.len() <= PARSE_INLINE => {
+                return (reading.read(&mut decoding, claim), decoding.len());
+            }
+            Ok(_) => {}
+            Err(refusal) => return (Err(refusal), decoding.len()),
         }
         let _place = self.parsing.place(tenant).await;
         let mut carried = claim.take();
-        let work = move || (reading.read(decoding, &mut carried), carried);
+        let work = move || (reading.read(&mut decoding, &mut carried), decoding.len(), carried);
         match tokio::task::spawn_blocking(work).await {
-            Ok((read, carried)) => {
+            Ok((read, unpacked, carried)) => {
                 *claim = carried;
-                read
+                (read, unpacked)
             }
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
@@ -440,11 +449,18 @@ struct Read {
 }
 
 impl Reading {
-    fn read(self, decoding: Decoding, claim: &mut Claim) -> Result<Read, Refusal> {
+    fn read(self, decoding: &mut Decoding, claim: &mut Claim) -> Result<Read, Refusal> {
         let body = decoding.whole(claim)?;
-        let parsed = parse(&body, self.form, self.taking, self.now)?;
-        Ok(Read { parsed, body_hash: self.keyed.then(|| body_hash(&body)), bytes: body.len() as u64 })
+        let parsed = parse(body, self.form, self.taking, self.now)?;
+        Ok(Read { parsed, body_hash: self.keyed.then(|| body_hash(body)), bytes: body.len() as u64 })
     }
+}
+
+/// What a body counts in its tenant's quotas that was unpacked and then refused: reading it took as much as if it had been
+/// events of a kilobyte. Without that, bodies of some hundred bytes that unpack to 20 MiB would be for nothing.
+fn refused_cost(unpacked: usize) -> Cost {
+    let bytes = unpacked as u64;
+    Cost { bytes, events: bytes.div_ceil(1024).max(1) }
 }
 
 fn content_type(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {

@@ -35,6 +35,10 @@ use peers::Places;
 /// the last, so that a client that sends once a second or more loses none to a connection's end.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// Time for a request's header on connections that came while more than half of all places were taken: who has
+/// nothing to say makes room for who has.
+const CROWDED: Duration = Duration::from_secs(10);
+
 /// Bytes of a connection's buffer at most, which is the bound of a request's head too. A large body passes through
 /// it in pieces; several times as much, which is hyper's own bound, makes nothing faster.
 const READ_BUFFER: usize = 64 * 1024;
@@ -72,8 +76,12 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
     let router = router.layer(axum::middleware::from_fn(strict::strict));
     let places = Places::new(limits.connections);
     let connections = TaskTracker::new();
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(READ_BUFFER);
+    let http = |header_timeout| {
+        let mut http = hyper::server::conn::http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(READ_BUFFER);
+        http
+    };
+    let (usual, crowded) = (http(limits.header_timeout), http(limits.header_timeout.min(CROWDED)));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -103,7 +111,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
         let service =
             service.map_response(move |response| if stopping.is_cancelled() { last(response) } else { response });
         let service = service.map_err(|never: Infallible| match never {});
-        let connection = http
+        let connection = if place.crowded { &crowded } else { &usual }
             .serve_connection(
                 TokioIo::new(Connection::new(stream, limits.write_timeout)),
                 TowerToHyperService::new(service),

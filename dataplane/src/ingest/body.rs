@@ -122,9 +122,9 @@ impl Decoding {
     }
 
     /// The whole body.
-    pub(super) fn whole(mut self, claim: &mut Claim) -> Result<Vec<u8>, Refusal> {
+    pub(super) fn whole(&mut self, claim: &mut Claim) -> Result<&[u8], Refusal> {
         self.go_on(usize::MAX, claim)?;
-        Ok(self.body)
+        Ok(&self.body)
     }
 }
 

@@ -79,6 +79,13 @@ impl Quotas {
         }
     }
 
+    /// Counts what was done for a tenant already: what it may send next waits until that is made up for.
+    pub(super) fn charge(&self, tenant: &Tenant, cost: Cost) {
+        if let Some(account) = self.account(tenant) {
+            account.lock().charge(cost);
+        }
+    }
+
     /// Gives back what was taken for a request that was then refused for another reason.
     pub(super) fn give_back(&self, tenant: &Tenant, cost: Cost) {
         if let Some(account) = self.account(tenant) {

@@ -54,6 +54,28 @@ async fn two_replicas_share_a_quota_and_say_what_is_left() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_refused_is_paid_for_by_what_it_unpacked_to() {
+    let redis = RedisServer::durable().await;
+    let (sender, free) = (limited(None, Some((10, 100))), Sender::new());
+    sender.project(&redis).await;
+    free.project(&redis).await;
+    let door = Door::open(&redis).await;
+    let bomb = zstd::encode_all([b"{".as_slice(), &vec![b' '; 300 * 1024]].concat().as_slice(), 3).unwrap();
+    let send = async |sender: &Sender, body: &[u8], encoding: &str| {
+        let sent = door.logs(sender).header("content-encoding", encoding).body(body.to_vec()).send().await.unwrap();
+        sent.status().as_u16()
+    };
+    assert_eq!(send(&sender, &bomb, "zstd").await, 400);
+    // One more is let through once the bucket is full, and is paid for beforehand.
+    let statuses = [send(&sender, b"{}", "identity").await, send(&sender, b"{}", "identity").await];
+    assert_eq!(statuses[1], 429, "{statuses:?}");
+    assert_eq!(send(&sender, &bomb, "zstd").await, 429, "before it is unpacked");
+    for _ in 0..3 {
+        assert_eq!(send(&free, &bomb, "zstd").await, 400, "no limit, no debt");
+    }
+}
+
+#[tokio::test]
 async fn a_body_above_the_burst_passes_once_and_is_paid_back() {
     let redis = RedisServer::durable().await;
     let sender = limited(Some((100, 1_000)), None);

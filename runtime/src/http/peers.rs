@@ -21,6 +21,8 @@ struct Taken {
 pub(super) struct Place {
     places: Places,
     peer: IpAddr,
+    /// Whether more than half of all places were taken when it was.
+    pub(super) crowded: bool,
 }
 
 impl Places {
@@ -38,7 +40,7 @@ impl Places {
         }
         taken.all += 1;
         taken.of.insert(peer, own + 1);
-        Some(Place { places: self.clone(), peer })
+        Some(Place { places: self.clone(), peer, crowded: taken.all > self.most / 2 })
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -108,7 +110,8 @@ mod tests {
         let held: Vec<_> = [a, b, a].into_iter().filter_map(|peer| places.take(peer)).collect();
         assert_eq!(held.len(), 2, "half of four");
         let foreign = places.take(other);
-        assert!(foreign.is_some());
+        assert_eq!(foreign.as_ref().map(|place| place.crowded), Some(true));
+        assert!(held.iter().all(|place| !place.crowded));
         drop((held, foreign));
         assert!(places.lock().of.is_empty() && places.lock().all == 0);
     }

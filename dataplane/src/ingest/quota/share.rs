@@ -132,6 +132,9 @@ struct Bucket {
     alone: Option<(f64, Instant)>,
 }
 
+/// Time for which a tenant is refused at most for what it owes.
+const LONGEST_DEBT: Duration = Duration::from_secs(60);
+
 /// One replica's share of one tenant's quotas.
 #[derive(Debug, Clone)]
 pub(super) struct Share {
@@ -275,6 +278,14 @@ impl Share {
         self.settle(cost, now)
     }
 
+    /// Takes the cost whether there is enough or not. What is owed is bounded by [`LONGEST_DEBT`] of the rate.
+    pub(super) fn charge(&mut self, cost: Cost) {
+        self.spend(cost);
+        for bucket in [&mut self.bytes, &mut self.events].into_iter().flatten() {
+            bucket.own = bucket.own.max(-bucket.rate() * LONGEST_DEBT.as_secs_f64());
+        }
+    }
+
     /// Puts a cost that was taken back into the share.
     pub(super) fn give_back(&mut self, cost: Cost) {
         self.spend_with(cost, -1.0);
@@ -383,6 +394,21 @@ mod tests {
             let seen = share.foresee(what, at(millis)).err().map(|exceeded| exceeded.wait.as_millis());
             assert_eq!(seen, expected, "{millis} {what:?}");
         }
+    }
+
+    #[test]
+    fn what_is_owed_is_made_up_for_first_and_bounded() {
+        let now = Instant::now();
+        let mut share = Share::new(quotas(None, Some((10, 100))));
+        let full = Answer { bytes: leased(0.0, 0.0), events: leased(5.0, 95.0) };
+        share.answered(cost(1, 1), full, now).unwrap();
+        share.charge(cost(0, 150));
+        // 4 were left of what was leased.
+        assert_eq!(share.ask(cost(0, 1)).events.need, 147.0);
+        let wait = share.foresee(cost(0, 1), now).unwrap_err().wait;
+        assert_eq!(wait, Duration::from_millis(500), "until Redis can lend a burst");
+        share.charge(cost(0, 1_000_000));
+        assert_eq!(share.ask(cost(0, 1)).events.need, 601.0, "a minute of the rate");
     }
 
     #[test]
