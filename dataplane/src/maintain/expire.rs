@@ -33,7 +33,7 @@ pub struct Expired {
     pub objects: u64,
 }
 
-/// Makes the partition of `now` and the next one. Gives back how many were made.
+/// Makes the partitions of all that is kept at `now`, and some ahead. Gives back how many were made.
 pub async fn partitions(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<i32, Error> {
     let made = sqlx::query_scalar("SELECT public.ensure_partitions($1, $2)")
         .bind(tenant.name().database_schema())
@@ -46,13 +46,8 @@ pub async fn partitions(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<i
 
 /// Removes what is kept no longer at `now`, as much as one call may.
 pub async fn expire(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<Expired, Error> {
-    let partitions = sqlx::query_scalar("SELECT public.drop_expired_partitions($1, $2)")
-        .bind(tenant.name().database_schema())
-        .bind(date_time(now))
-        .fetch_one(&rooms.catalog.pool())
-        .await
-        .map_err(failed("drop expired partitions"))?;
-    let mut expired = Expired { partitions, ..Expired::default() };
+    let dropped = drop_partitions(rooms, tenant, now).await;
+    let mut expired = Expired::default();
     let cutoff = cutoff(rooms, tenant, now).await?;
     let counted = counted(rooms, tenant).await?;
     let forgotten = date_time(now - IDEMPOTENCY_WINDOW.as_micros() as Micros);
@@ -85,7 +80,20 @@ pub async fn expire(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<Expir
         expired.rows += delete(rooms, tenant, statement, before, counted).await?;
     }
     expired.objects = delete_objects(rooms, tenant, cutoff).await?;
+    // Somebody may have read the rows for too long, which is no reason to keep what was done with before.
+    expired.partitions = dropped?;
     Ok(expired)
+}
+
+/// Drops the partitions of what is kept no longer at `now`.
+async fn drop_partitions(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<i32, Error> {
+    let dropped = sqlx::query_scalar("SELECT public.drop_expired_partitions($1, $2)")
+        .bind(tenant.name().database_schema())
+        .bind(date_time(now))
+        .fetch_one(&rooms.catalog.pool())
+        .await
+        .map_err(failed("drop expired partitions"))?;
+    Ok(dropped)
 }
 
 /// What was accepted before this is kept no longer: at least `totalDays` old, and its rows are gone.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::bench::{Bench, lines, now};
-use anyhow::ensure;
+use super::bench::{Bench, SOON, lines, now};
+use anyhow::{bail, ensure};
 use dataplane::maintain::{archive, expire, partitions, roll_up};
+use tokio::time::timeout;
 
 const DAY: i64 = 24 * 3_600_000_000;
 
@@ -60,5 +61,37 @@ async fn a_clients_key_is_forgotten_after_its_window() -> anyhow::Result<()> {
     ensure!(bench.count("SELECT count(*) FROM {}.idempotency").await? == 1);
     expire(&rooms, &bench.tenant, now() + 73 * 3_600_000_000).await?;
     ensure!(bench.count("SELECT count(*) FROM {}.idempotency").await? == 0);
+    bench.retire().await
+}
+
+#[tokio::test]
+async fn a_dump_holds_up_the_drop_and_nothing_else() -> anyhow::Result<()> {
+    let (bench, other) = (Bench::new("dumped").await?, Bench::new("undumped").await?);
+    let rooms = bench.rooms().await?;
+    let processor = bench.processor("p-0").await?;
+    for bench in [&bench, &other] {
+        let schema = bench.tenant.name().database_schema();
+        bench.execute(&format!("SELECT public.ensure_partitions('{schema}', now() - interval '100 days')")).await?;
+    }
+    let mut dump = bench.admin.begin().await?;
+    let reads = format!("LOCK TABLE {}.logs IN ACCESS SHARE MODE", bench.tenant.name().database_schema());
+    sqlx::query(&reads).execute(&mut *dump).await?;
+
+    let made = timeout(SOON, partitions(&rooms, &bench.tenant, now() + 40 * DAY)).await??;
+    ensure!(made > 0, "those of later are made beside whoever reads");
+    let (expired, sent) = tokio::join!(timeout(SOON, expire(&rooms, &bench.tenant, now())), async {
+        bench.send(&lines(10)).await?;
+        bench.drained().await
+    });
+    sent?;
+    let Err(error) = expired? else { bail!("partitions were dropped below somebody who reads them") };
+    ensure!(runtime::logging::chain(&error).contains("lock timeout"), "{error:?}");
+    ensure!(expire(&rooms, &other.tenant, now()).await?.partitions == 4, "another's go");
+    bench.holds(10).await?;
+
+    dump.rollback().await?;
+    ensure!(expire(&rooms, &bench.tenant, now()).await?.partitions == 4);
+    processor.stop().await?;
+    other.retire().await?;
     bench.retire().await
 }

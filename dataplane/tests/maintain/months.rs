@@ -193,7 +193,7 @@ impl Life {
         );
         ensure!(self.bench.count(&ahead).await? == 1, "no partition ahead");
         let live = self.bench.count("SELECT count(*) FROM pg_inherits WHERE inhparent = '{}.logs'::regclass").await?;
-        ensure!((2..=11).contains(&live), "{live} partitions");
+        ensure!((2..=13).contains(&live), "{live} partitions");
         Ok(())
     }
 }

@@ -311,6 +311,9 @@ async fn build(processor: &mut PgConnection, desired: &DesiredTenant, found: &Fo
         );
         execute(processor, grant, "grant the tenant's role what its tables need").await?;
     }
+    // The steps lock tables even where they change nothing. Whoever comes meanwhile waits behind us, while we wait for
+    // whoever is there, which may be pg_dump: not for longer than a writer bears. The next reconciliation tries again.
+    execute(processor, "SET LOCAL lock_timeout = '2s'".to_owned(), "wait for the tenant's tables").await?;
     for step in STEPS {
         let step = step.replace("{schema}", &format!("\"{schema}\"")).replace("{role}", &format!("\"{role}\""));
         execute(processor, step, "run the template of the tenant's schema").await?;
