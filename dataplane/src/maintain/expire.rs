@@ -2,6 +2,9 @@
 //!
 //! Rows go first, by whole partitions; what they refer to follows, in bounded steps; an object is
 //! deleted last, when no row leads to it any more.
+//!
+//! What is deleted stays deleted, so no single clock decides it: nothing goes that is kept by
+//! PostgreSQL's clock, whatever ours says.
 
 use std::time::Duration;
 
@@ -44,8 +47,9 @@ pub async fn partitions(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<i
     Ok(made)
 }
 
-/// Removes what is kept no longer at `now`, as much as one call may.
+/// Removes what is kept no longer at `now`, and by PostgreSQL's clock, as much as one call may.
 pub async fn expire(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<Expired, Error> {
+    let now = now.min(rooms.catalog.now().await?);
     let dropped = drop_partitions(rooms, tenant, now).await;
     let mut expired = Expired::default();
     let cutoff = cutoff(rooms, tenant, now).await?;

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crds::TenantName;
 use futures::StreamExt;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use runtime::logging::chain;
 use runtime::metrics::Metrics;
 use time::OffsetDateTime;
@@ -31,9 +33,12 @@ const TENANTS_AT_ONCE: usize = 3;
 /// letters, take a fraction of it. What a step waits for has bounds of its own; this one is for a server that is gone
 /// without a word, which must not be the end of the passes.
 pub(super) const STEP: Duration = Duration::from_secs(600);
+/// Most that our clock and PostgreSQL's may differ by where something is deleted: NTP keeps them within milliseconds, and
+/// a question and its answer take less than a second.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 /// Time between two roll-ups of usage.
 const USAGE_EVERY: Duration = Duration::from_secs(60);
-/// Time between two looks for what is expired or due. Partitions are made a whole width ahead.
+/// Time between two looks for what is expired or due. Partitions are made three widths ahead.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(300);
 
 /// What runs the passes.
@@ -56,6 +61,7 @@ pub(super) struct Measures {
     late_indexed: Counter,
     redriven: Counter,
     late_events: Counter,
+    clock_difference: Gauge<f64, AtomicU64>,
 }
 
 impl Measures {
@@ -67,6 +73,7 @@ impl Measures {
             late_indexed: Counter::default(),
             redriven: Counter::default(),
             late_events: Counter::default(),
+            clock_difference: Gauge::default(),
         };
         let mut registry = metrics.registry();
         for (name, help, counter) in [
@@ -79,6 +86,11 @@ impl Measures {
         ] {
             registry.register(format!("loggerhub_maintain_{name}"), help, counter.clone());
         }
+        registry.register(
+            "loggerhub_maintain_clock_difference_seconds",
+            "Our clock less PostgreSQL's; beyond a minute nothing is deleted",
+            measures.clock_difference.clone(),
+        );
         drop(registry);
         measures
     }
@@ -117,8 +129,11 @@ impl Passes {
                 .take_until(stop.cancelled())
                 .for_each_concurrent(TENANTS_AT_ONCE, async |share| self.tenant(share, &stop).await)
                 .await;
-            if steps.housekeeping && !stop.is_cancelled() {
-                self.note("look after the indices", maintain_all_series(&self.rooms, self.series, now()).await);
+            if steps.housekeeping
+                && !stop.is_cancelled()
+                && let Some(moment) = self.moment().await
+            {
+                self.note("look after the indices", maintain_all_series(&self.rooms, self.series, moment).await);
             }
             self.measures.passes.inc();
             tokio::select! {
@@ -158,8 +173,11 @@ impl Passes {
                 return;
             }
         };
-        if due.housekeeping {
-            self.step("make partitions", partitions(&self.rooms, tenant, now())).await;
+        if due.housekeeping
+            && let Some(moment) = self.note("ask for the time", self.rooms.catalog.now().await.map_err(Error::from))
+        {
+            // Whatever our clock says: what is accepted now is to be stored.
+            self.step("make partitions", partitions(&self.rooms, tenant, moment)).await;
         }
         if due.redrive
             && let Some((events, _)) = self.step("redrive", redrive(&self.rooms, tenant, SETTLED, now())).await
@@ -181,10 +199,32 @@ impl Passes {
             let mut rolled_up = self.rolled_up.lock().unwrap_or_else(PoisonError::into_inner);
             rolled_up.insert(tenant.name().clone(), last_usage);
         }
-        if due.housekeeping && !stop.is_cancelled() {
-            self.step("remove what is expired", expire(&self.rooms, tenant, now())).await;
+        if due.housekeeping
+            && !stop.is_cancelled()
+            && let Some(moment) = self.moment().await
+        {
+            self.step("remove what is expired", expire(&self.rooms, tenant, moment)).await;
         }
         lock.release().await;
+    }
+
+    /// The moment by which something may be deleted for good: the earlier one of our clock's and PostgreSQL's. `None` if
+    /// they differ by more than a minute: one of them is wrong then, and nobody knows which.
+    async fn moment(&self) -> Option<Micros> {
+        let theirs = self.note("ask for the time", self.rooms.catalog.now().await.map_err(Error::from))?;
+        let ours = now();
+        let difference = ours.saturating_sub(theirs);
+        self.measures.clock_difference.set(difference as f64 / 1e6);
+        let agreed = agreed(ours, theirs);
+        if agreed.is_none() {
+            self.measures.failures.inc();
+            let seconds = difference / 1_000_000;
+            tracing::error!(
+                seconds,
+                "our clock and PostgreSQL's differ by {seconds} s: nothing is deleted until they agree"
+            );
+        }
+        agreed
     }
 
     /// Takes a step, within its bound.
@@ -195,6 +235,12 @@ impl Passes {
     fn note<T>(&self, step: &str, outcome: Result<T, Error>) -> Option<T> {
         self.measures.note(step, outcome)
     }
+}
+
+/// The moment up to which both clocks have come, unless they differ too much.
+fn agreed(ours: Micros, theirs: Micros) -> Option<Micros> {
+    let differ = u128::from(ours.abs_diff(theirs)) > CLOCKS_DIFFER.as_micros();
+    (!differ).then_some(ours.min(theirs))
 }
 
 /// One tenant's share of a pass.
@@ -242,6 +288,22 @@ mod tests {
     fn many_tenants_are_looked_at_less_often() {
         let seconds = [0, 3, 166, 1000, 10_000].map(|tenants| look_every(tenants).as_secs());
         assert_eq!(seconds, [5, 5, 5, 20, 200]);
+    }
+
+    #[test]
+    fn nothing_is_deleted_by_clocks_that_differ() {
+        const NOW: Micros = 1_767_323_045_000_000;
+        const MINUTE: Micros = 60_000_000;
+        for (ours, theirs, expected) in [
+            (NOW, NOW, Some(NOW)),
+            (NOW + MINUTE, NOW, Some(NOW)),
+            (NOW, NOW + MINUTE, Some(NOW)),
+            (NOW + MINUTE + 1, NOW, None),
+            (NOW, NOW + 40 * 24 * 60 * MINUTE, None),
+            (Micros::MIN, Micros::MAX, None),
+        ] {
+            assert_eq!(agreed(ours, theirs), expected, "{ours} beside {theirs}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is kept no longer, by a clock that is ahead.
+//! What is kept no longer, and a clock that is ahead.
 
 use std::time::Duration;
 
@@ -14,27 +14,30 @@ async fn expired_rows_go_then_what_they_refer_to_then_objects() -> anyhow::Resul
     let bench = Bench::new("expiry").await?;
     let rooms = bench.rooms().await?;
     let processor = bench.processor("p-0").await?;
-    bench.send(&lines(20)).await?;
+    bench.keeps_from(now() - 50 * DAY).await?;
+    bench.send_at(now() - 40 * DAY, &lines(20)).await?;
+    bench.drained().await?;
+    archive(&rooms, &bench.tenant, Duration::ZERO, now()).await?;
+    bench.send(&lines(5)).await?;
     bench.drained().await?;
     processor.stop().await?;
     archive(&rooms, &bench.tenant, Duration::ZERO, now()).await?;
     roll_up(&rooms, &bench.tenant).await?;
 
-    let expired = expire(&rooms, &bench.tenant, now() + DAY).await?;
+    let expired = expire(&rooms, &bench.tenant, now() - 20 * DAY).await?;
     ensure!((expired.partitions, expired.rows, expired.objects) == (0, 0, 0), "{expired:?}");
-    bench.holds(20).await?;
+    bench.holds(25).await?;
 
-    let later = now() + 100 * DAY;
-    ensure!(partitions(&rooms, &bench.tenant, later).await? > 0, "a place for what comes then");
-    let expired = expire(&rooms, &bench.tenant, later).await?;
+    // However far our clock is ahead, what is kept by PostgreSQL's stays.
+    let expired = expire(&rooms, &bench.tenant, now() + 100 * DAY).await?;
     ensure!(expired.partitions > 0 && expired.objects == 1, "{expired:?}");
-    for table in ["logs", "batches", "objects", "usage_ledger"] {
+    for (table, kept) in [("logs", 5), ("batches", 1), ("objects", 1), ("usage_ledger", 1)] {
         let left = bench.count(&format!("SELECT count(*) FROM {{}}.{table}")).await?;
-        ensure!(left == 0, "{left} rows of {table}");
+        ensure!(left == kept, "{left} rows of {table}");
     }
     let bucket = &bench.tenant.registered().archive.bucket;
     let left = bench.stores.s3()?.list_objects_v2().bucket(bucket).prefix("logs/").send().await?;
-    ensure!(left.contents().is_empty());
+    ensure!(left.contents().len() == 1, "{left:?}");
     bench.retire().await
 }
 
@@ -43,10 +46,12 @@ async fn a_ledger_that_is_not_counted_yet_stays() -> anyhow::Result<()> {
     let bench = Bench::new("uncounted").await?;
     let rooms = bench.rooms().await?;
     let processor = bench.processor("p-0").await?;
-    bench.send(&lines(3)).await?;
+    bench.keeps_from(now() - 50 * DAY).await?;
+    bench.send_at(now() - 40 * DAY, &lines(3)).await?;
     bench.drained().await?;
     processor.stop().await?;
-    expire(&rooms, &bench.tenant, now() + 100 * DAY).await?;
+    expire(&rooms, &bench.tenant, now()).await?;
+    ensure!(bench.count("SELECT count(*) FROM {}.batches").await? == 0);
     ensure!(bench.count("SELECT count(*) FROM {}.usage_ledger").await? == 1);
     bench.retire().await
 }
@@ -55,12 +60,18 @@ async fn a_ledger_that_is_not_counted_yet_stays() -> anyhow::Result<()> {
 async fn a_clients_key_is_forgotten_after_its_window() -> anyhow::Result<()> {
     let bench = Bench::new("window").await?;
     let rooms = bench.rooms().await?;
-    let insert = "INSERT INTO {}.idempotency (batch_id, body_hash) VALUES (gen_random_uuid(), 'x')";
-    bench.execute(insert).await?;
-    expire(&rooms, &bench.tenant, now() + 71 * 3_600_000_000).await?;
+    for hours in [71, 73] {
+        let insert = format!(
+            "INSERT INTO {{}}.idempotency (batch_id, body_hash, created_at)
+             VALUES (gen_random_uuid(), 'x', now() - interval '{hours} hours')"
+        );
+        bench.execute(&insert).await?;
+    }
+    expire(&rooms, &bench.tenant, now() + DAY).await?;
+    ensure!(
+        bench.count("SELECT count(*) FROM {}.idempotency WHERE created_at > now() - interval '72 hours'").await? == 1
+    );
     ensure!(bench.count("SELECT count(*) FROM {}.idempotency").await? == 1);
-    expire(&rooms, &bench.tenant, now() + 73 * 3_600_000_000).await?;
-    ensure!(bench.count("SELECT count(*) FROM {}.idempotency").await? == 0);
     bench.retire().await
 }
 
@@ -70,8 +81,7 @@ async fn a_dump_holds_up_the_drop_and_nothing_else() -> anyhow::Result<()> {
     let rooms = bench.rooms().await?;
     let processor = bench.processor("p-0").await?;
     for bench in [&bench, &other] {
-        let schema = bench.tenant.name().database_schema();
-        bench.execute(&format!("SELECT public.ensure_partitions('{schema}', now() - interval '100 days')")).await?;
+        bench.keeps_from(now() - 100 * DAY).await?;
     }
     let mut dump = bench.admin.begin().await?;
     let reads = format!("LOCK TABLE {}.logs IN ACCESS SHARE MODE", bench.tenant.name().database_schema());
@@ -86,11 +96,11 @@ async fn a_dump_holds_up_the_drop_and_nothing_else() -> anyhow::Result<()> {
     sent?;
     let Err(error) = expired? else { bail!("partitions were dropped below somebody who reads them") };
     ensure!(runtime::logging::chain(&error).contains("lock timeout"), "{error:?}");
-    ensure!(expire(&rooms, &other.tenant, now()).await?.partitions == 4, "another's go");
+    ensure!(expire(&rooms, &other.tenant, now()).await?.partitions > 0, "another's go");
     bench.holds(10).await?;
 
     dump.rollback().await?;
-    ensure!(expire(&rooms, &bench.tenant, now()).await?.partitions == 4);
+    ensure!(expire(&rooms, &bench.tenant, now()).await?.partitions > 0);
     processor.stop().await?;
     other.retire().await?;
     bench.retire().await
