@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::bench::{Bench, SOON, lines, now};
 use anyhow::{bail, ensure};
-use dataplane::maintain::{archive, expire, partitions, roll_up};
+use dataplane::maintain::{Rooms, archive, expire, partitions, roll_up};
+use dataplane::stores::archive::Archive;
 use tokio::time::timeout;
 
 const DAY: i64 = 24 * 3_600_000_000;
@@ -103,5 +104,68 @@ async fn a_dump_holds_up_the_drop_and_nothing_else() -> anyhow::Result<()> {
     ensure!(expire(&rooms, &bench.tenant, now()).await?.partitions > 0);
     processor.stop().await?;
     other.retire().await?;
+    bench.retire().await
+}
+
+/// A row of `batches`, `usage_ledger` and `dead_letters` for each of so many requests of forty days ago, each in a second
+/// of its own, and objects that hold none of them.
+async fn with_old_requests(bench: &Bench, requests: usize, objects: usize) -> anyhow::Result<()> {
+    let old = format!(
+        "FROM (SELECT n, now() - interval '40 days' - n * interval '1 second' AS at
+                             FROM generate_series(1, {requests}) AS n) AS request"
+    );
+    for insert in [
+        format!(
+            "INSERT INTO {{}}.batches (batch_id, accepted_at, key_id, pipeline, pipeline_generation, index_name, events,
+                                       dead_letters, raw_bytes, raw_start, object_id, indexed_at)
+             SELECT gen_random_uuid(), at, 'k', 'default', 1, 'i', 1, 0, 9, 0, n / 1000, now() {old}"
+        ),
+        format!(
+            "INSERT INTO {{}}.usage_ledger (batch_id, accepted_at, key_id, events, bytes)
+             SELECT gen_random_uuid(), at, 'k', 1, 9 {old} ORDER BY at"
+        ),
+        // Half of them have a batch, and half are alone.
+        format!(
+            "INSERT INTO {{}}.dead_letters (event_id, batch_id, code, error, pipeline, pipeline_generation, created_at)
+             SELECT (left(public.uuid_floor(at)::text, 14) || right(gen_random_uuid()::text, 22))::uuid,
+                    CASE WHEN n % 2 = 0 THEN gen_random_uuid() END, 'refused', 'no', 'default', 1, at {old}"
+        ),
+        format!(
+            "INSERT INTO {{}}.objects (key, bytes, raw_bytes, events, min_accepted, max_accepted, raw_starts, starts)
+             SELECT 'logs/none/' || n, 1, 1, 1, at, now() - interval '40 days', ARRAY[]::bigint[], ARRAY[]::bigint[]
+             FROM (SELECT n, now() - interval '41 days' AS at FROM generate_series(1, {objects}) AS n) AS object"
+        ),
+    ] {
+        bench.execute(&insert).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn whatever_is_old_goes_in_turns_that_end() -> anyhow::Result<()> {
+    const REQUESTS: usize = 110_000;
+    const OBJECTS: usize = 1_100;
+    let bench = Bench::new("busy").await?;
+    let rooms = bench.rooms().await?;
+    with_old_requests(&bench, REQUESTS, OBJECTS).await?;
+    bench.uses_counted(REQUESTS as i64).await?;
+    let left = "SELECT (SELECT count(*) FROM {}.batches) + (SELECT count(*) FROM {}.usage_ledger)
+                     + (SELECT count(*) FROM {}.dead_letters)";
+
+    // The objects' store is away: rows go, and the objects are not forgotten.
+    let mut s3 = bench.stores.s3.clone();
+    s3.endpoint = "http://127.0.0.1:9".into();
+    let away = Rooms { archive: Archive::new(runtime::stores::s3(&s3, &bench.stores.tls)?), ..rooms.clone() };
+    let mut turns = 0;
+    while expire(&away, &bench.tenant, now()).await.is_ok_and(|expired| expired.more) {
+        turns += 1;
+        ensure!(turns < 100, "{} are left", bench.count(left).await?);
+    }
+    ensure!(bench.count(left).await? == 0);
+    ensure!(bench.count("SELECT count(*) FROM {}.objects").await? == OBJECTS as i64);
+
+    let expired = expire(&rooms, &bench.tenant, now()).await?;
+    ensure!(expired.objects == OBJECTS as u64 && !expired.more, "{expired:?}");
+    ensure!(bench.count("SELECT count(*) FROM {}.objects").await? == 0);
     bench.retire().await
 }

@@ -227,6 +227,18 @@ impl Bench {
         Ok(sqlx::query_as(statement).bind(self.tenant.name().as_str()).fetch_one(&core).await?)
     }
 
+    /// Counts the ledger as rolled up so far.
+    #[allow(dead_code, reason = "the tests of the processor bill nothing")]
+    pub(crate) async fn uses_counted(&self, ledger_id: i64) -> anyhow::Result<()> {
+        let core = self.stores.postgres(crds::names::CORE_DATABASE)?;
+        sqlx::query("INSERT INTO public.usage_watermarks (tenant, ledger_id) VALUES ($1, $2)")
+            .bind(self.tenant.name().as_str())
+            .bind(ledger_id)
+            .execute(&core)
+            .await?;
+        Ok(())
+    }
+
     /// Makes PostgreSQL forget which index is written to.
     #[allow(dead_code, reason = "the tests of the processor lose nothing")]
     pub(crate) async fn forget_series(&self) -> anyhow::Result<()> {
