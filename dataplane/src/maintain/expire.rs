@@ -58,11 +58,18 @@ pub async fn partitions(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<i
     Ok(made)
 }
 
-/// Removes what is kept no longer at `now`, and by PostgreSQL's clock, as much as one call may.
+/// Removes what is kept no longer at `now`, and by PostgreSQL's clock, for a turn of each kind.
 pub async fn expire(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<Expired, Error> {
+    let rows = expire_rows(rooms, tenant, now).await?;
+    let objects = expire_objects(rooms, tenant, now).await?;
+    Ok(Expired { objects: objects.objects, more: rows.more || objects.more, ..rows })
+}
+
+/// Removes partitions and rows that are kept no longer, which takes PostgreSQL alone.
+pub(super) async fn expire_rows(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<Expired, Error> {
+    let begun = Instant::now();
     let now = now.min(rooms.catalog.now().await?);
     let dropped = drop_partitions(rooms, tenant, now).await;
-    let begun = Instant::now();
     let cutoff = cutoff(rooms, tenant, now).await?;
     let counted = counted(rooms, tenant).await?;
     let mut expired = Expired::default();
@@ -80,6 +87,17 @@ pub async fn expire(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<Expir
         left = more;
         expired.more = !left.is_empty() && begun.elapsed() >= TURN;
     }
+    // Somebody may have read the rows for too long, which is no reason to keep what was done with before.
+    expired.partitions = dropped?;
+    Ok(expired)
+}
+
+/// Removes objects whose rows are gone.
+pub(super) async fn expire_objects(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<Expired, Error> {
+    let begun = Instant::now();
+    let now = now.min(rooms.catalog.now().await?);
+    let cutoff = cutoff(rooms, tenant, now).await?;
+    let mut expired = Expired::default();
     let mut full = true;
     while full && !expired.more {
         let objects = delete_objects(rooms, tenant, cutoff).await?;
@@ -87,8 +105,6 @@ pub async fn expire(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<Expir
         full = objects == OBJECTS_AT_ONCE as u64;
         expired.more = full && begun.elapsed() >= TURN;
     }
-    // Somebody may have read the rows for too long, which is no reason to keep what was done with before.
-    expired.partitions = dropped?;
     Ok(expired)
 }
 
