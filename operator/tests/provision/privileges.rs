@@ -6,7 +6,7 @@
 
 use crds::names::{BucketLayout, CORE_DATABASE, DATA_ROLE, MAINTAIN_ROLE, PROCESSOR_DATABASE, SEARCH_DATABASE};
 use crds::tenant::Isolation;
-use operator::provision::{ObjectStore, Outcome, Retired, Search, delete_tenant};
+use operator::provision::{ObjectStore, Outcome, Retired, Search, Shape, delete_tenant};
 use runtime::settings::PostgresSettings;
 use sqlx::{ConnectOptions, PgConnection};
 use testkit::RoleProxy;
@@ -369,7 +369,7 @@ async fn the_operator_provisions_and_removes_with_its_policy_and_its_role_of_ope
     let servers = testkit::Stores::from_environment().unwrap();
     let proxy = RoleProxy::start(&servers.opensearch, "loggerhub_operator").await.unwrap();
     let opensearch = runtime::stores::opensearch(&proxy.settings(), &servers.tls).unwrap();
-    on.stores.search = Search::new(opensearch, INSTALLATION, 0);
+    on.stores.search = Search::new(opensearch, INSTALLATION, Shape::default());
     for (layout, prefix, policy) in [
         (BucketLayout::PerTenant, "lh-", shipped::OPERATOR),
         (BucketLayout::Shared, "provision-privileges", shipped::OPERATOR_SHARED),

@@ -154,7 +154,7 @@ fn accepted_in((from, to): (Micros, Micros)) -> Value {
 }
 
 /// An answer that lacks a shard is none.
-fn whole(doing: &'static str, failed_shards: u64) -> Result<(), Error> {
+pub(super) fn whole(doing: &'static str, failed_shards: u64) -> Result<(), Error> {
     if failed_shards == 0 { Ok(()) } else { Err(refused(doing, "some shards did not answer")) }
 }
 
