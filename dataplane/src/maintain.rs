@@ -116,6 +116,9 @@ pub enum Error {
     /// The archive.
     #[error("the archive")]
     Archive(#[from] crate::stores::archive::Error),
+    /// A writer of the ledger did not end.
+    #[error("somebody has been writing to the ledger for seconds: it is counted in the next round")]
+    Writers,
     /// Somebody else is at the tenant.
     #[error("`maintain`, a repair or a rebuild is at this tenant: try again in a minute")]
     Busy,

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use super::{Error, Rooms};
 use crate::event::{Micros, date_time};
-use crate::stores::catalog::failed;
+use crate::stores::catalog::{UNDEFINED_FUNCTION, failed, has_code};
 use crate::tenancy::Tenant;
 
 /// Rows of a table deleted by one statement, so that none holds its locks for long.
@@ -40,11 +40,11 @@ pub struct Expired {
 }
 
 /// One way in which rows of a table are kept no longer.
-struct Old {
-    /// Deletes at most `$2` of those from before `$1`, and of the ledger those up to number `$3`.
-    statement: &'static str,
-    before: OffsetDateTime,
-    counted: Option<i64>,
+enum Old {
+    /// Rows of the ledger that are counted up to this number, and from before then.
+    Usage(i64, OffsetDateTime),
+    /// What this statement deletes: at most `$2` rows from before `$1`, which is then.
+    Rows(&'static str, OffsetDateTime),
 }
 
 /// Makes the partitions of all that is kept at `now`, and some ahead. Gives back how many were made.
@@ -111,36 +111,28 @@ pub(super) async fn expire_objects(rooms: &Rooms, tenant: &Tenant, now: Micros) 
 /// Which rows are kept no longer: those from before `cutoff`, and keys from before `forgotten`. Each statement goes along an
 /// index from its oldest end, and meets next to nothing that it leaves.
 fn old(cutoff: OffsetDateTime, forgotten: OffsetDateTime, counted: i64) -> [Old; 5] {
-    let old = |statement, before| Old { statement, before, counted: None };
     [
-        // By number, which is nearly the order of acceptance: as far as the oldest ones are old.
-        Old {
-            statement: "DELETE FROM usage_ledger WHERE ledger_id IN
-                        (SELECT ledger_id FROM (SELECT ledger_id, accepted_at FROM usage_ledger WHERE ledger_id <= $3
-                                                ORDER BY ledger_id LIMIT $2) AS oldest WHERE accepted_at < $1)",
-            before: cutoff,
-            counted: Some(counted),
-        },
+        Old::Usage(counted, cutoff),
         // A letter goes with its batch, which has its bytes: both by when they were accepted, which
         // is the time of the letter's id.
-        old(
+        Old::Rows(
             "DELETE FROM dead_letters WHERE event_id IN
              (SELECT event_id FROM dead_letters WHERE event_id < public.uuid_floor($1) AND batch_id IS NOT NULL
               ORDER BY event_id LIMIT $2)",
             cutoff,
         ),
         // One without a batch has its bytes itself.
-        old(
+        Old::Rows(
             "DELETE FROM dead_letters WHERE event_id IN
              (SELECT event_id FROM dead_letters WHERE created_at < $1 AND batch_id IS NULL ORDER BY created_at LIMIT $2)",
             cutoff,
         ),
-        old(
+        Old::Rows(
             "DELETE FROM batches WHERE batch_id IN
              (SELECT batch_id FROM batches WHERE accepted_at < $1 ORDER BY accepted_at LIMIT $2)",
             cutoff,
         ),
-        old(
+        Old::Rows(
             "DELETE FROM idempotency WHERE batch_id IN
              (SELECT batch_id FROM idempotency WHERE created_at < $1 ORDER BY created_at LIMIT $2)",
             forgotten,
@@ -184,13 +176,43 @@ async fn counted(rooms: &Rooms, tenant: &Tenant) -> Result<i64, Error> {
 
 /// Takes one step. Gives back how many rows are gone.
 async fn delete(rooms: &Rooms, tenant: &Tenant, old: &Old) -> Result<u64, Error> {
+    match *old {
+        Old::Usage(counted, before) => delete_usage(rooms, tenant, counted, before).await,
+        Old::Rows(statement, before) => delete_rows(rooms, tenant, statement, before).await,
+    }
+}
+
+/// Has rows of the ledger deleted, which the tenant's role may not do.
+async fn delete_usage(rooms: &Rooms, tenant: &Tenant, counted: i64, before: OffsetDateTime) -> Result<u64, Error> {
+    let deleted: Result<i64, _> = sqlx::query_scalar("SELECT public.delete_counted_usage($1, $2, $3, $4)")
+        .bind(tenant.name().database_schema())
+        .bind(before)
+        .bind(counted)
+        .bind(ROWS_AT_ONCE as i64)
+        .fetch_one(&rooms.catalog.pool())
+        .await;
+    match deleted {
+        Ok(deleted) => Ok(deleted.unsigned_abs()),
+        // The operator is of the version before: they go once it is upgraded.
+        Err(error) if has_code(&error, UNDEFINED_FUNCTION) => Ok(0),
+        Err(error) => Err(failed("delete expired usage")(error).into()),
+    }
+}
+
+async fn delete_rows(
+    rooms: &Rooms,
+    tenant: &Tenant,
+    statement: &'static str,
+    before: OffsetDateTime,
+) -> Result<u64, Error> {
     let doing = "delete expired rows";
     let mut transaction = rooms.catalog.begin(tenant).await?;
-    let mut delete = sqlx::query(old.statement).bind(old.before).bind(ROWS_AT_ONCE as i64);
-    if let Some(counted) = old.counted {
-        delete = delete.bind(counted);
-    }
-    let done = delete.execute(&mut *transaction).await.map_err(failed(doing))?;
+    let done = sqlx::query(statement)
+        .bind(before)
+        .bind(ROWS_AT_ONCE as i64)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed(doing))?;
     transaction.commit().await.map_err(failed(doing))?;
     Ok(done.rows_affected())
 }

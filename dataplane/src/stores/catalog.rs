@@ -99,8 +99,11 @@ pub(crate) fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
     move |source| Error { doing, source }
 }
 
+/// SQLSTATE of a function that is not there: the operator, whose they are, is of the version before.
+pub(crate) const UNDEFINED_FUNCTION: &str = "42883";
+
 /// Whether PostgreSQL refused with this SQLSTATE.
-fn has_code(error: &sqlx::Error, code: &str) -> bool {
+pub(crate) fn has_code(error: &sqlx::Error, code: &str) -> bool {
     error.as_database_error().and_then(|error| error.code()).as_deref() == Some(code)
 }
 

@@ -26,6 +26,7 @@ async fn whatever_is_dropped_in_postgres_comes_back() {
         format!("REVOKE INSERT ON {schema}.batches FROM {role}"),
         format!("GRANT INSERT ON {schema}.partitions TO {role}"),
         format!("GRANT UPDATE ON {schema}.usage_ledger TO {role}"),
+        format!("GRANT DELETE ON {schema}.usage_ledger TO {role}"),
         format!("REVOKE {role} FROM lh_data"),
         format!("DELETE FROM public.tenant_schemas WHERE tenant = '{}'", desired.name()),
         format!("DROP SCHEMA {schema} CASCADE; DROP ROLE {role}"),

@@ -190,7 +190,7 @@ async fn look(processor: &mut PgConnection, owner: &Owner, now: OffsetDateTime) 
                                 ELSE has_table_privilege(r.oid, c.oid, 'SELECT') \
                                 AND has_table_privilege(r.oid, c.oid, 'INSERT') = (c.relname <> 'partitions') \
                                 AND has_table_privilege(r.oid, c.oid, 'UPDATE') = (c.relname NOT IN ('partitions', 'usage_ledger')) \
-                                AND has_table_privilege(r.oid, c.oid, 'DELETE') = (c.relname <> 'partitions') END) \
+                                AND has_table_privilege(r.oid, c.oid, 'DELETE') = (c.relname NOT IN ('partitions', 'usage_ledger')) END) \
                 AS granted, \
                 (SELECT count(*) FROM pg_auth_members m JOIN pg_roles p ON p.oid = m.member \
                  WHERE m.roleid = r.oid AND p.rolname = ANY($4)) >= 2 AS members, \
