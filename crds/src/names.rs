@@ -228,8 +228,9 @@ pub fn idempotency_memory(batch_id: &dyn fmt::Display) -> String {
 /// How long events stay in the index, rounded up to a class so that tenants can share indices.
 pub const HOT_CLASSES: [i32; 6] = [1, 3, 7, 14, 30, 90];
 
-/// Most tenants that share the indices of one pool: each adds one alias to every index of it.
-pub const POOL_TENANTS: i64 = 200;
+/// Most tenants that share the indices of one pool, unless the installation says otherwise: each adds one alias to every
+/// index of it.
+pub const POOL_TENANTS: u32 = 200;
 
 /// The smallest of [`HOT_CLASSES`] that keeps `hot_days`.
 pub fn hot_class(hot_days: i32) -> i32 {

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  each pass, where a look at all tenants finds any: dead letters again · spool ─► archive
-//!  beside it, in turns:    late index
-//!  now and then:           usage roll-up · partitions ahead · what is expired · indices of each series
+//!  now and then, before:   partitions ahead · usage roll-up · what is expired
+//!  beside it, in turns:    late index · indices of each series
 //! ```
 //! Every step may die anywhere and is then done again: it loses and doubles nothing.
 
@@ -32,7 +32,6 @@ pub use series::{Limits as SeriesLimits, maintain_all_series, maintain_series};
 pub use usage::roll_up;
 pub use verify::{Difference, Kind, Options as VerifyOptions, Repaired, Report, repair, verify};
 
-use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -117,6 +116,9 @@ pub enum Error {
     /// The archive.
     #[error("the archive")]
     Archive(#[from] crate::stores::archive::Error),
+    /// A writer of the ledger did not end.
+    #[error("somebody has been writing to the ledger for seconds: it is counted in the next round")]
+    Writers,
     /// Somebody else is at the tenant.
     #[error("`maintain`, a repair or a rebuild is at this tenant: try again in a minute")]
     Busy,
@@ -156,17 +158,23 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         registry: registry.clone(),
         measures: measures.clone(),
     };
-    let passes = pass::Passes {
-        rooms: Rooms::new(&settings.stores)?,
+    let passes = pass::Passes::new(
+        Rooms::new(&settings.stores)?,
         registry,
         measures,
-        archive_max_age: Duration::from_secs(settings.archive_max_age_seconds),
-        series: SeriesLimits { bytes: settings.index_max_bytes, documents: settings.index_max_documents },
-        rolled_up: Mutex::default(),
-    };
+        Duration::from_secs(settings.archive_max_age_seconds),
+        SeriesLimits { bytes: settings.index_max_bytes, documents: settings.index_max_documents },
+    );
     tokio::join!(passes.run(stop.clone()), catch_up.run(stop));
     server.await.context("serve status")?;
     Ok(())
+}
+
+/// Passes over the tenants of this registry until `stop`, with none of what [`run`] does beside them: for tests.
+pub async fn pass_over(rooms: Rooms, registry: Registry, archive_max_age: Duration, stop: CancellationToken) {
+    let measures = pass::Measures::register(&Metrics::default());
+    let series = SeriesLimits { bytes: u64::MAX, documents: u64::MAX };
+    pass::Passes::new(rooms, registry, measures, archive_max_age, series).run(stop).await;
 }
 
 impl Rooms {

@@ -29,3 +29,5 @@ mod rebuild;
 mod tool;
 #[path = "maintain/months.rs"]
 mod months;
+#[path = "maintain/passes.rs"]
+mod passes;

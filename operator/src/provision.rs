@@ -23,7 +23,7 @@ mod testing;
 
 pub use error::{Error, Failure};
 pub use marker::Owner;
-pub use opensearch::Search;
+pub use opensearch::{Search, Shape};
 pub use postgres::{Claim, HeldTenant, IssuedKeyRow, Missing, Postgres, RolePasswords, RowState, TenantRow};
 pub use redis::{Registry, SeenEntry};
 pub use s3::{Backstop, ObjectStore};

@@ -89,9 +89,9 @@ fn connect(settings: &RunSettings, installation: &Settings) -> anyhow::Result<St
     let postgres = stores::postgres_options(&settings.postgres, tls, "postgres", "loggerhub-operator")?;
     let opensearch = stores::opensearch(&settings.opensearch, tls)?;
     Ok(Stores {
-        postgres: Postgres::new(postgres),
+        postgres: Postgres::new(postgres).with_pools_of(installation.opensearch.pool_tenants),
         object_store: ObjectStore::new(stores::s3(&settings.s3, tls)?),
-        search: Search::new(opensearch, &installation.installation, installation.opensearch.replicas),
+        search: Search::new(opensearch, &installation.installation, installation.opensearch.shape()),
         registry: Registry::new(Redis::queue(&settings.queue, tls)?.connection()?),
     })
 }

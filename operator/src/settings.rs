@@ -7,7 +7,8 @@ use anyhow::{Context, ensure};
 use serde::Deserialize;
 
 use crate::plans::Plans;
-use crds::names::BucketLayout;
+use crate::provision::Shape;
+use crds::names::{BucketLayout, POOL_TENANTS};
 use k8s_openapi::api::core::v1::{Toleration, TopologySpreadConstraint};
 
 /// An installation of LoggerHub.
@@ -83,12 +84,30 @@ pub struct ArchiveSettings {
 }
 
 /// How indices are made.
-#[derive(Deserialize, Clone, Debug, Default)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Deserialize, Clone, Debug)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct IndexSettings {
     /// Copies of each shard besides the first.
-    #[serde(default)]
     pub replicas: u32,
+    /// Shards of an index.
+    pub shards: u32,
+    /// How many of them hold one tenant's events.
+    pub shards_per_tenant: u32,
+    /// Most tenants that share the indices of one pool.
+    pub pool_tenants: u32,
+}
+
+impl Default for IndexSettings {
+    fn default() -> Self {
+        Self { replicas: 0, shards: 1, shards_per_tenant: 1, pool_tenants: POOL_TENANTS }
+    }
+}
+
+impl IndexSettings {
+    /// The shape of the indices.
+    pub fn shape(&self) -> Shape {
+        Shape { shards: self.shards, shards_per_tenant: self.shards_per_tenant, replicas: self.replicas }
+    }
 }
 
 /// The platform's Secrets.
@@ -228,6 +247,11 @@ impl Settings {
         ensure!((1..=128).contains(&settings.installation.len()), "installation: use 1 to 128 characters");
         // With a pipeline's 40 and `-processor` a Deployment's name stays within 63 + the pods' suffix.
         ensure!((1..=20).contains(&settings.release.len()), "release: use 1 to 20 characters");
+        ensure!(
+            settings.opensearch.shape().is_possible(),
+            "opensearch.shardsPerTenant: use 1, or fewer than opensearch.shards"
+        );
+        ensure!(settings.opensearch.pool_tenants >= 1, "opensearch.poolTenants: use 1 or more");
         settings.plans.check()?;
         if let Some(spec) = &settings.default_pipeline {
             crate::default_pipeline::check(spec).context("defaultPipeline")?;
@@ -254,6 +278,16 @@ pub(crate) mod tests {
         assert_eq!((settings().resync_seconds, settings().missing_grace_seconds), (300, 86_400));
         assert!(matches!(settings().dataplane.ca_bundle, Some(CaBundle::ConfigMap(name)) if name == "ca"));
         assert!(Settings::parse("installation: a\nwrong: 1\n").is_err());
+    }
+
+    #[test]
+    fn a_tenant_is_on_some_of_the_shards() {
+        let with = |index: &str| Settings::parse(&SETTINGS.replace("{replicas: 1}", index));
+        assert_eq!(with("{}").unwrap().opensearch.pool_tenants, 200);
+        assert!(with("{shards: 6, shardsPerTenant: 2, poolTenants: 20}").is_ok());
+        for impossible in ["{shards: 2, shardsPerTenant: 2}", "{shards: 0}", "{poolTenants: 0}"] {
+            assert!(with(impossible).is_err(), "{impossible}");
+        }
     }
 
     #[test]

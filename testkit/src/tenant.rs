@@ -14,7 +14,7 @@ use crds::names::{BucketLayout, PipelineName};
 use crds::registry::{IngestQuotas, Rate, RegistryTenant, TenantState};
 use crds::tenant::{Isolation, Retention, Scope};
 use operator::provision::{
-    self, DesiredTenant, IssuedKey, ObjectStore, Owner, Postgres, Registry, Retired, RolePasswords, Search,
+    self, DesiredTenant, IssuedKey, ObjectStore, Owner, Postgres, Registry, Retired, RolePasswords, Search, Shape,
 };
 use runtime::settings::PostgresSettings;
 use secrecy::ExposeSecret;
@@ -193,7 +193,7 @@ pub async fn platform(stores: &Stores) -> anyhow::Result<provision::Stores> {
     let provisioning = provision::Stores {
         postgres: Postgres::new(options),
         object_store: ObjectStore::new(stores.s3()?),
-        search: Search::new(stores.opensearch()?, INSTALLATION, 0),
+        search: Search::new(stores.opensearch()?, INSTALLATION, Shape::default()),
         registry: Registry::new(stores.queue()?.connection()?),
     };
     static BOOTSTRAPPED: OnceCell<()> = OnceCell::const_new();

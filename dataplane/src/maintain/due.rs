@@ -14,11 +14,12 @@ use crate::tenancy::Tenant;
 /// What is known of each tenant, by schema.
 pub(super) type Looks = HashMap<String, Look>;
 
-/// What a pass may do beside what every pass does.
-#[derive(Debug, Clone, Copy)]
+/// What a pass may do for a tenant beside what every pass does.
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Steps {
     pub(super) usage: bool,
     pub(super) housekeeping: bool,
+    pub(super) sweep: bool,
 }
 
 /// What is done for one tenant in a pass.
@@ -27,12 +28,21 @@ pub(super) struct Due {
     pub(super) redrive: bool,
     pub(super) archive: bool,
     pub(super) usage: bool,
+    /// Partitions ahead, and the end of rows that are kept no longer.
     pub(super) housekeeping: bool,
+    /// The end of objects whose rows are gone.
+    pub(super) sweep: bool,
 }
 
 impl Due {
-    pub(super) fn is_nothing(self) -> bool {
-        !(self.redrive || self.archive || self.usage || self.housekeeping)
+    /// Whether something is due that PostgreSQL alone does, and that has a time by which it must be done.
+    pub(super) fn in_catalog(self) -> bool {
+        self.usage || self.housekeeping
+    }
+
+    /// Whether something is due that the archive takes part in.
+    pub(super) fn in_archive(self) -> bool {
+        self.redrive || self.archive || self.sweep
     }
 }
 
@@ -51,7 +61,8 @@ pub(super) fn due(
     now: Micros,
 ) -> Due {
     let Some(look) = look else {
-        return Due { redrive: true, archive: true, usage: steps.usage, housekeeping: steps.housekeeping };
+        let Steps { usage, housekeeping, sweep } = steps;
+        return Due { redrive: true, archive: true, usage, housekeeping, sweep };
     };
     let spooled = look
         .spooled_since
@@ -61,6 +72,7 @@ pub(super) fn due(
         archive: look.archiving || spooled,
         usage: steps.usage && look.last_usage.is_some() && look.last_usage != rolled_up,
         housekeeping: steps.housekeeping,
+        sweep: steps.sweep,
     }
 }
 
@@ -69,7 +81,7 @@ mod tests {
     use super::*;
     use crate::event::date_time;
 
-    const NOTHING: Due = Due { redrive: false, archive: false, usage: false, housekeeping: false };
+    const NOTHING: Due = Due { redrive: false, archive: false, usage: false, housekeeping: false, sweep: false };
     const NOW: Micros = 1_767_323_045_000_000;
     const AGE: Duration = Duration::from_secs(300);
 
@@ -91,8 +103,7 @@ mod tests {
             ("letters", Look { to_redrive: true, ..Look::default() }, Due { redrive: true, ..NOTHING }),
             ("what the index lacks is another's work", Look { unindexed: true, ..Look::default() }, NOTHING),
         ] {
-            let steps = Steps { usage: false, housekeeping: false };
-            assert_eq!(due(Some(&look), steps, None, AGE, NOW), expected, "{name}");
+            assert_eq!(due(Some(&look), Steps::default(), None, AGE, NOW), expected, "{name}");
         }
     }
 
@@ -106,16 +117,18 @@ mod tests {
             (false, Some(7), None, false),
         ] {
             let look = Look { last_usage, ..Look::default() };
-            let due = due(Some(&look), Steps { usage, housekeeping: false }, rolled_up, AGE, NOW);
+            let due = due(Some(&look), Steps { usage, ..Steps::default() }, rolled_up, AGE, NOW);
             assert_eq!(due, Due { usage: expected, ..NOTHING }, "{last_usage:?} after {rolled_up:?}");
         }
     }
 
     #[test]
     fn one_that_could_not_be_looked_at_has_its_turn_at_everything() {
-        let steps = Steps { usage: true, housekeeping: true };
-        let all = Due { redrive: true, archive: true, usage: true, housekeeping: true };
+        let steps = Steps { usage: true, housekeeping: true, sweep: true };
+        let all = Due { redrive: true, archive: true, usage: true, housekeeping: true, sweep: true };
         assert_eq!(due(None, steps, Some(1), AGE, NOW), all);
-        assert_eq!(due(Some(&Look::default()), steps, None, AGE, NOW), Due { housekeeping: true, ..NOTHING });
+        let asked = due(Some(&Look::default()), steps, None, AGE, NOW);
+        assert_eq!(asked, Due { housekeeping: true, sweep: true, ..NOTHING });
+        assert!(asked.in_catalog() && asked.in_archive() && !NOTHING.in_catalog() && !NOTHING.in_archive());
     }
 }

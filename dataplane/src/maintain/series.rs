@@ -45,8 +45,9 @@ pub async fn maintain_all_series(rooms: &Rooms, limits: Limits, now: Micros) -> 
     failure.map_or(Ok(()), Err)
 }
 
-/// Looks after one series.
+/// Looks after one series at `now`, or at what PostgreSQL takes for it if that is earlier: a dropped index stays dropped.
 pub async fn maintain_series(rooms: &Rooms, name: &str, limits: Limits, now: Micros) -> Result<(), Error> {
+    let now = now.min(rooms.catalog.now().await?);
     let series: Series =
         sqlx::query_as("SELECT series, hot_days, write_number FROM public.index_series WHERE series = $1")
             .bind(name)

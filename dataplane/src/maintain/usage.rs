@@ -2,10 +2,11 @@
 //!
 //! Ledger and roll-up are in two databases, so the watermark moves in the transaction that adds:
 //! nothing counts twice. And it must never pass a row that a transaction has numbered but not yet
-//! committed. So the range is read under a lock that waits for writers to end: when it is held, no
-//! lower number can still appear.
+//! committed. So once the last number is read, whoever writes to the ledger then is waited for: when
+//! they have ended, no lower number can still appear. Nobody waits for us.
 
 use std::future::Future;
+use std::time::{Duration, Instant};
 
 use sqlx::{PgConnection, Postgres, Transaction};
 use time::OffsetDateTime;
@@ -23,6 +24,11 @@ const RAISE: &str = "INSERT INTO public.usage_hourly AS usage (tenant, hour, eve
      SELECT $1, hour, events, bytes FROM unnest($2::timestamptz[], $3::bigint[], $4::bigint[]) AS new (hour, events, bytes)
      ON CONFLICT (tenant, hour) DO UPDATE SET events = greatest(usage.events, excluded.events),
                                               bytes = greatest(usage.bytes, excluded.bytes)";
+
+/// Longest wait for who writes to the ledger: a flush takes well under a second.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Time between two looks whether they have ended.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Usage of one hour.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -131,24 +137,23 @@ async fn watermark(core: &mut PgConnection, tenant: &Tenant) -> Result<i64, Erro
 async fn hours_after(rooms: &Rooms, tenant: &Tenant, watermark: i64) -> Result<Vec<Hour>, Error> {
     let doing = "sum up the ledger";
     let mut transaction = rooms.catalog.begin(tenant).await?;
-    let any: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM usage_ledger WHERE ledger_id > $1)")
+    let last_id: Option<i64> = sqlx::query_scalar("SELECT max(ledger_id) FROM usage_ledger WHERE ledger_id > $1")
         .bind(watermark)
         .fetch_one(&mut *transaction)
         .await
         .map_err(failed(doing))?;
-    if !any {
-        return Ok(Vec::new());
+    let Some(last_id) = last_id else { return Ok(Vec::new()) };
+    // In this order: who took a lower number has not ended before we look, or what it wrote is seen below.
+    let mut left = writers(&mut transaction).await?;
+    let begun = Instant::now();
+    while !left.is_empty() {
+        if begun.elapsed() >= PATIENCE {
+            return Err(Error::Writers);
+        }
+        tokio::time::sleep(PAUSE).await;
+        let now = writers(&mut transaction).await?;
+        left.retain(|writer| now.contains(writer));
     }
-    // Writers that come meanwhile wait behind us: a second is the most that a flush may lose here.
-    sqlx::raw_sql("SET LOCAL lock_timeout = '1s'; LOCK TABLE usage_ledger IN SHARE MODE")
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed(doing))?;
-    let last_id: Option<i64> = sqlx::query_scalar("SELECT max(ledger_id) FROM usage_ledger")
-        .fetch_one(&mut *transaction)
-        .await
-        .map_err(failed(doing))?;
-    // The numbers up to here are settled; adding them up needs no lock.
     transaction.rollback().await.map_err(failed(doing))?;
     let mut transaction = rooms.catalog.begin(tenant).await?;
     let hours = sqlx::query_as(
@@ -163,4 +168,17 @@ async fn hours_after(rooms: &Rooms, tenant: &Tenant, watermark: i64) -> Result<V
     .map_err(failed(doing))?;
     transaction.rollback().await.map_err(failed(doing))?;
     Ok(hours)
+}
+
+/// The transactions that write to the ledger now: each holds its lock from before it takes a number until it has ended.
+async fn writers(connection: &mut PgConnection) -> Result<Vec<String>, Error> {
+    let writers = sqlx::query_scalar(
+        "SELECT virtualtransaction FROM pg_locks
+         WHERE locktype = 'relation' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+           AND relation = 'usage_ledger'::regclass AND mode = 'RowExclusiveLock' AND granted",
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed("look for writers of the ledger"))?;
+    Ok(writers)
 }

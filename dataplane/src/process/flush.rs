@@ -22,7 +22,7 @@ use crate::fail_points::{Point, reach};
 use crate::queue::entry::{Entry, Undecodable};
 use crate::queue::{EntryRef, Lanes};
 use crate::stores::batch::{Batch, Frame, Treatment, map};
-use crate::stores::catalog::{Catalog, Error, Kind, Provenance, Stored};
+use crate::stores::catalog::{Catalog, Error, Kind, Provenance, Reason, Stored};
 use crate::stores::index::{self, Ask, Index, IndexHealth, UnusableIndices};
 use crate::tenancy::Tenant;
 use crate::tenancy::workers::Workers;
@@ -102,7 +102,7 @@ impl Flusher {
             self.map(&tenant, entries, Treatment::Process).await?
         };
         reach(Point::ProcessMapped);
-        let stored = self.store(&tenant, &mut frames).await?;
+        let stored = self.store(&tenant, &mut frames, suspect).await?;
         reach(Point::ProcessStored);
         self.count(&frames, &stored);
         let new: Vec<&Batch> =
@@ -199,7 +199,9 @@ impl Flusher {
         }
     }
 
-    async fn store(&self, tenant: &Tenant, frames: &mut [Frame]) -> Result<Stored, PutBack> {
+    /// Stores the frames, and keeps the lines of those that can never be stored, which it takes off. `alone`: there is
+    /// one, and it came back too often.
+    async fn store(&self, tenant: &Tenant, frames: &mut Vec<Frame>, alone: bool) -> Result<Stored, PutBack> {
         let mut attempt = 0;
         loop {
             let stored = {
@@ -210,11 +212,56 @@ impl Flusher {
                     () = self.abandon.cancelled() => return Err(PutBack),
                 }
             };
-            match stored {
+            let error = match stored {
                 Ok(stored) => return Ok(stored),
+                Err(error) => error,
+            };
+            match self.keep_unstorable(tenant, frames, &error, alone && attempt + 1 >= ATTEMPTS_FOR_ONE).await {
+                Ok(true) if frames.is_empty() => return Ok(Stored::default()),
+                Ok(true) => {}
+                Ok(false) => self.after_failure(tenant, &error, attempt).await?,
                 Err(error) => self.after_failure(tenant, &error, attempt).await?,
             }
             attempt += 1;
+        }
+    }
+
+    /// Keeps the lines of frames that can never be stored as dead letters and takes these frames off; whether there were
+    /// any. Such are those that were accepted at a time of which the tenant keeps nothing, and, at the `last` attempt, one
+    /// that PostgreSQL refuses for another reason than a row of its events.
+    async fn keep_unstorable(
+        &self,
+        tenant: &Tenant,
+        frames: &mut Vec<Frame>,
+        error: &Error,
+        last: bool,
+    ) -> Result<bool, Error> {
+        let (unstorable, reason): (Vec<Frame>, Reason) = if error.is_without_partition() {
+            let moments: Vec<Micros> = batches(frames).map(|batch| batch.accepted_at).collect();
+            let out_of_time = self.catalog.out_of_time(tenant, &moments).await?;
+            let is_out = |frame: &mut Frame| frame.batches.iter().any(|batch| out_of_time.contains(&batch.accepted_at));
+            let days = tenant.registered().total_days;
+            let error = format!("accepted more than {days} days ago, or more than a day ahead, by PostgreSQL's clock");
+            (frames.extract_if(.., is_out).collect(), Reason { code: "out_of_time", error })
+        } else if last && error.kind() == Kind::Refused {
+            (std::mem::take(frames), Reason { code: "refused", error: chain(error) })
+        } else {
+            return Ok(false);
+        };
+        if unstorable.is_empty() {
+            return Ok(false);
+        }
+        match self.catalog.keep_lines(tenant, &unstorable, &reason, &self.from).await {
+            Ok(lines) => {
+                let name = tenant.name();
+                self.measures.dead_letters.inc_by(lines);
+                tracing::error!(tenant.name = %name, code = reason.code, lines, "dead-lettered entries of {name}: {}", reason.error);
+                Ok(true)
+            }
+            Err(error) => {
+                frames.extend(unstorable);
+                Err(error)
+            }
         }
     }
 

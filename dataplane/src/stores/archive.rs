@@ -26,9 +26,12 @@ pub(crate) mod fuzzing {
 pub use check::Checked;
 pub use object::{Builder, Built, Footer, FooterBatch, unpack};
 
+use std::collections::HashMap;
+
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use bytes::Bytes;
 
 use crate::tenancy::Tenant;
@@ -68,6 +71,14 @@ pub enum Error {
     Footer(#[from] postcard::Error),
 }
 
+/// What the store says of an object that it does not delete.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refused(String);
+
+/// Objects that S3 deletes by one request.
+const DELETED_AT_ONCE: usize = 1_000;
+
 /// The archive of all tenants. Cheap to clone.
 #[derive(Clone)]
 pub struct Archive {
@@ -99,6 +110,57 @@ impl Archive {
     pub async fn delete(&self, tenant: &Tenant, key: &str) -> Result<(), Error> {
         let delete = self.client.delete_object().bucket(bucket(tenant)).key(key);
         delete.send().await.map(|_| ()).map_err(|error| store_error("delete object", key, error))
+    }
+
+    /// Removes these objects, a thousand by one request, or one by one where the store knows no such request. Gives back
+    /// those that are gone, whoever removed them, and what went wrong with the first of the others.
+    pub async fn delete_all(&self, tenant: &Tenant, keys: &[String]) -> (Vec<String>, Option<Error>) {
+        let mut gone = Vec::with_capacity(keys.len());
+        let mut failure = None;
+        for keys in keys.chunks(DELETED_AT_ONCE) {
+            let (these, error) = self.delete_some(tenant, keys).await;
+            gone.extend(these);
+            failure = failure.or(error);
+            if failure.is_some() {
+                // Whatever it is, it is likely to be wrong with the rest as well.
+                break;
+            }
+        }
+        (gone, failure)
+    }
+
+    async fn delete_some(&self, tenant: &Tenant, keys: &[String]) -> (Vec<String>, Option<Error>) {
+        let first = keys.first().map_or("", String::as_str);
+        let named = keys.iter().map(|key| ObjectIdentifier::builder().key(key).build());
+        let named = named.collect::<Result<Vec<_>, _>>();
+        let delete = match named.and_then(|named| Delete::builder().set_objects(Some(named)).quiet(true).build()) {
+            Ok(delete) => delete,
+            Err(error) => return (Vec::new(), Some(store_error("name objects from", first, error))),
+        };
+        match self.client.delete_objects().bucket(bucket(tenant)).delete(delete).send().await {
+            Ok(done) => {
+                let left: HashMap<&str, &str> =
+                    done.errors().iter().filter_map(|e| Some((e.key()?, e.code().unwrap_or("no code")))).collect();
+                let gone = keys.iter().filter(|key| !left.contains_key(key.as_str())).cloned().collect();
+                let failure =
+                    left.iter().next().map(|(key, code)| store_error("delete object", key, Refused((*code).into())));
+                (gone, failure)
+            }
+            // Not every store that speaks S3 knows this request.
+            Err(error) if error.as_service_error().is_some() => self.delete_singly(tenant, keys).await,
+            Err(error) => (Vec::new(), Some(store_error("delete objects from", first, error))),
+        }
+    }
+
+    async fn delete_singly(&self, tenant: &Tenant, keys: &[String]) -> (Vec<String>, Option<Error>) {
+        let mut gone = Vec::new();
+        for key in keys {
+            match self.delete(tenant, key).await {
+                Ok(()) => gone.push(key.clone()),
+                Err(error) => return (gone, Some(error)),
+            }
+        }
+        (gone, None)
     }
 
     /// `length` raw bytes from `start`, by one ranged GET of the frames that hold them.

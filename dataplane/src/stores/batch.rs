@@ -186,7 +186,7 @@ fn rejected(rejection: Rejection) -> (&'static str, String) {
 }
 
 /// An error as the catalog keeps it.
-fn kept(error: &str) -> String {
+pub(super) fn kept(error: &str) -> String {
     error.chars().take(ERROR_CHARS).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect()
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Everything of one tenant's flush goes in by one transaction, as the tenant's role, so nothing is
 //! half stored, billed twice, or written to another tenant's tables. The chapters: storing a flush,
-//! which of its batches count, its rows as binary COPY, finding a row that PostgreSQL refuses, dead
-//! letters that are tried again, what waits to be done, what is known of batches, what is held of a span of time, and rows
+//! which of its batches count, its rows as binary COPY, finding a row that PostgreSQL refuses, entries
+//! that can never be stored, dead letters that are tried again, what waits to be done, what is known of batches, what is held of a span of time, and rows
 //! restored from the archive.
 
 mod batches;
@@ -16,6 +16,7 @@ mod refused;
 mod restore;
 mod spool;
 mod store;
+mod unstorable;
 
 pub use batches::{Unindexed, Whereabouts};
 pub use held::{Held, HeldBatch, HeldLine};
@@ -23,6 +24,7 @@ pub use letters::{LetterBatch, Redriven, ToRedrive};
 pub use look::Look;
 pub use restore::{ArchivedObject, Documents};
 pub use spool::SpoolSize;
+pub use unstorable::Reason;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -84,8 +86,7 @@ impl Error {
         };
         match error.code().as_deref() {
             Some("55P03" | "40P01") => Kind::Locked,
-            // A row outside every partition is a check violation that names no constraint.
-            Some("23514") if error.constraint().is_none() => Kind::NotProvisioned,
+            _ if self.is_without_partition() => Kind::NotProvisioned,
             Some(code) if code.starts_with("42") || code.starts_with("3F") => Kind::NotProvisioned,
             Some(code) if code.starts_with("22") || code.starts_with("23") || code.starts_with("54") => Kind::Refused,
             _ => Kind::Unavailable,
@@ -98,8 +99,11 @@ pub(crate) fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
     move |source| Error { doing, source }
 }
 
+/// SQLSTATE of a function that is not there: the operator, whose they are, is of the version before.
+pub(crate) const UNDEFINED_FUNCTION: &str = "42883";
+
 /// Whether PostgreSQL refused with this SQLSTATE.
-fn has_code(error: &sqlx::Error, code: &str) -> bool {
+pub(crate) fn has_code(error: &sqlx::Error, code: &str) -> bool {
     error.as_database_error().and_then(|error| error.code()).as_deref() == Some(code)
 }
 

@@ -7,6 +7,8 @@ use dataplane::event::new_batch_id;
 use dataplane::queue::entry::Rejection;
 use testkit::eventually;
 
+const DAY: i64 = 24 * 3_600_000_000;
+
 #[tokio::test]
 async fn a_poison_line_is_a_dead_letter_and_the_others_are_stored() -> anyhow::Result<()> {
     let bench = Bench::new("poison").await?;
@@ -114,18 +116,8 @@ async fn an_entry_that_killed_its_processor_is_dead_lettered_as_a_whole() -> any
     let lane = bench.tenant.lane();
     bench.send(&lines(5)).await?;
     let mut connection = bench.stores.queue()?.connection()?;
-    let stream = lane.stream();
     // As if processors had died over it until it was looked at alone, and one more then.
-    let () = redis::cmd("XGROUP").arg(&["CREATE", &stream, "processors", "0"]).query_async(&mut connection).await?;
-    let read: Vec<(String, Vec<(String, redis::Value)>)> = redis::cmd("XREADGROUP")
-        .arg(&["GROUP", "processors", "p-dead", "COUNT", "1", "STREAMS", &stream, ">"])
-        .query_async(&mut connection)
-        .await?;
-    let id = read[0].1[0].0.clone();
-    let () = redis::cmd("XCLAIM")
-        .arg(&[&stream, "processors", "p-dead", "0", &id, "RETRYCOUNT", "5", "JUSTID"])
-        .query_async(&mut connection)
-        .await?;
+    let id = delivered_too_often(&bench, &lane).await?;
     let () = redis::cmd("SADD").arg(lane.suspects()).arg(&id).query_async(&mut connection).await?;
     bench.send(&lines(7)).await?;
     let processor = bench.processor("p-0").await?;
@@ -146,4 +138,75 @@ async fn an_entry_that_killed_its_processor_is_dead_lettered_as_a_whole() -> any
 async fn quarantined(bench: &Bench, lane: &Lane) -> anyhow::Result<u64> {
     let mut connection = bench.stores.queue()?.connection()?;
     Ok(redis::cmd("XLEN").arg(lane.quarantine()).query_async(&mut connection).await?)
+}
+
+/// Makes the only entry of the lane one that came back so often that it goes alone. Gives back its id.
+async fn delivered_too_often(bench: &Bench, lane: &Lane) -> anyhow::Result<String> {
+    let (mut connection, stream) = (bench.stores.queue()?.connection()?, lane.stream());
+    let () = redis::cmd("XGROUP").arg(&["CREATE", &stream, "processors", "0"]).query_async(&mut connection).await?;
+    let read: Vec<(String, Vec<(String, redis::Value)>)> = redis::cmd("XREADGROUP")
+        .arg(&["GROUP", "processors", "p-dead", "COUNT", "1", "STREAMS", &stream, ">"])
+        .query_async(&mut connection)
+        .await?;
+    let id = read[0].1[0].0.clone();
+    let () = redis::cmd("XCLAIM")
+        .arg(&[&stream, "processors", "p-dead", "0", &id, "RETRYCOUNT", "5", "JUSTID"])
+        .query_async(&mut connection)
+        .await?;
+    Ok(id)
+}
+
+#[tokio::test]
+async fn what_was_accepted_out_of_time_is_kept_and_not_tried_for_ever() -> anyhow::Result<()> {
+    let bench = Bench::new("outoftime").await?;
+    let leaf = "SELECT name FROM {}.partitions WHERE begins <= now() - interval '10 days' AND ends > now() - interval '10 days'";
+    let leaf = leaf.replace("{}", &bench.tenant.name().database_schema());
+    let leaf: String = sqlx::query_scalar(&leaf).fetch_one(&bench.admin).await?;
+    bench.execute(&format!("DROP TABLE {{}}.{leaf}")).await?;
+
+    for (days, count) in [(-40, 3), (40, 2), (-20, 5), (0, 7)] {
+        let lines = lines(count);
+        bench.send_as(&header(new_batch_id(), now() + days * DAY, &lines), &lines).await?;
+    }
+    let processor = bench.processor("p-0").await?;
+    bench.drained().await?;
+    bench.holds(12).await?;
+    let kept = "SELECT count(*) FROM {}.dead_letters WHERE code = 'out_of_time' AND batch_id IS NULL
+                AND convert_from(raw, 'UTF8') LIKE '%payment%' AND octet_length(raw) < 100";
+    ensure!(bench.count(kept).await? == 5);
+    ensure!(bench.count("SELECT count(*) FROM {}.batches").await? == 2);
+
+    // What lacks a partition that it should have waits until maintain has made it.
+    let lines = lines(4);
+    bench.send_as(&header(new_batch_id(), now() - 10 * DAY, &lines), &lines).await?;
+    eventually("it was tried, and is tried again", SOON, async || {
+        let put_back = bench.lanes.status(std::slice::from_ref(&bench.pipeline), 0).await?;
+        ensure!(put_back.iter().any(|lane| lane.entries > 0), "{put_back:?}");
+        Ok(())
+    })
+    .await?;
+    let schema = bench.tenant.name().database_schema();
+    bench.execute(&format!("SELECT public.ensure_partitions('{schema}', now())")).await?;
+    bench.drained().await?;
+    bench.holds(16).await?;
+    ensure!(bench.count(kept).await? == 5);
+    processor.stop().await?;
+    bench.retire().await
+}
+
+#[tokio::test]
+async fn an_entry_that_postgres_refuses_for_no_row_of_its_events_is_kept_in_the_end() -> anyhow::Result<()> {
+    let bench = Bench::new("unbilled").await?;
+    bench.execute("ALTER TABLE {}.usage_ledger ADD CONSTRAINT no_five CHECK (events <> 5)").await?;
+    bench.send(&lines(5)).await?;
+    delivered_too_often(&bench, &bench.tenant.lane()).await?;
+    bench.send(&lines(7)).await?;
+    let processor = bench.processor("p-0").await?;
+    bench.drained().await?;
+    bench.holds(7).await?;
+    let kept =
+        "SELECT count(*) FROM {}.dead_letters WHERE code = 'refused' AND error LIKE '%no_five%' AND raw IS NOT NULL";
+    ensure!(bench.count(kept).await? == 5);
+    processor.stop().await?;
+    bench.retire().await
 }

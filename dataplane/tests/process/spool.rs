@@ -97,3 +97,23 @@ fn away() -> anyhow::Result<dataplane::stores::archive::Archive> {
 async fn spooled(bench: &Bench) -> anyhow::Result<i64> {
     bench.count("SELECT coalesce(sum(octet_length(frame)), 0)::bigint FROM {}.spool").await
 }
+
+#[tokio::test]
+async fn a_spool_that_somebody_has_for_himself_keeps_nobody_from_measuring_the_others() -> anyhow::Result<()> {
+    let (bench, other) = (Bench::new("locked").await?, Bench::new("measured").await?);
+    let catalog = bench.rooms().await?.catalog;
+    let measured = async || -> anyhow::Result<Vec<bool>> {
+        let sizes = tokio::time::timeout(SOON / 4, catalog.spool_sizes()).await??;
+        let is_there = |bench: &Bench| sizes.iter().any(|size| size.schema == bench.tenant.name().database_schema());
+        Ok([&bench, &other].map(is_there).to_vec())
+    };
+    // As VACUUM FULL does.
+    let mut vacuum = bench.admin.begin().await?;
+    let schema = bench.tenant.name().database_schema();
+    sqlx::query(&format!("LOCK TABLE {schema}.spool IN ACCESS EXCLUSIVE MODE")).execute(&mut *vacuum).await?;
+    ensure!(measured().await? == [false, true]);
+    vacuum.rollback().await?;
+    ensure!(measured().await? == [true, true]);
+    other.retire().await?;
+    bench.retire().await
+}

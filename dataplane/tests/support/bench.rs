@@ -100,6 +100,28 @@ impl Bench {
         Ok(header)
     }
 
+    /// Queues the lines as one request batch accepted then.
+    #[allow(dead_code, reason = "the tests of the processor send what is new")]
+    pub(crate) async fn send_at(&self, accepted_at: Micros, lines: &[String]) -> anyhow::Result<BatchHeader> {
+        let header = header(new_batch_id(), accepted_at, lines);
+        self.send_as(&header, lines).await?;
+        Ok(header)
+    }
+
+    /// Makes partitions of what was accepted from then on, as if the tenant were so old.
+    #[allow(dead_code, reason = "the tests of the processor send what is new")]
+    pub(crate) async fn keeps_from(&self, moment: Micros) -> anyhow::Result<()> {
+        sqlx::query(
+            "SELECT public.ensure_partitions($1, $2 + n * interval '1 day') FROM generate_series(0, 200) AS n
+                     WHERE $2 + n * interval '1 day' <= now()",
+        )
+        .bind(self.tenant.name().database_schema())
+        .bind(dataplane::event::date_time(moment))
+        .execute(&self.admin)
+        .await?;
+        Ok(())
+    }
+
     /// Queues the lines under this header.
     pub(crate) async fn send_as(&self, header: &BatchHeader, lines: &[String]) -> anyhow::Result<()> {
         self.send_to(&self.tenant, header, lines).await
@@ -203,6 +225,18 @@ impl Bench {
         let statement = "SELECT coalesce(sum(events), 0)::bigint, coalesce(sum(bytes), 0)::bigint
                          FROM public.usage_hourly WHERE tenant = $1";
         Ok(sqlx::query_as(statement).bind(self.tenant.name().as_str()).fetch_one(&core).await?)
+    }
+
+    /// Counts the ledger as rolled up so far.
+    #[allow(dead_code, reason = "the tests of the processor bill nothing")]
+    pub(crate) async fn uses_counted(&self, ledger_id: i64) -> anyhow::Result<()> {
+        let core = self.stores.postgres(crds::names::CORE_DATABASE)?;
+        sqlx::query("INSERT INTO public.usage_watermarks (tenant, ledger_id) VALUES ($1, $2)")
+            .bind(self.tenant.name().as_str())
+            .bind(ledger_id)
+            .execute(&core)
+            .await?;
+        Ok(())
     }
 
     /// Makes PostgreSQL forget which index is written to.

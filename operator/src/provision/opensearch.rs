@@ -20,6 +20,8 @@ use crate::provision::{DesiredTenant, Error, Outcome, Owner, Retired};
 mod auto_create;
 mod template;
 
+pub use template::Shape;
+
 /// Documents that one delete-by-query takes: some seconds of work, well below the client's timeout.
 const DELETE_BATCH: u64 = 20_000;
 /// Such batches in one `retire`: a minute or so, then the caller shows progress and comes again.
@@ -33,7 +35,7 @@ const SHARED_LOOK_EVERY: Duration = Duration::from_secs(60);
 pub struct Search {
     client: OpenSearch,
     installation: String,
-    replicas: u32,
+    shape: Shape,
     /// When what all tenants share was last seen to be right.
     shared_looked_at: Arc<Mutex<Option<Instant>>>,
 }
@@ -45,9 +47,9 @@ struct Answer {
 }
 
 impl Search {
-    /// `replicas` is how many copies each shard has besides the first.
-    pub fn new(client: OpenSearch, installation: impl Into<String>, replicas: u32) -> Self {
-        Self { client, installation: installation.into(), replicas, shared_looked_at: Arc::default() }
+    /// `shape` is that of the indices that are made from now on.
+    pub fn new(client: OpenSearch, installation: impl Into<String>, shape: Shape) -> Self {
+        Self { client, installation: installation.into(), shape, shared_looked_at: Arc::default() }
     }
 
     /// The next [`ensure`](Self::ensure) looks at everything, also at what was looked at a moment ago.
@@ -129,7 +131,7 @@ impl Search {
 
     async fn ensure_template(&self, adopt: bool) -> Result<Outcome, Error> {
         let path = format!("/_index_template/{INDEX_TEMPLATE}");
-        let wanted = template::template(&self.installation, self.replicas);
+        let wanted = template::template(&self.installation, self.shape);
         let found = self.call(Method::Get, &path, &[], None, "read the index template", &[404]).await?;
         let found = found.body.pointer("/index_templates/0/index_template");
         let outcome = match template::compare(found, &wanted, adopt) {
@@ -281,7 +283,7 @@ fn foreign_alias(tenant: &TenantName, index: &str) -> Error {
     Error::OwnershipConflict { thing, says: "its filter is not exactly this tenant".to_owned() }
 }
 
-/// What the tenant's alias is: it shows the tenant's documents only, and reads one shard.
+/// What the tenant's alias is: it shows the tenant's documents only, and reads the shards that hold them.
 fn alias_of(tenant: &TenantName) -> Value {
     json!({"filter": {"term": {"tenant": tenant}}, "routing": tenant})
 }

@@ -8,7 +8,7 @@ use runtime::stores::postgres_pool;
 use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 
-use crds::names::{CORE_DATABASE, PROCESSOR_DATABASE};
+use crds::names::{CORE_DATABASE, POOL_TENANTS, PROCESSOR_DATABASE};
 
 use crate::provision::Error;
 use crate::provision::error::PostgresContext;
@@ -49,6 +49,8 @@ pub struct Postgres {
     processor: PgPool,
     /// `loggerhub_core_db` again, for the tenants' locks: they wait for nothing that the others hold.
     locks: PgPool,
+    /// Most tenants that share the indices of one pool.
+    pool_tenants: u32,
     /// Installation and cluster that it is bound to, once that is known.
     bound: Arc<OnceLock<(String, String)>>,
 }
@@ -66,7 +68,13 @@ impl Postgres {
         };
         let (core, processor) = (pool(CORE_DATABASE, CONNECTIONS), pool(PROCESSOR_DATABASE, CONNECTIONS));
         let (locks, pings) = (pool(CORE_DATABASE, CONNECTIONS), pool("postgres", 1));
-        Self { options, pings, core, processor, locks, bound: Arc::default() }
+        Self { options, pings, core, processor, locks, pool_tenants: POOL_TENANTS, bound: Arc::default() }
+    }
+
+    /// The same, but new tenants share the indices of a pool with fewer than so many others.
+    pub fn with_pools_of(mut self, tenants: u32) -> Self {
+        self.pool_tenants = tenants;
+        self
     }
 
     /// Whether the server answers.

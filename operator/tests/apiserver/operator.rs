@@ -7,7 +7,7 @@ use crds::{LogPipeline, Tenant};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
-use operator::provision::{ObjectStore, Postgres, Registry, Search, Stores};
+use operator::provision::{ObjectStore, Postgres, Registry, Search, Shape, Stores};
 use operator::run::Ended;
 use operator::settings::{OPERATOR_CLASS_LABEL, Settings};
 use serde_json::{Value, json};
@@ -177,7 +177,7 @@ fn stores(installation: &str) -> Stores {
     Stores {
         postgres: Postgres::new(postgres),
         object_store: ObjectStore::new(servers.s3().unwrap()),
-        search: Search::new(servers.opensearch().unwrap(), installation, 0),
+        search: Search::new(servers.opensearch().unwrap(), installation, Shape::default()),
         registry: Registry::new(servers.queue().unwrap().connection().unwrap()),
     }
 }

@@ -32,6 +32,10 @@ async fn whatever_is_dropped_in_postgres_comes_back() {
     let keys = std::slice::from_ref(&key);
     on.provision(&desired, keys).await;
     let (schema, role) = (desired.name().database_schema(), desired.name().database_role());
+    let leaves = format!("SELECT count(*) FROM pg_inherits WHERE inhparent = '{schema}.logs'::regclass");
+    let made = on.count(&leaves).await;
+    // 30 days are kept, in widths of 4, and three more are ahead.
+    assert!((11..=12).contains(&made), "{made}");
     for damage in [
         format!("DROP TABLE {schema}.dead_letters"),
         format!("DROP INDEX {schema}.logs_newest_first"),
@@ -41,6 +45,7 @@ async fn whatever_is_dropped_in_postgres_comes_back() {
         format!("REVOKE INSERT ON {schema}.batches FROM {role}"),
         format!("GRANT INSERT ON {schema}.partitions TO {role}"),
         format!("GRANT UPDATE ON {schema}.usage_ledger TO {role}"),
+        format!("GRANT DELETE ON {schema}.usage_ledger TO {role}"),
         format!("REVOKE {role} FROM lh_data"),
         format!("DELETE FROM public.tenant_schemas WHERE tenant = '{}'", desired.name()),
         format!("DROP SCHEMA {schema} CASCADE; DROP ROLE {role}"),
@@ -49,9 +54,8 @@ async fn whatever_is_dropped_in_postgres_comes_back() {
         on.processor(&damage).await;
         assert_ne!(on.provision(&desired, keys).await.database, Outcome::Unchanged, "{damage}");
         assert_eq!(on.provision(&desired, keys).await.database, Outcome::Unchanged, "{damage}");
-        let leaves = format!("SELECT count(*) FROM pg_inherits WHERE inhparent = '{schema}.logs'::regclass");
         assert_eq!(on.count(&leaves).await, on.count(&format!("SELECT count(*) FROM {schema}.partitions")).await);
-        assert_eq!(on.count(&leaves).await, 2, "{damage}");
+        assert_eq!(on.count(&leaves).await, made, "{damage}");
     }
 }
 
@@ -61,17 +65,26 @@ async fn a_dropped_partition_comes_back() {
     let desired = tenant();
     on.provision(&desired, &[]).await;
     let schema = desired.name().database_schema();
-    let oldest = format!("SELECT name FROM {schema}.partitions ORDER BY begins LIMIT 1");
-    let leaf: String = sqlx::query_scalar(&oldest).fetch_one(on.stores.postgres.processor()).await.unwrap();
-    on.processor(&format!("DROP TABLE {schema}.{leaf}")).await;
-    assert_eq!(on.provision(&desired, &[]).await.database, Outcome::Updated);
-    assert_eq!(on.count(&format!("SELECT count(*) FROM {schema}.{leaf}")).await, 0);
-    // The next one is made ahead of time, which is no repair.
-    let newest = format!("SELECT name FROM {schema}.partitions ORDER BY begins DESC LIMIT 1");
-    let leaf: String = sqlx::query_scalar(&newest).fetch_one(on.stores.postgres.processor()).await.unwrap();
-    on.processor(&format!("DROP TABLE {schema}.{leaf}")).await;
-    assert_eq!(on.provision(&desired, &[]).await.database, Outcome::Unchanged);
-    assert_eq!(on.count(&format!("SELECT count(*) FROM {schema}.{leaf}")).await, 0);
+    let leaf_at = async |moment: &str| -> String {
+        let leaf = format!(
+            "SELECT name FROM {schema}.partitions WHERE begins <= now() + {moment} AND ends > now() + {moment}"
+        );
+        sqlx::query_scalar(&leaf).fetch_one(on.stores.postgres.processor()).await.unwrap()
+    };
+    // To make one ahead of time is no repair.
+    for (moment, outcome) in [("interval '0'", Outcome::Updated), ("interval '4 days'", Outcome::Unchanged)] {
+        let leaf = leaf_at(moment).await;
+        on.processor(&format!("DROP TABLE {schema}.{leaf}")).await;
+        assert_eq!(on.provision(&desired, &[]).await.database, outcome);
+        assert_eq!(on.count(&format!("SELECT count(*) FROM {schema}.{leaf}")).await, 0);
+    }
+    // Those before and far ahead are left to maintain.
+    let (oldest, newest) = (leaf_at("interval '-30 days'").await, leaf_at("interval '12 days'").await);
+    on.processor(&format!("DROP TABLE {schema}.{oldest}, {schema}.{newest}")).await;
+    assert_eq!(on.count(&format!("SELECT public.ensure_partitions('{schema}', now())::bigint")).await, 2);
+    for leaf in [oldest, newest] {
+        assert_eq!(on.count(&format!("SELECT count(*) FROM {schema}.{leaf}")).await, 0);
+    }
 }
 
 #[tokio::test]

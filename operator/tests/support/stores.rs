@@ -5,7 +5,8 @@ use crds::names::{BucketLayout, PipelineName};
 use crds::registry::TenantState;
 use crds::tenant::{Isolation, Retention, Scope};
 use operator::provision::{
-    DesiredTenant, IssuedKey, ObjectStore, Owner, Postgres, Provisioned, Registry, Search, Stores, provision_tenant,
+    DesiredTenant, IssuedKey, ObjectStore, Owner, Postgres, Provisioned, Registry, Search, Shape, Stores,
+    provision_tenant,
 };
 use tokio::sync::OnceCell;
 
@@ -39,7 +40,7 @@ pub(crate) async fn stores() -> Fixture {
     let stores = Stores {
         postgres,
         object_store: ObjectStore::new(s3.clone()),
-        search: Search::new(opensearch.clone(), INSTALLATION, 0),
+        search: Search::new(opensearch.clone(), INSTALLATION, Shape::default()),
         registry: Registry::new(servers.queue().unwrap().connection().unwrap()),
     };
     Fixture { stores, s3, opensearch }

@@ -58,7 +58,7 @@ pub struct HeldLine {
 }
 
 impl Catalog {
-    /// The moment by PostgreSQL's clock, which stamps `indexed_at`.
+    /// The moment by PostgreSQL's clock, which stamps `indexed_at`, and without which nothing is deleted for good.
     pub async fn now(&self) -> Result<Micros, Error> {
         let (doing, pool) = ("ask PostgreSQL for the time", self.pool());
         let asking = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&pool);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{Catalog, Error, failed, has_code};
+use super::{Catalog, Error, UNDEFINED_FUNCTION, failed, has_code};
 
 /// Schemas of one statement: it locks each one's tables until it ends, and PostgreSQL has room for some
 /// thousands of locks.
@@ -41,7 +41,6 @@ impl Catalog {
         max_rows: i64,
         settled: Duration,
     ) -> Result<HashMap<String, Look>, Error> {
-        const UNDEFINED_FUNCTION: &str = "42883";
         let mut looks = HashMap::with_capacity(schemas.len());
         for schemas in schemas.chunks(AT_ONCE) {
             let (doing, pool) = ("look at the tenants", self.pool());

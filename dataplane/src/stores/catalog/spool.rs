@@ -12,14 +12,17 @@ pub struct SpoolSize {
 }
 
 impl Catalog {
-    /// The room that each tenant's spool takes: sizes of files, whatever is in them.
+    /// The room that each tenant's spool takes: sizes of files, whatever is in them. One that somebody has for himself, or
+    /// waits to have, is left out: to ask for its size is to wait for him, and nothing is stored in it meanwhile.
     pub async fn spool_sizes(&self) -> Result<Vec<SpoolSize>, Error> {
         let doing = "measure the spools";
         let pool = self.pool();
         let rows = sqlx::query_as(
             "SELECT n.nspname::text, coalesce(pg_relation_size(c.oid), 0) + coalesce(pg_relation_size(c.reltoastrelid), 0)
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE c.relname = 'spool' AND c.relkind = 'r' AND starts_with(n.nspname::text, 'tenant_')",
+             WHERE c.relname = 'spool' AND c.relkind = 'r' AND starts_with(n.nspname::text, 'tenant_')
+               AND c.oid NOT IN (SELECT relation FROM pg_locks WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock'
+                                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))",
         )
         .fetch_all(&pool);
         let rows: Vec<(String, i64)> = self.bounded(doing, async { rows.await.map_err(failed(doing)) }).await?;

@@ -17,8 +17,47 @@ pub(super) enum Comparison {
     Foreign(String),
 }
 
+/// How the indices that are made from now on are divided among nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Shards of an index.
+    pub shards: u32,
+    /// How many of them hold one tenant's events: 1, or fewer than there are.
+    pub shards_per_tenant: u32,
+    /// Copies of each shard besides the first.
+    pub replicas: u32,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { shards: 1, shards_per_tenant: 1, replicas: 0 }
+    }
+}
+
+impl Shape {
+    /// Whether OpenSearch makes such indices.
+    pub fn is_possible(self) -> bool {
+        self.shards >= 1 && (self.shards_per_tenant == 1 || (2..self.shards).contains(&self.shards_per_tenant))
+    }
+}
+
 /// The template as it should be.
-pub(super) fn template(installation: &str, replicas: u32) -> Value {
+pub(super) fn template(installation: &str, shape: Shape) -> Value {
+    let mut template = one_shard(installation, shape.replicas);
+    template["template"]["settings"]["index"]["number_of_shards"] = json!(shape.shards.to_string());
+    if shape.shards_per_tenant > 1 {
+        // Events are routed by their tenant: to this many shards beside one another. OpenSearch wants to be sure that
+        // none comes without, and counts in shards only where an index can't be split later: by default it counts in the
+        // thousand that it could be split into, and a tenant's neighbours lie in the same shard.
+        let settings = &mut template["template"]["settings"]["index"];
+        settings["routing_partition_size"] = json!(shape.shards_per_tenant.to_string());
+        settings["number_of_routing_shards"] = json!(shape.shards.to_string());
+        template["template"]["mappings"]["_routing"] = json!({"required": "true"});
+    }
+    template
+}
+
+fn one_shard(installation: &str, replicas: u32) -> Value {
     let text = json!({"type": "match_only_text", "analyzer": "lh_text"});
     let word = json!({"type": "keyword", "ignore_above": 256});
     json!({
@@ -26,7 +65,6 @@ pub(super) fn template(installation: &str, replicas: u32) -> Value {
         "priority": 500,
         "_meta": {"installation": installation, "managed-by": "loggerhub-operator"},
         "template": {
-            // One shard: a pool's tenants are routed to one anyway, and a series rolls over by size.
             "settings": {"index": {
                 "number_of_shards": "1",
                 "number_of_replicas": replicas.to_string(),
@@ -119,19 +157,41 @@ fn normalized(value: &Value) -> Value {
 mod tests {
     use super::*;
 
+    const ONE_COPY: Shape = Shape { shards: 1, shards_per_tenant: 1, replicas: 1 };
+
     #[test]
     fn a_template_is_written_only_where_it_differs_and_is_ours() {
-        let wanted = template("prod", 1);
+        let wanted = template("prod", ONE_COPY);
         let mut shown = wanted.clone();
         shown["template"]["mappings"]["properties"]["id"]["index"] = json!("false");
         assert_eq!(compare(None, &wanted, false), Comparison::Absent);
         assert_eq!(compare(Some(&shown), &wanted, false), Comparison::Same);
-        assert_eq!(compare(Some(&template("prod", 0)), &wanted, false), Comparison::Differs);
-        assert_eq!(compare(Some(&template("test", 1)), &wanted, false), Comparison::Same);
-        assert_eq!(compare(Some(&template("test", 0)), &wanted, false), Comparison::Differs);
-        let mut foreign = template("test", 0);
+        assert_eq!(compare(Some(&template("prod", Shape::default())), &wanted, false), Comparison::Differs);
+        assert_eq!(compare(Some(&template("test", ONE_COPY)), &wanted, false), Comparison::Same);
+        assert_eq!(compare(Some(&template("test", Shape::default())), &wanted, false), Comparison::Differs);
+        let mut foreign = template("test", Shape::default());
         foreign["_meta"] = json!({"owner": "somebody"});
         assert!(matches!(compare(Some(&foreign), &wanted, false), Comparison::Foreign(_)));
         assert_eq!(compare(Some(&foreign), &wanted, true), Comparison::Differs);
+    }
+
+    #[test]
+    fn a_tenants_events_lie_on_some_of_the_shards() {
+        let settings = |shape| template("prod", shape)["template"]["settings"]["index"].clone();
+        let four = Shape { shards: 4, ..ONE_COPY };
+        assert_eq!(
+            (&settings(four)["number_of_shards"], settings(four).get("routing_partition_size")),
+            (&json!("4"), None)
+        );
+        let two_each = Shape { shards_per_tenant: 2, ..four };
+        assert_eq!(settings(two_each)["routing_partition_size"], "2");
+        assert_eq!(settings(two_each)["number_of_routing_shards"], "4");
+        assert_eq!(template("prod", two_each).pointer("/template/mappings/_routing/required"), Some(&json!("true")));
+        for (shards, shards_per_tenant, possible) in
+            [(1, 1, true), (4, 1, true), (4, 3, true), (4, 4, false), (1, 2, false), (0, 1, false), (4, 0, false)]
+        {
+            let shape = Shape { shards, shards_per_tenant, replicas: 0 };
+            assert_eq!(shape.is_possible(), possible, "{shape:?}");
+        }
     }
 }

@@ -21,11 +21,12 @@ use crate::provision::marker::Ownership;
 use crate::provision::{DesiredTenant, Error, Outcome, Owner};
 
 /// The template: what each version adds to the one before.
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     include_str!("../tenant_schema_v1.sql"),
     include_str!("../tenant_schema_v2.sql"),
     include_str!("../tenant_schema_v3.sql"),
     include_str!("../tenant_schema_v4.sql"),
+    include_str!("../tenant_schema_v5.sql"),
 ];
 /// The version that all steps together are.
 const VERSION: i32 = STEPS.len() as i32;
@@ -189,7 +190,7 @@ async fn look(processor: &mut PgConnection, owner: &Owner, now: OffsetDateTime) 
                                 ELSE has_table_privilege(r.oid, c.oid, 'SELECT') \
                                 AND has_table_privilege(r.oid, c.oid, 'INSERT') = (c.relname <> 'partitions') \
                                 AND has_table_privilege(r.oid, c.oid, 'UPDATE') = (c.relname NOT IN ('partitions', 'usage_ledger')) \
-                                AND has_table_privilege(r.oid, c.oid, 'DELETE') = (c.relname <> 'partitions') END) \
+                                AND has_table_privilege(r.oid, c.oid, 'DELETE') = (c.relname NOT IN ('partitions', 'usage_ledger')) END) \
                 AS granted, \
                 (SELECT count(*) FROM pg_auth_members m JOIN pg_roles p ON p.oid = m.member \
                  WHERE m.roleid = r.oid AND p.rolname = ANY($4)) >= 2 AS members, \
@@ -311,6 +312,9 @@ async fn build(processor: &mut PgConnection, desired: &DesiredTenant, found: &Fo
         );
         execute(processor, grant, "grant the tenant's role what its tables need").await?;
     }
+    // The steps lock tables even where they change nothing. Whoever comes meanwhile waits behind us, while we wait for
+    // whoever is there, which may be pg_dump: not for longer than a writer bears. The next reconciliation tries again.
+    execute(processor, "SET LOCAL lock_timeout = '2s'".to_owned(), "wait for the tenant's tables").await?;
     for step in STEPS {
         let step = step.replace("{schema}", &format!("\"{schema}\"")).replace("{role}", &format!("\"{role}\""));
         execute(processor, step, "run the template of the tenant's schema").await?;

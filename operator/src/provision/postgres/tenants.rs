@@ -3,7 +3,7 @@
 use sqlx::{Connection, PgConnection, Row};
 
 use crds::TenantName;
-use crds::names::{ArchiveLocation, POOL_TENANTS, hot_class, pool_series};
+use crds::names::{ArchiveLocation, hot_class, pool_series};
 use crds::registry::TenantState;
 use crds::tenant::Isolation;
 
@@ -57,8 +57,8 @@ impl Postgres {
         let mut transaction = connection.begin().await.doing("begin in the core database")?;
         lock_row(&mut transaction, desired.name()).await?;
         let (row, outcome) = match find(&mut transaction, desired.name()).await? {
-            Some(found) => update(&mut transaction, desired, found).await?,
-            None => (insert(&mut transaction, desired).await?, Outcome::Created),
+            Some(found) => update(&mut transaction, desired, found, self.pool_tenants).await?,
+            None => (insert(&mut transaction, desired, self.pool_tenants).await?, Outcome::Created),
         };
         transaction.commit().await.doing("commit the tenant's registry row")?;
         Ok((row, outcome))
@@ -225,7 +225,12 @@ fn is_as_desired(desired: &DesiredTenant, found: &Found) -> bool {
         && series_fits(desired, &found.row.index_series)
 }
 
-async fn update(core: &mut PgConnection, desired: &DesiredTenant, found: Found) -> Result<(TenantRow, Outcome), Error> {
+async fn update(
+    core: &mut PgConnection,
+    desired: &DesiredTenant,
+    found: Found,
+    pool_tenants: u32,
+) -> Result<(TenantRow, Outcome), Error> {
     is_free(desired, &found)?;
     if is_as_desired(desired, &found) {
         return Ok((found.row, Outcome::Unchanged));
@@ -233,7 +238,7 @@ async fn update(core: &mut PgConnection, desired: &DesiredTenant, found: Found) 
     let index_series = if series_fits(desired, &found.row.index_series) {
         found.row.index_series
     } else {
-        assign_series(core, desired).await?
+        assign_series(core, desired, pool_tenants).await?
     };
     let total_days = desired.kept_days(found.row.total_days);
     let row =
@@ -259,9 +264,9 @@ async fn update(core: &mut PgConnection, desired: &DesiredTenant, found: Found) 
     Ok((row, Outcome::Updated))
 }
 
-async fn insert(core: &mut PgConnection, desired: &DesiredTenant) -> Result<TenantRow, Error> {
+async fn insert(core: &mut PgConnection, desired: &DesiredTenant, pool_tenants: u32) -> Result<TenantRow, Error> {
     let row = TenantRow {
-        index_series: assign_series(core, desired).await?,
+        index_series: assign_series(core, desired, pool_tenants).await?,
         archive: desired.archive.clone(),
         total_days: desired.retention.total_days,
         beside_retained: !desired.archive.prefix.is_empty() && beside_retained(core, desired).await?,
@@ -313,8 +318,8 @@ fn pool_series_stem(hot_days: i32) -> String {
     pool_series(hot_class(hot_days), 0).trim_end_matches('0').to_owned()
 }
 
-/// The tenant's own series, or the first pool of its hot class that has room.
-async fn assign_series(core: &mut PgConnection, desired: &DesiredTenant) -> Result<String, Error> {
+/// The tenant's own series, or the emptiest pool of its hot class that has room for one of at most `pool_tenants`.
+async fn assign_series(core: &mut PgConnection, desired: &DesiredTenant, pool_tenants: u32) -> Result<String, Error> {
     if desired.isolation == Isolation::Dedicated {
         return Ok(desired.name().dedicated_series());
     }
@@ -330,13 +335,20 @@ async fn assign_series(core: &mut PgConnection, desired: &DesiredTenant) -> Resu
     .fetch_all(core)
     .await
     .doing("count the tenants of each pool")?;
-    Ok(first_pool_with_room(hot_class(desired.retention.hot_days), &sizes))
+    Ok(pool_with_room(hot_class(desired.retention.hot_days), &sizes, pool_tenants.into()))
 }
 
-fn first_pool_with_room(class: i32, sizes: &[(String, i64)]) -> String {
-    let size = |series: &str| sizes.iter().find(|(name, _)| name == series).map_or(0, |(_, tenants)| *tenants);
-    // Among as many pools as there are, and one more, one has room.
-    (1..).map(|pool| pool_series(class, pool)).find(|series| size(series) < POOL_TENANTS).unwrap_or_default()
+/// The pool with the fewest tenants, so that those that there are share the load; a new one where each has `most`.
+fn pool_with_room(class: i32, sizes: &[(String, i64)], most: i64) -> String {
+    let with_room = sizes.iter().filter(|(_, tenants)| *tenants < most);
+    // Of equal ones the first by number.
+    let emptiest = with_room.min_by_key(|(series, tenants)| (*tenants, series.len(), series.clone()));
+    let is_free = |series: &String| sizes.iter().all(|(name, _)| name != series);
+    match emptiest {
+        Some((series, _)) => series.clone(),
+        // Among as many pools as there are, and one more, one has nobody.
+        None => (1..).map(|pool| pool_series(class, pool)).find(is_free).unwrap_or_default(),
+    }
 }
 
 #[cfg(test)]
@@ -344,12 +356,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tenant_joins_the_first_pool_with_room() {
-        let full = |pool| (pool_series(7, pool), POOL_TENANTS);
-        assert_eq!(first_pool_with_room(7, &[]), pool_series(7, 1));
-        assert_eq!(first_pool_with_room(7, &[full(1)]), pool_series(7, 2));
-        assert_eq!(first_pool_with_room(7, &[full(1), (pool_series(7, 2), 3), full(3)]), pool_series(7, 2));
-        assert_eq!(first_pool_with_room(7, &[(pool_series(7, 1), POOL_TENANTS - 1)]), pool_series(7, 1));
+    fn a_tenant_joins_the_emptiest_pool_and_a_new_one_where_all_are_full() {
+        for (sizes, expected) in [
+            (&[][..], 1),
+            (&[(1, 19)], 1),
+            (&[(1, 20)], 2),
+            (&[(1, 20), (2, 3), (3, 20)], 2),
+            (&[(1, 19), (2, 3), (3, 2)], 3),
+            (&[(10, 3), (2, 3)], 2),
+            (&[(1, 20), (3, 25)], 2),
+        ] {
+            let sizes: Vec<_> = sizes.iter().map(|(pool, tenants)| (pool_series(7, *pool), *tenants)).collect();
+            assert_eq!(pool_with_room(7, &sizes, 20), pool_series(7, expected), "{sizes:?}");
+        }
     }
 
     #[test]
