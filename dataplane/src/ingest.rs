@@ -399,6 +399,7 @@ impl Ingest {
         self.metrics.in_flight_bytes.set(i64::try_from(self.budget.in_flight()).unwrap_or(i64::MAX));
         let age = self.registry.age().map_or(-1, |age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
         self.metrics.registry_age_seconds.set(age);
+        self.metrics.clock_ahead_seconds.set(self.producer.health().clock_ahead_seconds);
     }
 
     /// Decompresses and parses a body: where it is small at once, else on a thread of its own. Says how many bytes were

@@ -65,6 +65,7 @@ pub(super) struct IngestMetrics {
     pub(super) seconds: Latency,
     pub(super) in_flight_bytes: Gauge,
     pub(super) registry_age_seconds: Gauge,
+    pub(super) clock_ahead_seconds: Gauge,
 }
 
 /// Time from a request's header to its answer.
@@ -97,6 +98,11 @@ impl IngestMetrics {
             "registry_age_seconds",
             "Time since Redis last confirmed the tenant registry",
             self.registry_age_seconds.clone(),
+        );
+        registry.register(
+            "clock_ahead_seconds",
+            "Seconds by which our clock is ahead of Redis's; beyond 12 hours nothing is accepted",
+            self.clock_ahead_seconds.clone(),
         );
     }
 }

@@ -45,7 +45,7 @@ const OBJECTS_A_PASS: usize = 16;
 /// Longest time that one step for one tenant may take: an object of 32 MiB on a slow link, or 50 batches of dead
 /// letters, take a fraction of it. What a step waits for has bounds of its own; this one is for a server that is gone
 /// without a word, which must not be the end of the passes.
-pub(super) const STEP: Duration = Duration::from_secs(600);
+pub(super) const STEP: Duration = Duration::from_secs(180);
 /// Most that our clock and PostgreSQL's may differ by where something is deleted: NTP keeps them within milliseconds, and
 /// a question and its answer take less than a second.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
@@ -290,7 +290,8 @@ impl Passes {
         let tenant = tenant.as_ref();
         let Some(lock) = self.lock(tenant).await else { return };
         if due.redrive
-            && let Some((events, _)) = self.step("redrive", redrive(&self.rooms, tenant, SETTLED, now())).await
+            && let Some((events, _)) =
+                self.step("redrive", redrive(&self.rooms, tenant, SETTLED, now().min(clock.theirs))).await
         {
             self.measures.redriven.inc_by(events);
         }

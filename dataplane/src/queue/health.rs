@@ -1,6 +1,6 @@
 //! What the queue's Redis can promise right now: looked at each second.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use runtime::logging::chain;
 use runtime::stores::Connection;
@@ -13,6 +13,10 @@ const POLL: Duration = Duration::from_secs(1);
 /// Part of `maxmemory`, in percent, above which nothing new is accepted: the rest is for what
 /// acknowledging, claiming and rewriting need until processors have caught up.
 const FULL_PERCENT: u64 = 80;
+
+/// Seconds by which our clock and Redis's may differ. Events carry the time of their acceptance, and what is accepted by
+/// a clock that is a day ahead can't be stored; one of the two is wrong long before.
+const CLOCKS_DIFFER: i64 = 12 * 3600;
 
 /// What Redis must be set to for an answer to mean that the write is on disk, and stays.
 const DURABLE: [(&str, &str); 4] = [
@@ -45,12 +49,20 @@ pub struct Health {
     pub max_memory: u64,
     /// Replicas that are connected.
     pub replicas: u32,
+    /// Seconds by which our clock is ahead of Redis's.
+    pub clock_ahead_seconds: i64,
 }
 
 impl Health {
     /// Before the first look.
-    pub(super) const UNKNOWN: Self =
-        Self { answering: false, durability: Durability::Memory, full: false, max_memory: 0, replicas: 0 };
+    pub(super) const UNKNOWN: Self = Self {
+        answering: false,
+        durability: Durability::Memory,
+        full: false,
+        max_memory: 0,
+        replicas: 0,
+        clock_ahead_seconds: 0,
+    };
 }
 
 /// Publishes Redis's health until `stop`.
@@ -62,12 +74,19 @@ pub(super) async fn watch(connection: Connection, publish: watch::Sender<Health>
         };
         let health = match &seen {
             Ok(Seen::Working(health)) => *health,
+            Ok(Seen::Skewed(clock_ahead_seconds)) => {
+                Health { answering: false, clock_ahead_seconds: *clock_ahead_seconds, ..*publish.borrow() }
+            }
             Ok(Seen::Idle(_)) | Err(_) => Health { answering: false, ..*publish.borrow() },
         };
         let before = publish.send_replace(health);
         match &seen {
             Err(error) if before.answering => tracing::warn!(error = chain(error), "the queue does not answer"),
             Ok(Seen::Idle(reason)) if before.answering => tracing::warn!("the queue takes no writes: {reason}"),
+            Ok(Seen::Skewed(seconds)) if before.clock_ahead_seconds.abs() <= CLOCKS_DIFFER => tracing::error!(
+                seconds,
+                "our clock is {seconds} s ahead of Redis's: nothing is accepted until they agree"
+            ),
             Ok(Seen::Working(_)) if !before.answering && health.durability == Durability::Memory => tracing::warn!(
                 "the queue's Redis does not write each event to disk before it answers: set appendonly yes, \
                  appendfsync always, no-appendfsync-on-rewrite no and maxmemory-policy noeviction"
@@ -93,10 +112,13 @@ enum Seen {
     Working(Health),
     /// It answers and takes none, for this reason.
     Idle(&'static str),
+    /// It takes them, and our clock is so many seconds ahead of its own: one of them is wrong.
+    Skewed(i64),
 }
 
 async fn look(connection: &Connection) -> redis::RedisResult<Seen> {
     let mut pipe = redis::pipe();
+    pipe.cmd("TIME");
     for section in ["memory", "replication", "persistence"] {
         pipe.cmd("INFO").arg(section);
     }
@@ -105,7 +127,11 @@ async fn look(connection: &Connection) -> redis::RedisResult<Seen> {
     }
     let replies: Vec<redis::RedisResult<redis::Value>> =
         pipe.ignore_errors().query_async(&mut connection.clone()).await?;
+    let ours = seconds_now();
     let mut replies = replies.into_iter();
+    // A Redis that hides its clock is believed to be right.
+    let theirs = replies.next().and_then(|time| redis::from_redis_value::<(i64, i64)>(time.ok()?).ok());
+    let clock_ahead_seconds = theirs.map_or(0, |(seconds, _)| ours.saturating_sub(seconds));
     let mut section = || match replies.next() {
         Some(section) => Ok::<String, redis::RedisError>(redis::from_redis_value(section?)?),
         None => Ok(String::new()),
@@ -113,6 +139,9 @@ async fn look(connection: &Connection) -> redis::RedisResult<Seen> {
     let (memory, replication, persistence) = (section()?, section()?, section()?);
     if let Some(reason) = takes_no_writes(&replication, &persistence) {
         return Ok(Seen::Idle(reason));
+    }
+    if clock_ahead_seconds.abs() > CLOCKS_DIFFER {
+        return Ok(Seen::Skewed(clock_ahead_seconds));
     }
     // A Redis that hides its settings promises nothing.
     let settings: Vec<String> = replies
@@ -126,7 +155,13 @@ async fn look(connection: &Connection) -> redis::RedisResult<Seen> {
         full: is_full(&memory),
         max_memory: number(&memory, "maxmemory"),
         replicas: u32::try_from(number(&replication, "connected_slaves")).unwrap_or(u32::MAX),
+        clock_ahead_seconds,
     }))
+}
+
+fn seconds_now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Why a server that answers takes no writes, by `INFO replication` and `INFO persistence`.

@@ -113,6 +113,8 @@ pub enum Fault {
     Duplicates,
     /// The clocks of the roles differ and step.
     ClockSteps,
+    /// The clocks of an ingest and of maintain are days ahead.
+    ClockDays,
 }
 
 /// What a fault left to be checked.
@@ -181,6 +183,7 @@ impl Fault {
             Self::Poison,
             Self::Duplicates,
             Self::ClockSteps,
+            Self::ClockDays,
             Self::PostgresKilled,
             Self::PostgresStopped,
             Self::PostgresFull,
@@ -238,6 +241,7 @@ impl Fault {
             Self::Poison => "poison entries and lines".to_owned(),
             Self::Duplicates => "every queue entry twice".to_owned(),
             Self::ClockSteps => "clocks differ and step by hours".to_owned(),
+            Self::ClockDays => "clocks days ahead".to_owned(),
         }
     }
 
@@ -279,6 +283,7 @@ impl Fault {
             Self::KilledOftenAt(point) => vec![(crash::victim(point), crash::lives(point, "kill", 6))],
             Self::PausedAt(point) => vec![(crash::victim(point), crash::lives(point, "stop", 1))],
             Self::ClockSteps => clock::lives(),
+            Self::ClockDays => clock::lives_of_days(),
             _ => Vec::new(),
         }
     }
@@ -326,6 +331,7 @@ impl Fault {
             Self::Poison => entries::poison(house).await,
             Self::Duplicates => entries::duplicates(house).await,
             Self::ClockSteps => clock::steps(house).await,
+            Self::ClockDays => clock::days(house).await,
         }
     }
 }
