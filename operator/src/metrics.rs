@@ -116,6 +116,7 @@ pub struct OperatorMetrics {
     aside: Gauge,
     missing: Gauge,
     unconfirmed: Gauge,
+    forged: Counter,
 }
 
 impl OperatorMetrics {
@@ -140,6 +141,7 @@ impl OperatorMetrics {
             aside: Gauge::default(),
             missing: Gauge::default(),
             unconfirmed: Gauge::default(),
+            forged: Counter::default(),
         };
         let mut registry = metrics.registry();
         registry.register("controller_runtime_reconcile", "Reconciliations", all.reconciles.clone());
@@ -186,6 +188,11 @@ impl OperatorMetrics {
             "loggerhub_tenants_missing_unconfirmed",
             "Of those: more than go at once by themselves, so that somebody has to say that they are gone",
             all.unconfirmed.clone(),
+        );
+        registry.register(
+            "loggerhub_forged_keys",
+            "Keys that stood in the registry though nobody issued them, and were taken out",
+            all.forged.clone(),
         );
         drop(registry);
         all
@@ -258,6 +265,11 @@ impl OperatorMetrics {
         let number = |tenants: usize| i64::try_from(tenants).unwrap_or(i64::MAX);
         self.missing.set(number(missing));
         self.unconfirmed.set(number(unconfirmed));
+    }
+
+    /// Keys were found in the registry that nobody issued.
+    pub fn keys_forged(&self, keys: usize) {
+        self.forged.inc_by(keys as u64);
     }
 
     /// Forgets a pipeline that is gone.

@@ -287,6 +287,8 @@ async fn provision(
     }
     let drifted: Vec<&str> = drift.iter().map(|(_, name)| *name).collect();
     let mut notes: Vec<Note> = status::drift_note(&drifted).into_iter().collect();
+    notes.extend(status::forged_note(&applied.forged));
+    ctx.metrics.keys_forged(applied.forged.len());
     notes.extend(applied.keys.iter().flat_map(|keys| changes::notes(&keys.changes)));
     // A key that is to be replaced, or one that ends, is not left until the next resync.
     let due = applied.keys.as_ref().and_then(|keys| keys.next_due);

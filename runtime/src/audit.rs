@@ -25,6 +25,8 @@ pub enum Action {
     KeyRotated,
     /// A key does not work any more.
     KeyRevoked,
+    /// A key stood in the registry that nobody issued, and was taken out.
+    KeyForged,
     /// Dead letters are to be tried again.
     LettersRedriven,
     /// Dead letters are gone.
@@ -43,6 +45,7 @@ impl Action {
             Self::KeyIssued => "key_issued",
             Self::KeyRotated => "key_rotated",
             Self::KeyRevoked => "key_revoked",
+            Self::KeyForged => "key_forged",
             Self::LettersRedriven => "letters_redriven",
             Self::LettersPurged => "letters_purged",
         }

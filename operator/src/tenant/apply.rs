@@ -8,6 +8,7 @@ use crds::names::ArchiveLocation;
 use crds::registry::{RegistryKey, RegistryTenant, TenantState};
 use crds::{PipelineName, Tenant};
 use runtime::audit::{self, Act, Action};
+use runtime::logging::chain;
 
 use super::keys::{AppliedKeys, ensure_keys};
 use super::lane;
@@ -38,6 +39,8 @@ pub struct Applied {
     pub credentials: StoreResult,
     /// What is known of the keys, if PostgreSQL could say.
     pub keys: Option<AppliedKeys>,
+    /// Ids of keys that stood in the registry though nobody issued them, and were taken out.
+    pub forged: Vec<String>,
     /// What differs from the spec until somebody says something, if PostgreSQL could say.
     pub unsettled: Option<Unsettled>,
     /// Where the archive is, if it is known.
@@ -77,6 +80,7 @@ pub async fn apply(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, away: Op
                 search: conflict.clone(),
                 credentials: conflict,
                 keys: None,
+                forged: Vec::new(),
                 unsettled: None,
                 archive: known_archive(tenant, valid),
             }
@@ -116,6 +120,7 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
     let database = schema.map(|outcome| outcome.and(registered)).map_err(|error| problem(&error));
     let (known, keys) = keys;
     // Ingest learns of a tenant last: what it accepts has somewhere to go.
+    let mut forged = Vec::new();
     let credentials = match (&database, &known) {
         (Ok(_), Some(known)) => {
             let live: Vec<IssuedKey> = known.live.iter().map(|row| row.key.clone()).collect();
@@ -124,6 +129,7 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
             reach(Point::Projected);
             if let (Ok(_), Some(before)) = (&projected, before) {
                 tell_suspension(desired, before.state);
+                forged = never_issued(stores, &before, &live).await;
             }
             projected.map_err(|error| problem(&error)).and_then(|outcome| keys.map(|keys| keys.and(outcome)))
         }
@@ -141,6 +147,7 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
         search: search.map_err(|error| problem(&error)),
         credentials,
         keys: known,
+        forged,
         unsettled: Some(Unsettled {
             kept_days: (row.total_days > valid.desired.retention.total_days).then_some(row.total_days),
             left_behind: lane::left_behind(ctx, valid).await,
@@ -164,6 +171,26 @@ async fn project(stores: &Stores, valid: &ValidTenant, entry: &RegistryTenant) -
     };
     tokio::time::sleep(still_read).await;
     stores.registry.upsert(entry).await
+}
+
+/// Keys of the entry as it was that nobody issued: somebody else wrote it. They are told of in the audit log.
+async fn never_issued(stores: &Stores, before: &RegistryTenant, live: &[IssuedKey]) -> Vec<String> {
+    let lives = |id: &str| live.iter().any(|key| key.id == id);
+    let ids: Vec<String> = before.keys.iter().map(|key| key.id.clone()).filter(|id| !lives(id)).collect();
+    if ids.is_empty() {
+        return Vec::new();
+    }
+    let tenant = before.tenant.as_str();
+    let forged = stores.postgres.never_issued(&before.tenant, &ids).await.unwrap_or_else(|error| {
+        tracing::warn!(tenant.name = tenant, error = chain(&error), "can't tell whether keys {ids:?} were ever issued");
+        Vec::new()
+    });
+    for id in &forged {
+        tracing::error!(tenant.name = tenant, "key {id} of {tenant} stood in the registry though nobody issued it");
+        let outcome = "nobody issued it: taken out of the registry";
+        audit::tell(&Act { actor: ACTOR, action: Action::KeyForged, tenant, object: id, outcome });
+    }
+    forged
 }
 
 /// Takes from an entry that ingest has what it is to have no more, where nothing else can be done for the tenant:
@@ -243,6 +270,7 @@ async fn without_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, down: 
         search,
         credentials: Err(credentials),
         keys: None,
+        forged: Vec::new(),
         unsettled: None,
         archive,
     }

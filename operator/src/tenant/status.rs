@@ -282,6 +282,18 @@ pub fn drift_note(stores: &[&str]) -> Option<Note> {
     Some(Note { warning: true, reason: "DriftCorrected", message })
 }
 
+/// The Event of keys that nobody issued.
+pub fn forged_note(forged: &[String]) -> Option<Note> {
+    if forged.is_empty() {
+        return None;
+    }
+    let message = format!(
+        "the registry held keys that nobody issued, and they worked until now: {}; whoever wrote them can write to the queue's Redis",
+        forged.join(", ")
+    );
+    Some(Note { warning: true, reason: "KeyForged", message })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,6 +315,7 @@ mod tests {
             search: Ok(Outcome::Unchanged),
             credentials: Ok(Outcome::Unchanged),
             keys: None,
+            forged: Vec::new(),
             unsettled: Some(Unsettled::default()),
             archive: valid().desired.archive,
         }

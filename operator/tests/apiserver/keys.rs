@@ -143,6 +143,30 @@ async fn a_foreign_secret_is_given_a_key_only_if_it_is_empty_and_stays_its_owner
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_nobody_issued_is_taken_out_of_the_registry_and_told_of() {
+    let on = Operator::start().await;
+    let name = ready(&on, &[key(&on, "main", "forged", json!({}))]).await;
+    let tenant = name.parse().unwrap();
+    let mut entry = on.stores.registry.get(&tenant).await.unwrap().unwrap();
+    let forged = RegistryKey { id: "nobodyissued".into(), ..entry.keys[0].clone() };
+    entry.keys.push(forged);
+    on.stores.registry.upsert(&entry).await.unwrap();
+    on.cluster.reconcile_tenant(&name, SOON).await.unwrap();
+    assert_eq!(registered(&on, &name).await.len(), 1);
+    let events = Api::<Event>::namespaced(on.cluster.client.clone(), "default");
+    eventually("an Event tells of it", SOON, || async {
+        let list = events.list(&ListParams::default().fields(&format!("regarding.name={name}"))).await?;
+        let told = list.iter().find(|event| event.reason.as_deref() == Some("KeyForged"));
+        let note = told.and_then(|event| event.note.as_deref()).unwrap_or_default();
+        anyhow::ensure!(note.contains("nobodyissued"), "{note}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    on.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_rotated_on_request_once_and_the_one_before_works_until_it_is_ended() {
     let on = Operator::start().await;
     let name = ready(&on, &[key(&on, "main", "rotated", json!({}))]).await;

@@ -85,6 +85,19 @@ impl Postgres {
         Ok((live, outcome))
     }
 
+    /// Which of these ids no key of the tenant ever had.
+    pub async fn never_issued(&self, tenant: &TenantName, ids: &[String]) -> Result<Vec<String>, Error> {
+        sqlx::query_scalar(
+            "SELECT id FROM unnest($2::text[]) AS id \
+             WHERE NOT EXISTS (SELECT FROM public.api_keys WHERE tenant = $1 AND key_id = id)",
+        )
+        .bind(tenant.as_str())
+        .bind(ids)
+        .fetch_all(&self.core)
+        .await
+        .doing("look for keys that nobody issued")
+    }
+
     /// The Secrets that we wrote the tenant's keys to, also those of keys that were revoked.
     pub async fn written_secrets(&self, tenant: &TenantName) -> Result<Vec<SecretRef>, Error> {
         let rows: Vec<(String, String)> = sqlx::query_as(
