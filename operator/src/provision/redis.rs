@@ -26,24 +26,24 @@ end
 
 /// Changes one tenant's entry, the epoch and the stream of changes together, or nothing at all
 /// where the entry is already so. `ARGV[2]` is the entry, or empty to remove it; `ARGV[3]`, if given, is
-/// what the entry must be before. Runs after [`BEGIN`].
+/// what the entry must be before. Answers what it did, and the entry as it was. Runs after [`BEGIN`].
 const CHANGE: &str = r"
 local before = redis.call('HGET', KEYS[1], ARGV[1])
-if ARGV[3] and before ~= ARGV[3] then return 3 end
+if ARGV[3] and before ~= ARGV[3] then return {3, ''} end
 local kind = 'upserted'
 if ARGV[2] == '' then
-    if not before then return 0 end
+    if not before then return {0, ''} end
     redis.call('HDEL', KEYS[1], ARGV[1])
     kind = 'removed'
 else
-    if before == ARGV[2] then return 0 end
+    if before == ARGV[2] then return {0, before} end
     redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 end
 local epoch = redis.call('INCR', KEYS[2])
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', 10000, '*',
     'tenant', ARGV[1], 'kind', kind, 'epoch', string.format('%d', epoch))
-if before then return 1 end
-return 2
+if before then return {1, before} end
+return {2, ''}
 ";
 
 /// How long processors of `default` may go on reading streams that are theirs no more: they look every ten seconds.
@@ -101,19 +101,25 @@ impl Registry {
 
     /// Writes a tenant's entry, announces it; nothing if it is so already.
     pub async fn upsert(&self, entry: &RegistryTenant) -> Result<Outcome, Error> {
-        Ok(outcome(self.change(&entry.tenant, &encoded(entry)?, None, "write a registry entry").await?))
+        Ok(self.put(entry).await?.0)
+    }
+
+    /// The same; gives back the entry as it was, too, if there was one that can be read.
+    pub async fn put(&self, entry: &RegistryTenant) -> Result<(Outcome, Option<RegistryTenant>), Error> {
+        let (changed, before) = self.change(&entry.tenant, &encoded(entry)?, None, "write a registry entry").await?;
+        Ok((outcome(changed), serde_json::from_str(&before).ok()))
     }
 
     /// Writes `entry` in place of the one that was seen. `None`: it is another by now, or gone, and stays so.
     pub async fn replace(&self, seen: &SeenEntry, entry: &RegistryTenant) -> Result<Option<Outcome>, Error> {
         let doing = "replace a registry entry";
-        let changed = self.change(&seen.entry.tenant, &encoded(entry)?, Some(&seen.json), doing).await?;
+        let (changed, _) = self.change(&seen.entry.tenant, &encoded(entry)?, Some(&seen.json), doing).await?;
         Ok((changed != OTHER).then(|| outcome(changed)))
     }
 
     /// Removes a tenant's entry and announces it; nothing if there is none.
     pub async fn remove(&self, tenant: &TenantName) -> Result<Outcome, Error> {
-        Ok(outcome(self.change(tenant, "", None, "remove a registry entry").await?))
+        Ok(outcome(self.change(tenant, "", None, "remove a registry entry").await?.0))
     }
 
     /// One tenant's entry, if it is there and can be read.
@@ -213,7 +219,7 @@ impl Registry {
         json: &str,
         before: Option<&str>,
         doing: &'static str,
-    ) -> Result<i64, Error> {
+    ) -> Result<(i64, String), Error> {
         let script = Script::new(&format!("{BEGIN}{CHANGE}"));
         let mut invocation = script.key(REGISTRY_TENANTS);
         invocation.key(REGISTRY_EPOCH).key(REGISTRY_CHANGES).arg(tenant.as_str()).arg(json);

@@ -124,14 +124,16 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
     let credentials = match (&database, &known) {
         (Ok(_), Some(known)) => {
             let live: Vec<IssuedKey> = known.live.iter().map(|row| row.key.clone()).collect();
-            let before = stores.registry.get(desired.name()).await.ok().flatten();
             let projected = project(stores, valid, &registry_entry(desired, &row, &live)).await;
             reach(Point::Projected);
-            if let (Ok(_), Some(before)) = (&projected, before) {
+            if let Ok((_, Some(before))) = &projected {
                 tell_suspension(desired, before.state);
-                forged = never_issued(stores, &before, &live).await;
+                forged = never_issued(stores, before, &live).await;
             }
-            projected.map_err(|error| problem(&error)).and_then(|outcome| keys.map(|keys| keys.and(outcome)))
+            projected
+                .map(|(outcome, _)| outcome)
+                .map_err(|error| problem(&error))
+                .and_then(|outcome| keys.map(|keys| keys.and(outcome)))
         }
         (Err(problem), Some(known)) => {
             let lives = |key: &RegistryKey| known.live.iter().any(|row| row.key.id == key.id);
@@ -157,7 +159,12 @@ async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: Tena
 }
 
 /// Tells ingest of the tenant, once nobody reads the lane that takes its events but whoever is to.
-async fn project(stores: &Stores, valid: &ValidTenant, entry: &RegistryTenant) -> Result<Outcome, provision::Error> {
+/// Gives back the entry as it was, too.
+async fn project(
+    stores: &Stores,
+    valid: &ValidTenant,
+    entry: &RegistryTenant,
+) -> Result<(Outcome, Option<RegistryTenant>), provision::Error> {
     let pipeline = &valid.desired.pipeline;
     let still_read = if *pipeline == PipelineName::default_pipeline() {
         Duration::ZERO
@@ -170,7 +177,7 @@ async fn project(stores: &Stores, valid: &ValidTenant, entry: &RegistryTenant) -
         Duration::ZERO
     };
     tokio::time::sleep(still_read).await;
-    stores.registry.upsert(entry).await
+    stores.registry.put(entry).await
 }
 
 /// Keys of the entry as it was that nobody issued: somebody else wrote it. They are told of in the audit log.
