@@ -38,6 +38,7 @@ use runtime::settings::{
 };
 use runtime::stores::{self, Redis};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
@@ -216,6 +217,7 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
         memory: Memory::new(MEMORY_BYTES),
         spool,
         set_aside: SetAside::new(measures),
+        keeping: Arc::new(Semaphore::new(reader::KEPT_AT_ONCE)),
         liveness,
     };
     tracing::info!(consumer = settings.consumer, "processing pipeline {}", settings.pipeline);

@@ -34,6 +34,12 @@ pub enum Error {
     /// Nothing to compress with.
     #[error("set up compression")]
     Compression(#[from] std::io::Error),
+    /// No more entries are kept there.
+    #[error("`{stream}` is full: look at what is in it, and delete it")]
+    QuarantineFull {
+        /// The quarantine's stream.
+        stream: String,
+    },
     /// Redis doesn't answer as it should.
     #[error("{doing}")]
     Redis {

@@ -396,7 +396,8 @@ impl Flusher {
         Ok(())
     }
 
-    /// Keeps an entry that can't be read where its tenant sees it, or in quarantine.
+    /// Keeps an entry that can't be read where its tenant sees it, or in quarantine. What can't be kept after some
+    /// attempts stays pending, and is claimed again later.
     pub(super) async fn keep(self: Arc<Self>, entry: EntryRef, content: Undecodable, tenant: Option<Arc<Tenant>>) {
         tracing::error!(
             entry.id,
@@ -408,7 +409,7 @@ impl Flusher {
         self.measures.dead_letters.inc();
         // Undecodable bytes can't be redacted.
         let tenant = tenant.filter(|_| !self.redacts());
-        for attempt in 0.. {
+        for attempt in 0..ATTEMPTS_FOR_ONE {
             let kept = match &tenant {
                 Some(tenant) => match self.catalog.keep_undecodable(tenant, &entry.id, &content, &self.from).await {
                     Ok(()) => self.acknowledge(std::slice::from_ref(&entry)).await.map_err(|_| None),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use runtime::logging::chain;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -35,6 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// apart by the time after which entries are claimed, so this outlasts a registry that is behind.
 const UNKNOWN_TENANT_DELIVERIES: u64 = 3;
 
+/// Entries that can't be read and are kept at once. Each is in memory as a whole, beside what the bound of memory counts.
+pub(super) const KEPT_AT_ONCE: usize = 16;
+
 /// Reads a pipeline's lanes.
 pub(super) struct Reader {
     pub(super) consumer: Consumer,
@@ -51,6 +55,8 @@ pub(super) struct Reader {
     pub(super) set_aside: SetAside,
     /// Whether what is in work gets on.
     pub(super) liveness: Liveness,
+    /// Places of entries that can't be read, on their way to where they are kept: see [`KEPT_AT_ONCE`].
+    pub(super) keeping: Arc<Semaphore>,
 }
 
 /// The entries that are in work, by lane and id.
@@ -278,11 +284,17 @@ impl Reader {
     }
 
     fn keep(&self, entry: EntryRef, content: Undecodable, in_work: &InWork, tasks: &TaskTracker) {
+        let Ok(place) = Arc::clone(&self.keeping).try_acquire_owned() else {
+            // It stays pending, and is claimed again later.
+            in_work.end(&[entry]);
+            return;
+        };
         let tenant = content.tenant.as_ref().and_then(|name| self.registry.tenant(name));
         let (flusher, in_work) = (Arc::clone(&self.flusher), in_work.clone());
         tasks.spawn(async move {
             flusher.keep(entry.clone(), content, tenant).await;
             in_work.end(&[entry]);
+            drop(place);
         });
     }
 }

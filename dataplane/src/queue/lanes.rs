@@ -16,7 +16,7 @@ use super::consumer::EntryRef;
 use super::entry::Undecodable;
 use super::{Error, redis_error};
 
-/// Entries kept in a lane's quarantine. They are nobody's: no tenant could be made out.
+/// Entries kept in a lane's quarantine, which nothing else bounds. They are nobody's: no tenant could be made out.
 const QUARANTINED_ENTRIES: usize = 1_000;
 /// Fields kept of a quarantined entry; ours have six, and a script takes a few thousand arguments.
 const QUARANTINED_FIELDS: usize = 32;
@@ -60,12 +60,17 @@ return deleted
 ";
 
 /// KEYS stream, events, bytes, tenants' bytes, quarantine; ARGV group, id, events, bytes, tenant, share,
-/// most entries, then the fields to keep.
+/// most entries, then the fields to keep. Answers 0: it was gone; 1: it is moved; 2: there is no room.
 const QUARANTINE: &str = r"
+if #redis.call('XRANGE', KEYS[1], ARGV[2], ARGV[2]) == 0 then
+    redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
+    return 0
+end
+if redis.call('XLEN', KEYS[5]) >= tonumber(ARGV[7]) then return 2 end
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
-if redis.call('XDEL', KEYS[1], ARGV[2]) == 0 then return 0 end
+redis.call('XDEL', KEYS[1], ARGV[2])
 settle(ARGV[3], ARGV[4], { [ARGV[5]] = tonumber(ARGV[6]) })
-redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[7], '*', unpack(ARGV, 8))
+redis.call('XADD', KEYS[5], '*', unpack(ARGV, 8))
 return 1
 ";
 
@@ -216,7 +221,7 @@ impl Lanes {
     }
 
     /// Moves an entry that belongs to nobody out of the way, with the reason. `false` if it was
-    /// gone already.
+    /// gone already. Where there is no room it stays in the lane: what was accepted is not thrown away.
     pub async fn quarantine(&self, entry: &EntryRef, content: &Undecodable) -> Result<bool, Error> {
         let lane = &entry.lane;
         let mut call = self.scripts.quarantine.prepare_invoke();
@@ -227,7 +232,10 @@ impl Lanes {
         for (name, value) in content.fields.iter().take(QUARANTINED_FIELDS) {
             call.arg(name.as_slice()).arg(value.as_slice());
         }
-        call.invoke_async(&mut self.connection.clone()).await.map_err(redis_error("quarantine an entry"))
+        match call.invoke_async(&mut self.connection.clone()).await.map_err(redis_error("quarantine an entry"))? {
+            2 => Err(Error::QuarantineFull { stream: lane.quarantine() }),
+            moved => Ok(moved == 1),
+        }
     }
 
     /// Removes a consumer from a lane unless something is pending with it. `false`: it stays, and others may

@@ -180,6 +180,18 @@ async fn what_cannot_be_read_is_handed_out_as_such_and_quarantined() {
     assert_eq!(queue.counted().await, (0, 0, 0), "a lane heals when it is empty");
     let kept: u64 = queue.redis.command(&["XLEN", &lane.quarantine()]).await;
     assert_eq!(kept, 3);
+
+    for _ in 3..1_000 {
+        let _: String = queue.redis.command(&["XADD", &lane.quarantine(), "*", "reason", "no such tenant"]).await;
+    }
+    let _: String = queue.redis.command(&["XADD", &lane.stream(), "*", "v", "99"]).await;
+    let more = read_some(&mut consumer).await;
+    let undecodable = more[0].content.as_ref().unwrap_err();
+    let full = queue.lanes.quarantine(&more[0].entry, undecodable).await;
+    assert!(matches!(full, Err(dataplane::queue::Error::QuarantineFull { .. })), "{full:?}");
+    assert_eq!(queue.counted().await.2, 1, "it stays in the lane");
+    let kept: u64 = queue.redis.command(&["XLEN", &lane.quarantine()]).await;
+    assert_eq!(kept, 1_000, "and nothing that was kept goes");
 }
 
 #[tokio::test]
