@@ -188,11 +188,13 @@ impl LateIndexer {
         let parts = lines.read(&places).await?;
         reach(Point::LateRead);
         let (rooms, tenant_there, names_there) = (self.rooms.clone(), Arc::clone(tenant), names.clone());
+        let accepted: HashSet<(Uuid, Micros)> =
+            chunk.batches.iter().map(|batch| (batch.batch_id, batch.accepted_at)).collect();
         let runtime = Handle::current();
         // Unpacking, mapping and writing documents take a thread for some hundred milliseconds: not
         // one of those that serve everything else.
         let sent = tokio::task::spawn_blocking(move || {
-            let mut batches = unpacked(parts, |id| names_there.contains_key(id));
+            let mut batches = unpacked(parts, |batch| accepted.contains(&(batch.batch_id, batch.accepted_at)));
             for batch in &mut batches {
                 batch.events.retain(|event| !dead.contains(&event.id));
             }

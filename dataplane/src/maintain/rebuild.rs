@@ -168,7 +168,7 @@ impl Restorer<'_> {
             let wanted: HashSet<Uuid> = step.iter().map(|batch| batch.batch_id).collect();
             let places: Vec<_> = wanted.iter().map(|id| (*id, Whereabouts::Object(object_id))).collect();
             let parts = lines.read(&places).await?;
-            let mapped = tokio::task::spawn_blocking(move || unpacked(parts, |id| wanted.contains(id)));
+            let mapped = tokio::task::spawn_blocking(move || unpacked(parts, |batch| wanted.contains(&batch.batch_id)));
             let mut batches = mapped.await.map_err(|error| Error::Mapping(error.to_string()))?;
             let documents = self.documents(&batches).await?;
             let catalog = &self.rooms.catalog;

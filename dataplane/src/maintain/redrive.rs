@@ -75,9 +75,10 @@ async fn redrive_batch(rooms: &Rooms, tenant: &Tenant, waiting: &ToRedrive, now:
 /// What the lines of a batch are now.
 async fn mapped(rooms: &Rooms, tenant: &Tenant, batch: &LetterBatch) -> Result<Option<Batch>, Error> {
     let parts = Lines::new(rooms, tenant).read(&[(batch.batch_id, batch.whereabouts)]).await?;
-    let wanted = batch.batch_id;
+    let wanted = (batch.batch_id, batch.accepted_at);
     // Megabytes of zstd and JSON stay off the threads that serve everything else.
-    let mapped = tokio::task::spawn_blocking(move || unpacked(parts, |id| *id == wanted));
+    let mapped =
+        tokio::task::spawn_blocking(move || unpacked(parts, |batch| (batch.batch_id, batch.accepted_at) == wanted));
     let mapped = mapped.await.map_err(|error| Error::Mapping(error.to_string()))?;
     Ok(mapped.into_iter().next())
 }

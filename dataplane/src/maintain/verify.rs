@@ -244,7 +244,7 @@ impl<'a> Verifier<'a> {
         };
         let dead = Arc::clone(dead);
         let mapped = tokio::task::spawn_blocking(move || {
-            let mut batches = unpacked(parts, |id| *id == place.0);
+            let mut batches = unpacked(parts, |batch| batch.batch_id == place.0);
             for batch in &mut batches {
                 batch.events.retain(|event| !dead.contains(&event.id));
             }

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::bench::{Bench, Processor, SOON, lines, now};
+use super::bench::{Bench, Processor, SOON, header, lines, now};
 use anyhow::{Context, ensure};
 use crds::names::index_name;
+use dataplane::event::new_batch_id;
 use dataplane::maintain::{LateIndexer, archive, late_index};
+use dataplane::queue::entry::BatchHeader;
 
 /// Makes every batch old enough for processors to have given it up.
 const AGED: &str = "UPDATE {}.batches SET stored_at = stored_at - interval '1 minute'";
@@ -39,6 +41,27 @@ async fn what_was_left_behind_is_indexed_from_the_spool_and_from_the_archive() -
     bench.execute("UPDATE {}.batches SET indexed_at = NULL").await?;
     bench.indexed(&rooms).await?;
     bench.holds(79).await?;
+    bench.retire().await
+}
+
+/// A client that gives up waiting sends again under the same key. What lost may be queued and spooled with another batch.
+#[tokio::test]
+async fn a_batch_that_lost_is_not_indexed_beside_the_one_that_is_stored() -> anyhow::Result<()> {
+    let bench = Bench::new("latelost").await?;
+    let rooms = bench.rooms().await?;
+    let processor = without_index(&bench).await?;
+    let (twice, other) = (lines(5), lines(3));
+    let won = header(new_batch_id(), now(), &twice);
+    bench.send_as(&won, &twice).await?;
+    bench.drained().await?;
+    let lost = BatchHeader { accepted_at: won.accepted_at + 1_000_000, ..won };
+    let raw = [twice.concat(), other.concat()].concat();
+    bench.send_entry(&[lost, header(new_batch_id(), now(), &other)], raw.as_bytes()).await?;
+    bench.drained().await?;
+    processor.stop().await?;
+    bench.execute(AGED).await?;
+    ensure!(late_index(&rooms, &bench.tenant, now()).await? == 2);
+    bench.holds(8).await?;
     bench.retire().await
 }
 

@@ -144,7 +144,6 @@ impl Bench {
     }
 
     /// Queues these batches as one entry, as ingest does with what it gathers.
-    #[allow(dead_code, reason = "the tests of `maintain` need none")]
     pub(crate) async fn send_entry(&self, batches: &[BatchHeader], raw: &[u8]) -> anyhow::Result<()> {
         let header = postcard::to_stdvec(&Header { batches: batches.to_vec() })?;
         let events: usize = batches.iter().map(|batch| batch.events.len()).sum();

@@ -169,9 +169,10 @@ fn runs<'a>(batches: &'a [FooterBatch], wanted: &HashSet<Uuid>) -> Vec<Run<'a>> 
     runs
 }
 
-/// The wanted batches of what was read. A part that can't be read costs its own batches only. This
-/// takes a while: not for a thread that serves anything else.
-pub(in crate::maintain) fn unpacked(parts: Vec<Part>, is_wanted: impl Fn(&Uuid) -> bool) -> Vec<Batch> {
+/// The wanted batches of what was read. A part that can't be read costs its own batches only. A spool row may hold what a
+/// client sent again under a key, and what lost to the batch of the same id elsewhere: the time of acceptance tells them
+/// apart. This takes a while: not for a thread that serves anything else.
+pub(in crate::maintain) fn unpacked(parts: Vec<Part>, is_wanted: impl Fn(&Batch) -> bool) -> Vec<Batch> {
     let mut batches = Vec::new();
     for part in parts {
         match part {
@@ -191,7 +192,7 @@ pub(in crate::maintain) fn unpacked(parts: Vec<Part>, is_wanted: impl Fn(&Uuid) 
             }
         }
     }
-    batches.retain(|batch| is_wanted(&batch.batch_id));
+    batches.retain(is_wanted);
     batches
 }
 

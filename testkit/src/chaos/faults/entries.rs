@@ -79,8 +79,7 @@ fn as_kept(fields: &Fields) -> Vec<u8> {
 async fn one_bad_of_many(house: &House) -> anyhow::Result<Promise> {
     let lines: Vec<(Vec<u8>, bool)> = (0..LINES)
         .map(|n| match n {
-            // Ingest lets a lone surrogate pass; whoever reads the text can't.
-            500 => (br#"{"message":"a lone surrogate \ud800, by hand"}"#.to_vec(), true),
+            500 => (br#"{"message":"never ended, by hand"#.to_vec(), true),
             _ => (format!(r#"{{"message":"by hand, line {n} of {LINES}"}}"#).into_bytes(), false),
         })
         .collect();
