@@ -16,6 +16,8 @@ mod keys;
 mod waiting;
 #[path = "ingest/refusing.rs"]
 mod refusing;
+#[path = "ingest/framing.rs"]
+mod framing;
 #[path = "ingest/quotas.rs"]
 mod quotas;
 #[path = "ingest/bounds.rs"]
