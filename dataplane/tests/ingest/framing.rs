@@ -3,45 +3,14 @@
 //! Each carries a second request inside, with another tenant's key, that must never be one. After each the other
 //! tenant sends something of its own: it is answered as ever, and kept once.
 
-use dataplane::gateway::forward::Upstream;
-use dataplane::gateway::{Gateway, Tails, router};
-use dataplane::tenancy::{Peppers, Registry};
-use runtime::http::{Limits, serve};
 use testkit::http::raw::{Answer, LAST, exchange};
-use tokio::net::TcpListener;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 
-use crate::door::{Door, Sender, outcome, pepper};
+use crate::door::{Door, Sender, outcome};
+use crate::front::Front;
 use crate::redis_server::RedisServer;
 
 /// Longest refusal: head and body of what says no more than why.
 const SHORT: usize = 1500;
-
-/// A gateway in front of an ingest, until it is dropped.
-struct Front {
-    url: String,
-    _stop: DropGuard,
-}
-
-impl Front {
-    async fn of(door: &Door, cache: &RedisServer, senders: [&Sender; 2]) -> Self {
-        let registry = senders.map(|sender| sender.registered.clone());
-        let stop = CancellationToken::new();
-        let gateway = Gateway {
-            registry: Registry::fixed(registry, Peppers::new([pepper()]).unwrap()),
-            ingest: Upstream::new(&door.url).unwrap(),
-            search: Upstream::new(&door.url).unwrap(),
-            tails: Tails::new(cache.redis()),
-            sockets: TaskTracker::new(),
-            stop: stop.clone(),
-        };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(serve(listener, router(gateway), Limits::default(), stop.clone()));
-        Self { url, _stop: stop.drop_guard() }
-    }
-}
 
 /// Bytes on one connection, and what comes of them.
 struct Case {
@@ -184,7 +153,7 @@ async fn a_request_inside_of_a_request_is_never_one() {
     own.project(&redis).await;
     other.project(&redis).await;
     let door = Door::open(&redis).await;
-    let front = Front::of(&door, &cache, [&own, &other]).await;
+    let front = Front::of(&door, &cache, &[&own, &other]).await;
     let batches = async |sender: &Sender| -> u64 { redis.command(&["XLEN", &sender.tenant().lane().stream()]).await };
     let (mut owns, mut others) = (0, 0);
     let mut wrong = Vec::new();
