@@ -2,6 +2,7 @@
 
 mod forwarding;
 mod tail;
+mod paths;
 
 use dataplane::gateway::forward::Upstream;
 use dataplane::gateway::{Gateway, Tails, router};
