@@ -2,6 +2,7 @@
 
 mod forwarding;
 mod tail;
+mod hostile_frames;
 mod paths;
 
 use dataplane::gateway::forward::Upstream;
