@@ -12,7 +12,7 @@ use axum::http::HeaderMap;
 use crate::event::Micros;
 use crate::ingest::fuzzing as ingest;
 use crate::queue::entry::Entry;
-use crate::search::cursor::{Cursor, InvalidCursor};
+use crate::search::cursor::{Asked, Cursor, InvalidCursor};
 use crate::search::query;
 use crate::stores::archive::fuzzing as archive;
 use crate::stores::batch::{Treatment, map};
@@ -65,15 +65,15 @@ pub fn footer(bytes: &[u8]) {
 /// are taken as such, since none would be found by chance.
 pub fn cursor(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes)
-        && let Ok(cursor) = Cursor::decode(text)
+        && let Ok(cursor) = Cursor::decode(text, Asked::default())
     {
-        assert_eq!(cursor.encode(), text);
+        assert_eq!(cursor.encode(Asked::default()), text);
     }
     if let Some((time, event_id)) = bytes.split_first_chunk::<8>()
         && let Ok(event_id) = Uuid::from_slice(event_id)
     {
         let cursor = Cursor { time: Micros::from_be_bytes(*time), event_id };
-        let read = Cursor::decode(&cursor.encode());
+        let read = Cursor::decode(&cursor.encode(Asked::default()), Asked::default());
         assert_eq!(read, if is_a_date(cursor.time) { Ok(cursor) } else { Err(InvalidCursor) });
     }
 }

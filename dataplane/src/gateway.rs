@@ -214,7 +214,9 @@ async fn live_tail(
     };
     let admitted = move || gateway.registry.admit(&headers, Scope::Query).is_ok();
     let (sockets, stop) = (gateway.sockets, gateway.stop);
-    upgrade.protocols([PROTOCOL]).max_message_size(MAX_CLIENT_MESSAGE).on_upgrade(move |websocket| async move {
+    // A frame is gathered before it counts as a message: by itself it may have 16 MiB.
+    let upgrade = upgrade.max_frame_size(MAX_CLIENT_MESSAGE).max_message_size(MAX_CLIENT_MESSAGE);
+    upgrade.protocols([PROTOCOL]).on_upgrade(move |websocket| async move {
         sockets.track_future(socket::run(websocket, tail, filter, admitted, stop)).await;
     })
 }

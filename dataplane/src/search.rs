@@ -30,7 +30,7 @@ pub(crate) mod fuzzing {
     /// What OpenSearch would be asked.
     pub(crate) fn compile(query: super::query::Query) {
         let filters = super::params::Filters::default();
-        let page = super::params::Page { filters, query: Some(query), after: None, limit: 50 };
+        let page = super::params::Page { filters, query: Some(query), limit: 50, ..Default::default() };
         if let Ok(tenant) = "acme".parse() {
             super::compile::search_body(&tenant, &page, super::compile::Prefixes::SideBySide);
         }

@@ -16,6 +16,12 @@ mod keys;
 mod waiting;
 #[path = "ingest/refusing.rs"]
 mod refusing;
+#[path = "ingest/front.rs"]
+mod front;
+#[path = "ingest/framing.rs"]
+mod framing;
+#[path = "ingest/odd_keys.rs"]
+mod odd_keys;
 #[path = "ingest/quotas.rs"]
 mod quotas;
 #[path = "ingest/bounds.rs"]

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::environment::variable;
 
 pub mod live_tail;
+pub mod raw;
 
 pub use live_tail::LiveTail;
 

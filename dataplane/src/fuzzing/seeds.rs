@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::NOW;
 use crate::queue::entry::{BatchHeader, EventHeader, Header, Rejection};
-use crate::search::cursor::Cursor;
+use crate::search::cursor::{Asked, Cursor};
 use crate::stores::archive::{Footer, FooterBatch};
 
 /// Bodies of each form.
@@ -140,5 +140,5 @@ fn footers() -> io::Result<Vec<Vec<u8>>> {
 fn cursors() -> Vec<Vec<u8>> {
     let cursor = Cursor { time: NOW, event_id: Uuid::from_u128(7) };
     let bytes = [NOW.to_be_bytes().as_slice(), cursor.event_id.as_bytes()].concat();
-    vec![cursor.encode().into_bytes(), bytes]
+    vec![cursor.encode(Asked::default()).into_bytes(), bytes]
 }

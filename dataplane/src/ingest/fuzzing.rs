@@ -40,7 +40,7 @@ pub(crate) fn read(headers: &HeaderMap, sent: Vec<u8>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let Ok(runtime) = runtime else { return };
     let mut claim = Budget::new(4 * MAX_BYTES).claim();
-    let Ok(decoding) = runtime.block_on(body::read(headers, Body::from(sent), Duration::MAX, &mut claim)) else {
+    let Ok(mut decoding) = runtime.block_on(body::read(headers, Body::from(sent), Duration::MAX, &mut claim)) else {
         return;
     };
     if let Ok(body) = decoding.whole(&mut claim) {

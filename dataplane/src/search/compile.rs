@@ -256,7 +256,8 @@ mod tests {
             from: Some(1),
             to: Some(2_000_000),
         };
-        let page = Page { filters, query: None, after: Some(Cursor { time: 5, event_id }), limit: 10 };
+        let after = Some(Cursor { time: 5, event_id });
+        let page = Page { filters, after, limit: 10, ..Page::default() };
         let body = search_body(&"acme".parse().unwrap(), &page, Prefixes::SideBySide);
         assert_eq!(body["size"], 11);
         assert_eq!(body["search_after"], json!([5000, event_id.to_string()]));

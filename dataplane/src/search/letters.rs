@@ -112,7 +112,7 @@ impl Reader {
         let (letters, next) = cut(self.catalog.letters(tenant, page).await?, page.limit, |letter| letter.place);
         Ok(Letters {
             items: letters.into_iter().map(|letter| letter.shown).collect(),
-            next_cursor: next.map(|cursor| cursor.encode()),
+            next_cursor: next.map(|cursor| cursor.encode(page.asked)),
             source: Source::Catalog,
             complete: true,
         })

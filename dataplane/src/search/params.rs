@@ -5,7 +5,7 @@ pub mod letters;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::cursor::{Cursor, InvalidCursor};
+use super::cursor::{Asked, Cursor, InvalidCursor};
 use super::query::{self, Clause, Field, Pattern, Query, QueryError};
 use crate::event::Micros;
 
@@ -25,6 +25,8 @@ pub struct Page {
     pub filters: Filters,
     /// Which of these; absent in a plain list.
     pub query: Option<Query>,
+    /// What its cursors belong to.
+    pub asked: Asked,
     /// Where the page before ended.
     pub after: Option<Cursor>,
     /// Most events to answer with.
@@ -76,7 +78,7 @@ impl InvalidParams {
 
 /// Parameters of `GET /api/logs`.
 pub fn list(pairs: &[(String, String)]) -> Result<Page, InvalidParams> {
-    page(pairs, "limit, cursor, service, level, from, to, text", |page, name, value| match name {
+    page("logs", pairs, "limit, cursor, service, level, from, to, text", |page, name, value| match name {
         "text" => once(&mut page.query, name, message_holds(bounded(name, value)?)),
         _ => Err(unknown(name)),
     })
@@ -89,7 +91,7 @@ fn message_holds(text: String) -> Query {
 
 /// Parameters of `GET /api/search`.
 pub fn search(pairs: &[(String, String)]) -> Result<Page, InvalidParams> {
-    let page = page(pairs, "q, limit, cursor, service, level, from, to", |page, name, value| match name {
+    let page = page("search", pairs, "q, limit, cursor, service, level, from, to", |page, name, value| match name {
         "q" => once(&mut page.query, name, query::parse(value)?),
         _ => Err(unknown(name)),
     })?;
@@ -121,16 +123,18 @@ pub fn none(pairs: &[(String, String)]) -> Result<(), InvalidParams> {
 
 /// Parameters that both have; `own` reads the others. `known` is what an unknown one is answered with.
 fn page(
+    route: &str,
     pairs: &[(String, String)],
     known: &str,
     own: impl Fn(&mut Page, &str, &str) -> Result<(), InvalidParams>,
 ) -> Result<Page, InvalidParams> {
-    let mut page = Page::default();
+    let asked = Asked::of(route, pairs);
+    let mut page = Page { asked, ..Page::default() };
     let mut limit = None;
     for (name, value) in pairs {
         match name.as_str() {
             "limit" => once(&mut limit, name, read_limit(value)?)?,
-            "cursor" => once(&mut page.after, name, Cursor::decode(value)?)?,
+            "cursor" => once(&mut page.after, name, Cursor::decode(value, asked)?)?,
             "from" => once(&mut page.filters.from, name, read_time(name, value)?)?,
             "to" => once(&mut page.filters.to, name, read_time(name, value)?)?,
             "service" => choices(&mut page.filters.services, name, value)?,
@@ -205,22 +209,24 @@ mod tests {
 
     #[test]
     fn no_parameter_is_the_first_page() {
-        assert_eq!(list(&[]), Ok(Page { limit: 50, ..Page::default() }));
+        assert_eq!(list(&[]), Ok(Page { limit: 50, asked: Asked::of("logs", &[]), ..Page::default() }));
     }
 
     #[test]
     fn every_parameter_has_its_place() {
         let cursor = Cursor { time: 5, event_id: uuid::Uuid::from_u128(6) };
-        let page = list(&pairs(&[
+        let mut sent = pairs(&[
             ("limit", "500"),
-            ("cursor", &cursor.encode()),
             ("service", "api,web"),
             ("service", "db"),
             ("level", "error, Warning"),
             ("from", "1970-01-01T00:00:01.000001Z"),
             ("to", "1970-01-01T02:00:00+02:00"),
             ("text", "50%"),
-        ]));
+        ]);
+        let asked = Asked::of("logs", &sent);
+        sent.push(("cursor".into(), cursor.encode(asked)));
+        let page = list(&sent);
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         let filters = Filters {
             services: texts(&["api", "web", "db"]),
@@ -229,7 +235,7 @@ mod tests {
             to: Some(0),
         };
         let query = Some(message_holds("50%".into()));
-        assert_eq!(page, Ok(Page { filters, query, after: Some(cursor), limit: 500 }));
+        assert_eq!(page, Ok(Page { filters, query, asked, after: Some(cursor), limit: 500 }));
     }
 
     #[test]

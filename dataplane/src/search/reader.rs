@@ -119,7 +119,7 @@ impl Reader {
         Ok(Listing {
             // An event whose row is gone has expired: it is dropped here, before the index drops it.
             items: found.rows.into_iter().map(|row| row.item).collect(),
-            next_cursor: next.map(|cursor| cursor.encode()),
+            next_cursor: next.map(|cursor| cursor.encode(page.asked)),
             source: Source::Index,
             complete: notice.is_none(),
             notice,
@@ -235,7 +235,7 @@ fn catalog_listing(rows: Vec<Row>, page: &Page, notice: Option<&'static str>) ->
     let (rows, next) = cut(rows, page.limit, |row| row.place);
     Listing {
         items: rows.into_iter().map(|row| row.item).collect(),
-        next_cursor: next.map(|cursor: Cursor| cursor.encode()),
+        next_cursor: next.map(|cursor: Cursor| cursor.encode(page.asked)),
         source: Source::Catalog,
         complete: notice.is_none(),
         notice,

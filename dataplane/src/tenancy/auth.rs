@@ -16,6 +16,9 @@ use super::{Registry, Tenant};
 /// Headers that other systems choose a tenant by. Here they may only agree with the key.
 const TENANT_HEADERS: [&str; 2] = ["x-scope-orgid", "x-tenant"];
 
+/// What stands before the key in `Authorization`.
+const BEARER: &[u8] = b"bearer ";
+
 /// Who sent a request.
 #[derive(Debug, Clone)]
 pub struct Caller {
@@ -145,19 +148,17 @@ impl Caller {
 /// different ones nobody could say which tenant is meant.
 fn key_of(headers: &HeaderMap) -> Result<&str, AuthError> {
     let bearers = headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
-        let (scheme, key) = value.to_str().ok()?.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| Ok(key.trim()))
+        let (scheme, key) = value.as_bytes().split_at_checked(BEARER.len())?;
+        scheme.eq_ignore_ascii_case(BEARER).then_some(key)
     });
-    let plain = headers.get_all("x-api-key").iter();
-    let plain = plain.map(|value| value.to_str().map(str::trim).map_err(|_| AuthError::Invalid));
-    let mut keys = bearers.chain(plain);
-    let first = keys.next().ok_or(AuthError::Missing)??;
-    for other in keys {
-        if other? != first {
-            return Err(AuthError::Several);
-        }
+    let plain = headers.get_all("x-api-key").iter().map(HeaderValue::as_bytes);
+    // As bytes: what is no text is a key too, a wrong one. Passed over, the other would be taken for the only one.
+    let mut keys = bearers.chain(plain).map(<[u8]>::trim_ascii);
+    let first = keys.next().ok_or(AuthError::Missing)?;
+    if keys.any(|other| other != first) {
+        return Err(AuthError::Several);
     }
-    Ok(first)
+    std::str::from_utf8(first).map_err(|_| AuthError::Invalid)
 }
 
 #[cfg(test)]

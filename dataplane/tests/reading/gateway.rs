@@ -2,6 +2,8 @@
 
 mod forwarding;
 mod tail;
+mod hostile_frames;
+mod paths;
 
 use dataplane::gateway::forward::Upstream;
 use dataplane::gateway::{Gateway, Tails, router};

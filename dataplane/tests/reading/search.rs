@@ -5,6 +5,7 @@ mod complete;
 mod faults;
 mod shares;
 mod isolation;
+mod across;
 mod language;
 mod paging;
 mod detail;

@@ -6,6 +6,8 @@
 
 use crds::names::{BucketLayout, CORE_DATABASE, DATA_ROLE, MAINTAIN_ROLE, PROCESSOR_DATABASE, SEARCH_DATABASE};
 use crds::tenant::Isolation;
+use opensearch::http::Method;
+use opensearch::http::headers::HeaderMap;
 use operator::provision::{ObjectStore, Outcome, Retired, Search, Shape, delete_tenant};
 use runtime::settings::PostgresSettings;
 use sqlx::{ConnectOptions, PgConnection};
@@ -19,7 +21,7 @@ const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// What belongs to the administrator of a database or a server. `{me}` is the role that tries it, `{other}`
 /// the data plane's other role, `{operator}` the operator's login, `{a}` and `{b}` two tenants' schemas.
-const ADMINISTRATION: [&str; 42] = [
+const ADMINISTRATION: [&str; 61] = [
     "CREATE DATABASE lh_stolen",
     "ALTER DATABASE {database} SET work_mem = '1GB'",
     "CREATE SCHEMA stolen",
@@ -62,6 +64,25 @@ const ADMINISTRATION: [&str; 42] = [
     "COPY {a}.idempotency FROM PROGRAM 'true'",
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{operator}'",
     "SELECT * FROM public._sqlx_migrations",
+    "ALTER ROLE {me} CONNECTION LIMIT 0",
+    "ALTER ROLE {me} VALID UNTIL '1970-01-01'",
+    "ALTER ROLE {other} SET work_mem = '1GB'",
+    "ALTER ROLE {role_b} SET work_mem = '1GB'",
+    "ALTER ROLE ALL SET work_mem = '1GB'",
+    "REASSIGN OWNED BY {operator} TO {me}",
+    "DROP OWNED BY {operator}",
+    "COMMENT ON SCHEMA {a} IS 'stolen'",
+    "COMMENT ON ROLE {role_a} IS 'stolen'",
+    "ALTER FUNCTION public.ensure_partitions(text, timestamptz) OWNER TO {me}",
+    "ALTER TABLE {a}.logs DISABLE TRIGGER ALL",
+    "CREATE EXTENSION pg_trgm",
+    "CREATE FOREIGN DATA WRAPPER stolen",
+    "CREATE PUBLICATION stolen FOR TABLE {a}.logs",
+    "SELECT lo_import('/etc/passwd')",
+    "SELECT lo_export(1, '/tmp/lh-stolen')",
+    "SELECT pg_switch_wal()",
+    "SELECT pg_promote()",
+    "SELECT pg_create_physical_replication_slot('stolen')",
 ];
 
 /// Only the operator says which tenants and which series there are.
@@ -344,6 +365,41 @@ async fn the_operator_needs_createdb_and_createrole_and_is_no_superuser() {
     }
 }
 
+/// What the shipped script is for. A database of the test's own, since others need theirs as they are.
+#[tokio::test]
+async fn after_the_shipped_script_nobody_makes_large_objects() {
+    const SCRIPT: &str = include_str!("../../../charts/loggerhub/files/access/postgres-large-objects.sql");
+    const MAKE: [&str; 4] = [
+        "SELECT lo_create(0)",
+        "SELECT lo_creat(-1)",
+        "SELECT lo_from_bytea(0, 'stolen')",
+        "SELECT lo_put(lo_from_bytea(0, 'stolen'), 0, 'more')",
+    ];
+    let on = stores().await;
+    let names = names(&on).await;
+    let database = testkit::unique("large").replace('-', "_");
+    let servers = testkit::Stores::from_environment().unwrap();
+    let superuser = async |database: &str| {
+        let options = runtime::stores::postgres_options(&servers.postgres, &servers.tls, database, "privileges");
+        // The instance's superuser has the password of LoggerHub's login.
+        options.unwrap().username("postgres").connect().await.unwrap()
+    };
+    execute(&mut superuser("postgres").await, &format!("CREATE DATABASE {database}")).await.unwrap();
+    let mut inside = superuser(&database).await;
+    for role in [DATA_ROLE, MAINTAIN_ROLE] {
+        let mut somebody = Somebody::new(role, &database, &names).await;
+        somebody.may(None, &MAKE).await;
+        execute(&mut inside, SCRIPT).await.unwrap();
+        somebody.must_not(None, &MAKE).await;
+        somebody.must_not(None, &["SELECT lo_open(1, 131072)", "SELECT lowrite(0, 'stolen')"]).await;
+        somebody.must_not(None, &["SELECT lo_truncate(0, 1)", "SELECT lo_truncate64(0, 1)"]).await;
+        somebody.all_as_expected();
+        execute(&mut inside, &SCRIPT.replace("REVOKE", "GRANT").replace("FROM PUBLIC", "TO PUBLIC")).await.unwrap();
+    }
+    drop(inside);
+    execute(&mut superuser("postgres").await, &format!("DROP DATABASE {database} WITH (FORCE)")).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_forged_list_of_partitions_drops_no_other_table() {
     let on = stores().await;
@@ -408,6 +464,25 @@ async fn the_operator_provisions_and_removes_with_its_policy_and_its_role_of_ope
     ] {
         assert!(passed.contains(call), "{call} is not among {passed:#?}");
     }
+    // It reads no log and has no cluster.
+    let client = runtime::stores::opensearch(&proxy.settings(), &servers.tls).unwrap();
+    let beyond = [
+        (Method::Get, "/_search"),
+        (Method::Get, "/lh-hot7-p1-000001/_doc/1"),
+        (Method::Post, "/lh-hot7-p1-000001/_doc"),
+        (Method::Delete, "/others"),
+        (Method::Delete, "/_all"),
+        (Method::Post, "/others/_delete_by_query"),
+        (Method::Get, "/_snapshot"),
+        (Method::Put, "/_snapshot/stolen"),
+        (Method::Post, "/_reindex"),
+        (Method::Get, "/_nodes"),
+    ];
+    for (method, path) in beyond {
+        let answer = client.send(method, path, HeaderMap::new(), None::<&()>, Some("{}"), None).await.unwrap();
+        assert_eq!(answer.status_code().as_u16(), 403, "{path}");
+    }
+    assert_eq!(proxy.refused().len(), beyond.len(), "{:#?}", proxy.refused());
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 use axum::extract::Request;
 use axum::http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use axum::middleware::Next;
 use axum::response::Response;
 
@@ -17,6 +17,8 @@ use super::refusal;
 enum Odd {
     #[error("send one `Host` header that names a host")]
     Host,
+    #[error("ask for a path, or for the host that `Host` names")]
+    Target,
     #[error("`chunked` is the only transfer encoding; compress with Content-Encoding")]
     TransferEncoding,
     #[error("`100-continue` is the only expectation that is met")]
@@ -28,7 +30,7 @@ enum Odd {
 impl Odd {
     fn code(self) -> (StatusCode, &'static str) {
         match self {
-            Self::Host => (StatusCode::BAD_REQUEST, "invalid_request"),
+            Self::Host | Self::Target => (StatusCode::BAD_REQUEST, "invalid_request"),
             Self::TransferEncoding => (StatusCode::NOT_IMPLEMENTED, "invalid_request"),
             Self::Expectation => (StatusCode::EXPECTATION_FAILED, "invalid_request"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
@@ -38,22 +40,31 @@ impl Odd {
 
 /// Answers an odd request itself, and ends its connection: what follows may not be a request.
 pub(super) async fn strict(request: Request, next: Next) -> Response {
-    let Some(odd) = odd(request.method(), request.version(), request.headers()) else { return next.run(request).await };
+    let Some(odd) = odd(request.method(), request.uri(), request.version(), request.headers()) else {
+        return next.run(request).await;
+    };
     let (status, code) = odd.code();
     let mut response = refusal(status, code, odd.to_string());
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-fn odd(method: &Method, version: Version, headers: &HeaderMap) -> Option<Odd> {
+fn odd(method: &Method, target: &Uri, version: Version, headers: &HeaderMap) -> Option<Odd> {
     if [Method::CONNECT, Method::TRACE].contains(method) {
         return Some(Odd::Method);
     }
     let mut hosts = headers.get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) if Authority::try_from(host.as_bytes()).is_ok_and(|host| !host.as_str().contains('@')) => {}
-        (None, None) if version < Version::HTTP_11 => {}
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => match Authority::try_from(host.as_bytes()) {
+            Ok(host) if !host.as_str().contains('@') => Some(host),
+            _ => return Some(Odd::Host),
+        },
+        (None, None) if version < Version::HTTP_11 => None,
         _ => return Some(Odd::Host),
+    };
+    // As a proxy is asked. We answer for one host, but whoever stands before us may go by the other name.
+    if target.authority().is_some_and(|named| named.as_str().contains('@') || host.is_some_and(|host| host != *named)) {
+        return Some(Odd::Target);
     }
     let only = |name, value: &str| {
         headers.get_all(name).iter().all(|sent| sent.to_str().is_ok_and(|sent| sent.trim().eq_ignore_ascii_case(value)))
@@ -76,7 +87,7 @@ mod tests {
         for (name, value) in pairs {
             headers.append(*name, value.parse().unwrap());
         }
-        odd(&Method::POST, version, &headers)
+        odd(&Method::POST, &Uri::from_static("/logs"), version, &headers)
     }
 
     #[test]
@@ -107,7 +118,18 @@ mod tests {
         }
         assert_eq!(of(Version::HTTP_10, &[]), None, "HTTP/1.0 knows no host");
         for method in [Method::CONNECT, Method::TRACE] {
-            assert_eq!(odd(&method, Version::HTTP_11, &HeaderMap::new()), Some(Odd::Method));
+            assert_eq!(odd(&method, &Uri::from_static("/"), Version::HTTP_11, &HeaderMap::new()), Some(Odd::Method));
+        }
+        let host: HeaderMap =
+            [(axum::http::header::HOST, HeaderValue::from_static("Logs.example.com:80"))].into_iter().collect();
+        for (target, expected) in [
+            ("http://logs.example.com:80/logs", None),
+            ("http://other.example.com:80/logs", Some(Odd::Target)),
+            ("http://u:p@logs.example.com:80/logs", Some(Odd::Target)),
+            ("other.example.com:80", Some(Odd::Target)),
+        ] {
+            let target = Uri::from_static(target);
+            assert_eq!(odd(&Method::GET, &target, Version::HTTP_11, &host), expected, "{target}");
         }
     }
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::super::cursor::Cursor;
+use super::super::cursor::{Asked, Cursor};
 use super::{DEFAULT_LIMIT, InvalidParams, choices, once, read_limit, read_time, say_known, unknown};
 use crate::event::Micros;
 
@@ -18,6 +18,8 @@ const FILTERS: &str = "code, pipeline, batch, from, to";
 pub struct LetterPage {
     /// Which letters.
     pub filters: LetterFilters,
+    /// What its cursors belong to.
+    pub asked: Asked,
     /// Where the page before ended.
     pub after: Option<Cursor>,
     /// Most letters to answer with.
@@ -50,12 +52,13 @@ pub enum Chosen {
 
 /// Parameters of `GET /api/dead-letters`.
 pub fn page(pairs: &[(String, String)]) -> Result<LetterPage, InvalidParams> {
-    let mut page = LetterPage::default();
+    let asked = Asked::of("dead-letters", pairs);
+    let mut page = LetterPage { asked, ..LetterPage::default() };
     let mut limit = None;
     for (name, value) in pairs {
         match name.as_str() {
             "limit" => once(&mut limit, name, read_limit(value)?)?,
-            "cursor" => once(&mut page.after, name, Cursor::decode(value)?)?,
+            "cursor" => once(&mut page.after, name, Cursor::decode(value, asked)?)?,
             _ => read_filter(&mut page.filters, name, value, &format!("limit, cursor, {FILTERS}"))?,
         }
     }
@@ -157,7 +160,8 @@ mod tests {
             ("batch", &batch.to_string()),
             ("from", "1970-01-01T00:00:01Z"),
         ]);
-        assert_eq!(page(&sent), Ok(LetterPage { filters: filters.clone(), after: None, limit: 50 }));
+        let asked = Asked::of("dead-letters", &sent);
+        assert_eq!(page(&sent), Ok(LetterPage { filters: filters.clone(), asked, after: None, limit: 50 }));
         assert_eq!(purge(&sent), Ok(Chosen::Matching(filters.clone())));
         let body = format!(
             r#"{{"filter":{{"code":["invalid_json","refused"],"pipeline":"default","batch":"{batch}","from":"1970-01-01T00:00:01Z"}}}}"#

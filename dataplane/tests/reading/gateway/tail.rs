@@ -19,13 +19,13 @@ use uuid::Uuid;
 use super::gateway;
 use crate::house::{House, Served, with_wrong_secret};
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Longest wait for what takes milliseconds on an idle machine.
-const SOON: Duration = Duration::from_secs(60);
+pub(super) const SOON: Duration = Duration::from_secs(60);
 
 /// Opens a tail; an error holds the status and code of the refusal.
-async fn open(front: &Served, query: &str, key: Option<&str>) -> Result<Socket, (u16, String)> {
+pub(super) async fn open(front: &Served, query: &str, key: Option<&str>) -> Result<Socket, (u16, String)> {
     open_with(front, query, key.map(|key| ("x-api-key", key))).await
 }
 
@@ -61,7 +61,7 @@ async fn message(socket: &mut Socket) -> anyhow::Result<Message> {
     }
 }
 
-async fn frame(socket: &mut Socket) -> anyhow::Result<Value> {
+pub(super) async fn frame(socket: &mut Socket) -> anyhow::Result<Value> {
     match message(socket).await? {
         Message::Text(text) => Ok(serde_json::from_str(&text)?),
         other => bail!("not a text frame: {other:?}"),
@@ -69,14 +69,14 @@ async fn frame(socket: &mut Socket) -> anyhow::Result<Value> {
 }
 
 /// Publishes as the processor does.
-async fn publish(cache: &mut Connection, tenant: &Tenant, events: &[Value]) -> anyhow::Result<()> {
+pub(super) async fn publish(cache: &mut Connection, tenant: &Tenant, events: &[Value]) -> anyhow::Result<()> {
     let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
     let mut add = redis::cmd("XADD");
     add.arg(tenant.name().tail_stream()).arg("*").arg("e").arg(zstd::encode_all(lines.as_bytes(), 1)?);
     Ok(add.query_async::<()>(cache).await?)
 }
 
-fn event(service: &str, level: &str, message: &str) -> Value {
+pub(super) fn event(service: &str, level: &str, message: &str) -> Value {
     json!({"id": Uuid::now_v7(), "service": service, "level": level, "message": message})
 }
 
