@@ -3,3 +3,4 @@
 
 mod site;
 mod rebuilt;
+mod second;
