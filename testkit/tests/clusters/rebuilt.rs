@@ -56,7 +56,7 @@ async fn rebuilt(order: Order, kept: &[&str]) -> anyhow::Result<()> {
     let names = [site.tenant("lost"), site.tenant("kept")];
     let [lost, kept_tenant] = &names;
     let old = site.cluster().await?;
-    let operator = site.install(&old, None).await?;
+    let operator = site.install(&old, &[]).await?;
     site.apply_git(&old, &names).await?;
     let (ingest, door) = site.ingest(&old).await?;
     let storing = site.storing(&old).await?;
@@ -75,7 +75,7 @@ async fn rebuilt(order: Order, kept: &[&str]) -> anyhow::Result<()> {
     stored(&site, lost).await?;
 
     // The end of the cluster, with whatever runs on its nodes but the ingest.
-    let gone = old.api.uid.clone();
+    let gone = old.take_over();
     operator.kill().await?;
     for child in storing {
         child.end().await?;
@@ -125,7 +125,7 @@ async fn chart_first(
     backup: &[Secret],
 ) -> anyhow::Result<OperatorProcess> {
     new.restore(backup).await?;
-    let operator = site.install(new, Some(gone)).await?;
+    let operator = site.install(new, &[gone]).await?;
     operator.leads().await?;
     nothing_is_taken_away(site, names, WITHOUT_TENANTS).await?;
     let metrics = operator.get("/metrics").await?;
@@ -156,7 +156,7 @@ async fn tenants_first(
     site.apply_git(new, names).await?;
     new.restore(backup).await?;
     tokio::time::sleep(WITHOUT_CHART).await;
-    site.install(new, Some(gone)).await
+    site.install(new, &[gone]).await
 }
 
 /// All but the Secrets, and for a while an operator that lacks the peppers.
@@ -169,7 +169,7 @@ async fn secrets_last(
 ) -> anyhow::Result<OperatorProcess> {
     site.install_crds(new).await?;
     site.apply_git(new, names).await?;
-    let operator = site.install(new, Some(gone)).await?;
+    let operator = site.install(new, &[gone]).await?;
     operator.leads().await?;
     nothing_is_taken_away(site, names, WITHOUT_SECRETS).await?;
     ensure!(operator.logged()?.contains("restore it from your backup"), "it does not say what it lacks");
@@ -183,6 +183,7 @@ async fn nothing_is_taken_away(site: &Site, names: &[String; 2], during: Duratio
     holds("nothing of the tenants is taken away", during, || async {
         let now = [site.registered(&names[0]).await?, site.registered(&names[1]).await?];
         ensure!(now == before, "{now:?}, not {before:?}");
+        ensure!(!site.is_left_to_default().await?, "a lane is left to default");
         Ok(())
     })
     .await

@@ -1,5 +1,5 @@
-//! A second cluster is started by mistake with the values and the Tenants of the first, beside the same stores. It says
-//! so and touches nothing; the first goes on.
+//! Two clusters with the same values and the same Tenants beside the same stores, of which one is there by mistake. It
+//! says so and touches nothing; the other goes on.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -13,21 +13,25 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use opensearch::http::Method;
 use opensearch::http::headers::HeaderMap;
+use serde_json::{Value, json};
 use testkit::{OperatorProcess, Stores, eventually, holds};
 
-use crate::site::{Home, SOON, Sender, Site};
+use crate::site::{DATA_LOGIN, Home, MAINTAIN_LOGIN, PEPPERS, SOON, Sender, Site};
 
 /// For how long the second one is watched: it asks again whose the stores are after 15 s.
 const WATCHED: Duration = Duration::from_secs(20);
+/// For how long one that knows is watched.
+const AGAIN: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_cluster_with_the_same_values_says_so_and_touches_nothing() -> anyhow::Result<()> {
     let site = Site::open("second").await?;
     let names = [site.tenant("a"), site.tenant("b")];
     let first = site.cluster().await?;
-    let operator = site.install(&first, None).await?;
+    let operator = site.install(&first, &[]).await?;
     site.apply_git(&first, &names).await?;
     let (ingest, door) = site.ingest(&first).await?;
     let storing = site.storing(&first).await?;
@@ -39,16 +43,10 @@ async fn a_second_cluster_with_the_same_values_says_so_and_touches_nothing() -> 
     // In the second one's Git, and not in the first's.
     let newer = site.tenant("c");
     let all = [&names[0], &names[1], &newer];
-    let before = eventually("all is in place", SOON, || async {
-        let before = everything(&site, &all).await?;
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        same(&before, &everything(&site, &all).await?)?;
-        Ok(before)
-    })
-    .await?;
+    let before = settled(&site, &all).await?;
 
     let second = site.cluster().await?;
-    let mistaken = site.install(&second, None).await?;
+    let mistaken = site.install(&second, &[]).await?;
     site.apply_git(&second, &names).await?;
     site.apply_tenant(&second, &newer, "default").await?;
     says_so(&mistaken, &first, &second).await?;
@@ -81,8 +79,72 @@ async fn a_second_cluster_with_the_same_values_says_so_and_touches_nothing() -> 
     operator.stop().await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_whose_place_another_took_touches_nothing_any_more() -> anyhow::Result<()> {
+    let site = Site::open("taken").await?;
+    let names = [site.tenant("a"), site.tenant("b")];
+    let old = site.cluster().await?;
+    // It looks whose the stores are at each resync: for the length of the story it does not know.
+    let unaware = ["operator.resyncSeconds=86400"];
+    let operator = site.install(&old, &unaware).await?;
+    site.apply_git(&old, &names).await?;
+    let (ingest, door) = site.ingest(&old).await?;
+    let storing = site.storing(&old).await?;
+    let (mut senders, mut backup) = (Vec::new(), Vec::new());
+    for name in &names {
+        old.cluster.tenant_ready(name, SOON).await?;
+        senders.push(Sender::start(&door, &old.key(name).await?));
+        backup.push(old.backup(name).await?);
+    }
+    for secret in [PEPPERS, DATA_LOGIN, MAINTAIN_LOGIN] {
+        backup.push(old.backup(secret).await?);
+    }
+    let new = site.cluster().await?;
+    new.restore(&backup).await?;
+    let successor = site.install(&new, &[&old.take_over()]).await?;
+    site.apply_git(&new, &names).await?;
+    for name in &names {
+        new.cluster.tenant_ready(name, SOON).await?;
+    }
+    let all = [&names[0], &names[1]];
+    let before = settled(&site, &all).await?;
+
+    // Somebody clears the old cluster away while its operator runs: a Tenant and its data, and the other's pipeline.
+    old.cluster.confirm_delete(&names[0]).await?;
+    let (tenants, pipelines) = (old.cluster.tenants(), old.cluster.pipelines());
+    tenants.delete(&names[0], &DeleteParams::default()).await?;
+    tenants.patch(&names[1], &PatchParams::default(), &without_finalizers()).await?;
+    tenants.delete(&names[1], &DeleteParams::default()).await?;
+    pipelines.delete(site.pipeline()?.as_str(), &DeleteParams::default()).await?;
+    let untouched = async || {
+        same(&before, &everything(&site, &all).await?)?;
+        ensure!(!site.is_left_to_default().await?, "a lane is left to default");
+        Ok(())
+    };
+    holds("nothing is touched", WATCHED, &untouched).await?;
+    ensure!(tenants.get_opt(&names[0]).await?.is_some(), "its deletion was carried out");
+    operator.stop().await?;
+    let again = site.install(&old, &unaware).await?;
+    says_so(&again, &new, &old).await?;
+    holds("nothing is touched", AGAIN, &untouched).await?;
+
+    for (name, sender) in names.iter().zip(senders) {
+        site.everything_once(&new, name, &sender.stop().await?).await?;
+    }
+    again.stop().await?;
+    new.delete_tenants(&names).await?;
+    for child in storing.into_iter().chain([ingest]) {
+        child.end().await?;
+    }
+    successor.stop().await
+}
+
+fn without_finalizers() -> Patch<Value> {
+    Patch::Merge(json!({"metadata": {"finalizers": null}}))
+}
+
 /// What docs/gitops.md says: not ready, a metric, the log, and an Event of the operator's Deployment.
-async fn says_so(mistaken: &OperatorProcess, first: &Home, second: &Home) -> anyhow::Result<()> {
+async fn says_so(mistaken: &OperatorProcess, other: &Home, its_own: &Home) -> anyhow::Result<()> {
     eventually("it is not ready, and says why", SOON, || async {
         let ready = mistaken.get("/ready").await.err().context("it is ready")?.to_string();
         ensure!(ready.contains("503") && ready.contains("stands aside"), "{ready}");
@@ -91,11 +153,11 @@ async fn says_so(mistaken: &OperatorProcess, first: &Home, second: &Home) -> any
         Ok(())
     })
     .await?;
-    let clusters = [&first.api.uid, &second.api.uid];
+    let clusters = [&other.api.uid, &its_own.api.uid];
     let logged = mistaken.logged()?;
     ensure!(logged.lines().any(|line| clusters.iter().all(|uid| line.contains(*uid))), "{logged}");
     eventually("an Event names both clusters", SOON, || async {
-        let events = second.cluster.ours::<Event>().list(&Default::default()).await?;
+        let events = its_own.cluster.ours::<Event>().list(&Default::default()).await?;
         let event = events.iter().find(|event| event.reason.as_deref() == Some("StandsAside"));
         let event = event.context("no such Event")?;
         let (note, about) = (event.note.clone().unwrap_or_default(), event.regarding.clone().unwrap_or_default());
@@ -121,6 +183,17 @@ async fn makes_nothing(second: &Home) -> anyhow::Result<()> {
     ensure!(tenants.iter().all(|tenant| tenant.status.is_none() && tenant.finalizers().is_empty()), "{tenants:?}");
     ensure!(pipelines.iter().all(|one| one.status.is_none() && one.finalizers().is_empty()), "{pipelines:?}");
     Ok(())
+}
+
+/// What is in the stores once nothing of it changes.
+async fn settled(site: &Site, tenants: &[&String]) -> anyhow::Result<BTreeMap<String, String>> {
+    eventually("all is in place", SOON, || async {
+        let before = everything(site, tenants).await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        same(&before, &everything(site, tenants).await?)?;
+        Ok(before)
+    })
+    .await
 }
 
 /// All that the operator keeps in the stores, as text, by what it is.

@@ -77,7 +77,7 @@ impl Site {
     /// The chart's CRDs.
     pub(crate) async fn install_crds(&self, home: &Home) -> anyhow::Result<()> {
         let crds = Api::<CustomResourceDefinition>::all(home.cluster.client.clone());
-        for document in self.chart(None).await? {
+        for document in self.chart(&[]).await? {
             if document["kind"] == "CustomResourceDefinition" {
                 home.cluster.apply(&crds, &serde_json::from_value(document)?).await?;
             }
@@ -91,9 +91,9 @@ impl Site {
     }
 
     /// The chart: its CRDs, and the operator with the settings that it renders.
-    pub(crate) async fn install(&self, home: &Home, take_over: Option<&str>) -> anyhow::Result<OperatorProcess> {
+    pub(crate) async fn install(&self, home: &Home, values: &[&str]) -> anyhow::Result<OperatorProcess> {
         self.install_crds(home).await?;
-        let documents = self.chart(take_over).await?;
+        let documents = self.chart(values).await?;
         let config = documents.iter().find_map(|document| document["data"]["config.yaml"].as_str());
         let kubeconfig = home.api.kubeconfig.display().to_string();
         let program = OperatorProgram {
@@ -104,12 +104,12 @@ impl Site {
         program.start(config.context("the chart has no config.yaml")?, &[("KUBECONFIG", &kubeconfig)])
     }
 
-    /// What the chart renders. The same values each time, as from Git, but for `takeOver`. It looks again as often as
-    /// the chart allows, so that a story sees several looks.
-    async fn chart(&self, take_over: Option<&str>) -> anyhow::Result<Vec<Value>> {
+    /// What the chart renders with the values of this story, which are the same each time, as from Git, and with further
+    /// ones. It looks again as often as the chart allows, so that a story sees several looks.
+    async fn chart(&self, values: &[&str]) -> anyhow::Result<Vec<Value>> {
         let installation = format!("installation={}", self.installation);
-        let take_over = format!("takeOver={}", take_over.unwrap_or_default());
-        let sets = ["stores.opensearch.replicas=0", "operator.resyncSeconds=10", &installation, &take_over];
+        let mut sets = vec!["stores.opensearch.replicas=0", "operator.resyncSeconds=10", &installation];
+        sets.extend(values);
         let rendered = helm::template(&sets).await?;
         let documents = rendered.split("\n---\n").filter(|document| document.contains("\nkind: "));
         documents.map(|document| serde_saphyr::from_str(document).context("a document of the chart")).collect()
@@ -154,6 +154,12 @@ impl Site {
     /// What ingest knows of a tenant.
     pub(crate) async fn registered(&self, name: &str) -> anyhow::Result<Option<RegistryTenant>> {
         Ok(Registry::new(self.stores.queue()?.connection()?).get(&name.parse()?).await?)
+    }
+
+    /// Whether the second tenant's lanes are left to `default`, which would not do to its events what its pipeline does.
+    pub(crate) async fn is_left_to_default(&self) -> anyhow::Result<bool> {
+        let orphaned = Registry::new(self.stores.queue()?.connection()?).orphaned().await?;
+        Ok(orphaned.contains(&self.pipeline()?.to_string()))
     }
 
     /// Waits until catalog, billing, index and archive hold each accepted event of a tenant once.
@@ -239,6 +245,11 @@ impl Site {
 }
 
 impl Home {
+    /// The value by which another cluster takes the place of this one.
+    pub(crate) fn take_over(&self) -> String {
+        format!("takeOver={}", self.api.uid)
+    }
+
     /// The text of a tenant's key.
     pub(crate) async fn key(&self, tenant: &str) -> anyhow::Result<String> {
         self.cluster.secret_value(NAMESPACE, tenant, "apiKey").await
