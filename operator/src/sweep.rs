@@ -63,6 +63,7 @@ pub async fn run(ctx: Arc<Context>, shutdown: CancellationToken) {
 async fn sweep(ctx: &Context) -> Result<(), Error> {
     let (stores, settings) = (&ctx.stores, &ctx.settings);
     let installation = &settings.installation;
+    stores.postgres.still_ours().await?;
     stores.registry.begin().await?;
     // The registries first: a Tenant that appears meanwhile is in the list, and is spared.
     let projected = stores.registry.tenants().await?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -37,14 +38,19 @@ pub struct Cluster {
 impl Cluster {
     /// Reads KUBECONFIG.
     pub async fn connect() -> anyhow::Result<Self> {
-        let path = variable("KUBECONFIG")?;
-        let kubeconfig = Kubeconfig::read_from(&path).with_context(|| format!("read KUBECONFIG {path}"))?;
+        let namespace = optional_variable("LOGGERHUB_NAMESPACE").unwrap_or_else(|| "loggerhub".to_owned());
+        Self::of(Path::new(&variable("KUBECONFIG")?), &namespace).await
+    }
+
+    /// The cluster that a kubeconfig names, with LoggerHub in this namespace.
+    pub async fn of(kubeconfig: &Path, namespace: &str) -> anyhow::Result<Self> {
+        let read = Kubeconfig::read_from(kubeconfig);
+        let kubeconfig = read.with_context(|| format!("read kubeconfig {}", kubeconfig.display()))?;
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         // The cluster is on this machine: a proxy for the outside is not for it.
         config.proxy_url = None;
         config.connect_timeout = Some(Duration::from_secs(3));
-        let namespace = optional_variable("LOGGERHUB_NAMESPACE").unwrap_or_else(|| "loggerhub".to_owned());
-        Ok(Self { client: Client::try_from(config)?, namespace })
+        Ok(Self { client: Client::try_from(config)?, namespace: namespace.to_owned() })
     }
 
     /// All Tenants.

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -60,23 +60,8 @@ impl OperatorProgram {
     }
 
     fn environment(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
-        let Stores { postgres, queue, s3, opensearch, .. } = &self.stores;
-        let folder = |folder: &Path| folder.display().to_string();
-        let mut environment = vec![
-            ("KUBECONFIG", variable("KUBECONFIG")?),
-            ("LOGGERHUB_LOG", "info".to_owned()),
-            ("LOGGERHUB_POSTGRES_HOST", postgres.host.clone()),
-            ("LOGGERHUB_POSTGRES_PORT", postgres.port.to_string()),
-            ("LOGGERHUB_POSTGRES_CREDENTIALS", folder(&postgres.credentials)),
-            ("LOGGERHUB_REDIS_QUEUE_URL", queue.queue_url.clone()),
-            ("LOGGERHUB_S3_ENDPOINT", s3.endpoint.clone()),
-            ("LOGGERHUB_S3_REGION", s3.region.clone()),
-            ("LOGGERHUB_S3_CREDENTIALS", folder(&s3.s3_credentials)),
-            ("LOGGERHUB_OPENSEARCH_URL", opensearch.url.to_string()),
-        ];
-        if let Some(credentials) = &queue.queue_credentials {
-            environment.push(("LOGGERHUB_REDIS_QUEUE_CREDENTIALS", folder(credentials)));
-        }
+        let mut environment = self.stores.variables();
+        environment.extend([("KUBECONFIG", variable("KUBECONFIG")?), ("LOGGERHUB_LOG", "info".to_owned())]);
         Ok(environment)
     }
 }
@@ -130,6 +115,11 @@ impl OperatorProcess {
     pub async fn ended(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
         let ended = tokio::time::timeout(within, self.child.wait()).await;
         Ok(ended.with_context(|| format!("the operator goes on: see {}", self.log.display()))??)
+    }
+
+    /// Ends it without warning, as its node would.
+    pub async fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill().await.context("kill the operator")
     }
 
     /// Asks it to end, as Kubernetes would, and waits.

@@ -133,6 +133,30 @@ impl Stores {
         Ok(stores::opensearch(&self.opensearch, &self.tls)?)
     }
 
+    /// Where they are, as programs are told by their environment.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let folder = |folder: &Path| folder.display().to_string();
+        let Self { postgres, queue, cache, s3, opensearch, .. } = self;
+        let mut variables = vec![
+            ("LOGGERHUB_POSTGRES_HOST", postgres.host.clone()),
+            ("LOGGERHUB_POSTGRES_PORT", postgres.port.to_string()),
+            ("LOGGERHUB_POSTGRES_CREDENTIALS", folder(&postgres.credentials)),
+            ("LOGGERHUB_REDIS_QUEUE_URL", queue.queue_url.clone()),
+            ("LOGGERHUB_REDIS_CACHE_URL", cache.cache_url.clone()),
+            ("LOGGERHUB_S3_ENDPOINT", s3.endpoint.clone()),
+            ("LOGGERHUB_S3_REGION", s3.region.clone()),
+            ("LOGGERHUB_S3_CREDENTIALS", folder(&s3.s3_credentials)),
+            ("LOGGERHUB_OPENSEARCH_URL", opensearch.url.to_string()),
+        ];
+        for (name, credentials) in [
+            ("LOGGERHUB_REDIS_QUEUE_CREDENTIALS", &queue.queue_credentials),
+            ("LOGGERHUB_REDIS_CACHE_CREDENTIALS", &cache.cache_credentials),
+        ] {
+            variables.extend(credentials.as_deref().map(|credentials| (name, folder(credentials))));
+        }
+        variables
+    }
+
     /// A folder of credentials, as a mounted Secret would be: one file for each pair.
     pub fn credentials(&self, name: &str, files: &[(&str, &str)]) -> anyhow::Result<PathBuf> {
         self.folder.write(name, files)

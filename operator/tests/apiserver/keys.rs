@@ -112,8 +112,13 @@ async fn a_foreign_secret_is_given_a_key_only_if_it_is_empty_and_stays_its_owner
     made(&empty, json!({})).await;
     for name in [&full, &empty] {
         on.tenant(name, json!({"deletionPolicy": "Delete"})).await;
-        let said = on.cluster.tenant_condition(name, "CredentialsReady", "False", SOON).await.unwrap();
-        assert_eq!(said.reason, "OwnershipConflict");
+        eventually("the Secret is somebody else's", SOON, || async {
+            let said = on.cluster.tenant_condition(name, "CredentialsReady", "False", SOON).await?;
+            anyhow::ensure!(said.reason == "OwnershipConflict", "{}: {}", said.reason, said.message);
+            Ok(())
+        })
+        .await
+        .unwrap();
         on.cluster.annotate_tenant(name, &[(crds::ADOPT_ANNOTATION, "true")]).await.unwrap();
     }
     on.cluster.tenant_ready(&empty, SOON).await.unwrap();

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use sqlx::{Postgres as Database, Transaction};
+use sqlx::{PgConnection, Postgres as Database, Transaction};
 
 use crds::TenantName;
 
@@ -33,20 +33,28 @@ impl Postgres {
                 .fetch_one(&mut *transaction)
                 .await
                 .doing("lock a tenant")?;
-        if let Some((installation, ours)) = self.bound.get() {
-            // Another cluster may have taken over since: nothing is done here from then on.
-            let bound: Option<String> =
-                sqlx::query_scalar("SELECT cluster FROM public.installations WHERE installation = $1")
-                    .bind(installation)
-                    .fetch_optional(&mut *transaction)
-                    .await
-                    .doing("read which cluster the installation runs in")?;
-            if let Some(bound) = bound.filter(|bound| bound != ours) {
-                let (installation, ours) = (installation.clone(), ours.clone());
-                return Err(Error::OtherCluster { installation, bound, ours });
-            }
-        }
+        self.ask_still_ours(&mut transaction).await?;
         Ok(if held { Some(HeldTenant { transaction }) } else { None })
+    }
+
+    /// An error if another cluster has taken the installation over since: nothing is done here from then on.
+    pub async fn still_ours(&self) -> Result<(), Error> {
+        let mut connection = self.locks.acquire().await.doing("connect to ask whose the stores are")?;
+        self.ask_still_ours(&mut connection).await
+    }
+
+    async fn ask_still_ours(&self, connection: &mut PgConnection) -> Result<(), Error> {
+        let Some((installation, ours)) = self.bound.get() else { return Ok(()) };
+        let bound: Option<String> =
+            sqlx::query_scalar("SELECT cluster FROM public.installations WHERE installation = $1")
+                .bind(installation)
+                .fetch_optional(connection)
+                .await
+                .doing("read which cluster the installation runs in")?;
+        match bound.filter(|bound| bound != ours) {
+            Some(bound) => Err(Error::OtherCluster { installation: installation.clone(), bound, ours: ours.clone() }),
+            None => Ok(()),
+        }
     }
 }
 
