@@ -134,6 +134,13 @@ impl Registry {
         Ok(json.and_then(|json| Some(SeenEntry { entry: serde_json::from_str(&json).ok()?, json })))
     }
 
+    /// Whether an entry names this pipeline; one that can't be read may.
+    pub async fn is_named(&self, pipeline: &PipelineName) -> Result<bool, Error> {
+        let entries: Vec<String> = self.connection.clone().hvals(REGISTRY_TENANTS).await.doing("read the registry")?;
+        let names = |json: &String| serde_json::from_str::<RegistryTenant>(json).map(|entry| entry.pipeline);
+        Ok(entries.iter().any(|json| names(json).map_or(true, |named| named == *pipeline)))
+    }
+
     /// Names of all tenants in the registry, readable or not.
     pub async fn tenants(&self) -> Result<Vec<String>, Error> {
         self.connection.clone().hkeys(REGISTRY_TENANTS).await.doing("list the registry")

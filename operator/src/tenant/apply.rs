@@ -177,6 +177,10 @@ async fn project(
         Duration::ZERO
     };
     tokio::time::sleep(still_read).await;
+    if valid.is_held() {
+        // Whoever forgets pipelines that nothing names may have forgotten this one meanwhile: no entry named it yet.
+        stores.registry.hold(pipeline).await?;
+    }
     stores.registry.put(entry).await
 }
 

@@ -132,12 +132,15 @@ async fn waits(registry: &Registry, tenant: &TenantName, pipeline: &PipelineName
     Ok(bytes.is_some_and(|bytes| bytes > 0))
 }
 
-/// Forgets pipelines that no event waits for and no Tenant names.
+/// Forgets pipelines that no event waits for and no Tenant names, here or in the registry.
 pub async fn forget_unneeded(ctx: &Context) -> Result<(), Error> {
     let registry = &ctx.stores.registry;
     for pipeline in registry.held().await?.iter().filter_map(|name| name.parse::<PipelineName>().ok()) {
         let empty = backlog::entries(registry, &pipeline).await? == 0;
-        if empty && dependents(ctx, pipeline.as_str()).await.is_ok_and(|dependents| dependents.is_empty()) {
+        if empty
+            && dependents(ctx, pipeline.as_str()).await.is_ok_and(|dependents| dependents.is_empty())
+            && !registry.is_named(&pipeline).await?
+        {
             registry.let_go(&pipeline).await?;
         }
     }
