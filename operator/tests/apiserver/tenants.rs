@@ -200,15 +200,17 @@ async fn a_pipeline_that_is_needed_is_kept_until_nobody_needs_it_or_its_end_is_c
         .await
         .unwrap();
     };
-    on.cluster.pipelines().delete(first.as_str(), &foreground).await.unwrap();
+    on.cluster.pipelines().delete(first.as_str(), &DeleteParams::default()).await.unwrap();
     blocked(&first, "DeletionBlocked", &name).await;
     // It is looked after as before.
     let processor = format!("r-{first}-processor");
     on.cluster.ours::<Deployment>().delete(&processor, &DeleteParams::default()).await.unwrap();
     eventually("its processors are made again", SOON, || async {
         let found = on.cluster.ours::<Deployment>().get_opt(&processor).await?;
-        let found = found.filter(|found| found.metadata.deletion_timestamp.is_none());
-        anyhow::ensure!(found.and_then(|found| found.spec?.replicas) == Some(1), "not yet");
+        let (gone, replicas) = found.map_or((true, None), |found| {
+            (found.metadata.deletion_timestamp.is_some(), found.spec.and_then(|spec| spec.replicas))
+        });
+        anyhow::ensure!(!gone && replicas == Some(1), "gone or going: {gone}, replicas: {replicas:?}");
         Ok(())
     })
     .await
