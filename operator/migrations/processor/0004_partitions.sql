@@ -1,5 +1,6 @@
--- Partitions: nobody waits behind one that is made or dropped, whatever reads the table meanwhile, and every moment that
--- a tenant keeps has one. CREATE OR REPLACE keeps who may call the functions.
+-- Partitions: nobody waits behind one that is made or dropped, whatever reads the table meanwhile, every moment that a
+-- tenant keeps has one, and no caller's clock decides alone what is dropped. CREATE OR REPLACE keeps who may call the
+-- functions.
 
 -- Makes the partitions from the oldest moment that is kept, or from `moment` if that is older, to three after that of
 -- `moment`: so one that can't be made now is no reason to hurry. Fills holes; ranges begin at whole multiples of the
@@ -63,7 +64,8 @@ BEGIN
 END
 $$;
 
--- Drops the partitions of `logs` that ended more than total_days before `moment`, the oldest first. Returns how many.
+-- Drops the partitions of `logs` that ended more than total_days before `moment`, and before now, the oldest first: a
+-- caller whose clock is ahead drops nothing that is kept. Returns how many.
 --
 -- Dropping one locks readers and writers out, so it waits for those who are there, and whoever comes waits behind it:
 -- for two seconds at most, less than what a writer bears. If pg_dump reads for longer, nothing is dropped, and the next
@@ -82,7 +84,7 @@ BEGIN
     END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended('partitions:' || tenant_schema, 0));
     FOR expired IN EXECUTE format('SELECT name FROM %I.partitions WHERE ends <= %L ORDER BY ends', tenant_schema,
-                                  moment - kept) LOOP
+                                  least(moment, now()) - kept) LOOP
         IF EXISTS (SELECT FROM pg_inherits
                    WHERE inhrelid = to_regclass(format('%I.%I', tenant_schema, expired.name))
                      AND inhparent = to_regclass(format('%I.logs', tenant_schema))) THEN
