@@ -1,11 +1,13 @@
 //! Requests as bytes, for what no HTTP client would send.
 
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// A request that every door answers, and the last one of its connection: put behind others it makes the server
@@ -69,6 +71,22 @@ fn answers(come: &[u8]) -> anyhow::Result<Vec<Answer>> {
         rest = &after[length..];
     }
     Ok(answers)
+}
+
+/// A socket that will connect from this address of the machine: to a server, a peer of its own.
+pub fn socket_from(peer: Ipv4Addr) -> anyhow::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((peer, 0)))?;
+    Ok(socket)
+}
+
+/// So many bytes of one kind between a beginning and an end, compressed by zstd: a body of some hundred bytes.
+pub fn packed(beginning: &[u8], byte: u8, length: u64, end: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 3)?;
+    encoder.write_all(beginning)?;
+    std::io::copy(&mut std::io::repeat(byte).take(length), &mut encoder)?;
+    encoder.write_all(end)?;
+    Ok(encoder.finish()?)
 }
 
 #[cfg(test)]

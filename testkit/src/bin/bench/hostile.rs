@@ -2,7 +2,6 @@
 //! each way to do harm that a key, or none, allows: never more than its own share should be taken by it.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,8 +10,9 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde_json::json;
 use testkit::Tenant;
+use testkit::http::raw::{packed, socket_from};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::bed::{Bed, headers};
@@ -131,8 +131,8 @@ pub(crate) async fn run(bed: &Arc<Bed>, report: &mut Report) -> anyhow::Result<(
     let victim = Arc::new(Victim {
         door: gateway.address,
         key: hostile.key.clone(),
-        string: compressed(b"[\"", 0x7f, UNPACKED - 8)?,
-        bomb: compressed(b"{", b' ', 50 * UNPACKED)?,
+        string: packed(b"[\"", 0x7f, UNPACKED as u64 - 8, b"\"]")?,
+        bomb: packed(b"{", b' ', 50 * UNPACKED as u64, b"}")?,
     });
 
     let alone = measure(bed, roles, &good, &victim, Harm::None).await?;
@@ -307,20 +307,8 @@ fn head(key: &str, further: &str, length: usize) -> String {
 
 /// A connection from one of a hundred addresses that are not the good tenant's.
 async fn connect(door: SocketAddr, number: usize) -> anyhow::Result<TcpStream> {
-    let socket = TcpSocket::new_v4()?;
+    let socket = socket_from(Ipv4Addr::new(127, 0, 2, (number % 100) as u8 + 1))?;
     // Little is on its way to a client that reads slowly.
     socket.set_recv_buffer_size(4096)?;
-    socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, 2, (number % 100) as u8 + 1), 0)))?;
     Ok(socket.connect(door).await?)
-}
-
-/// So many bytes of one kind, behind a beginning, compressed.
-fn compressed(beginning: &[u8], byte: u8, length: usize) -> anyhow::Result<Vec<u8>> {
-    let mut encoder = zstd::Encoder::new(Vec::new(), 3)?;
-    encoder.write_all(beginning)?;
-    let some = vec![byte; 1024 * 1024];
-    for _ in 0..length / some.len() {
-        encoder.write_all(&some)?;
-    }
-    Ok(encoder.finish()?)
 }

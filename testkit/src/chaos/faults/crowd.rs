@@ -1,19 +1,18 @@
 //! Somebody at ingest's door who means harm: connections that do nothing, and small bodies that are large refusals.
 
-use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use futures::StreamExt;
 use futures::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 use super::Struck;
 use crate::chaos::house::House;
 use crate::chaos::load::Load;
+use crate::http::raw::{packed, socket_from};
 
 /// Connections that are opened and say nothing.
 const IDLE: usize = 10_000;
@@ -30,7 +29,7 @@ const MEMORY_LIMIT: u64 = 1024 * 1024 * 1024;
 const BODIES_AT_ONCE: usize = 8;
 const BODIES: usize = 32;
 /// What each is when it is unpacked: the most that ingest unpacks.
-const UNPACKED: usize = 20 * 1024 * 1024;
+const UNPACKED: u64 = 20 * 1024 * 1024;
 /// Longest answer to any of them.
 const REFUSAL: usize = 4 * 1024;
 
@@ -60,10 +59,8 @@ pub(super) async fn idle(house: &House, load: &Load) -> anyhow::Result<Struck> {
 }
 
 async fn connect(target: SocketAddr, peer: usize) -> anyhow::Result<TcpStream> {
-    let socket = TcpSocket::new_v4()?;
     let last = u8::try_from(peer + 1).context("a peer's address")?;
-    socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, 1, last), 0)))?;
-    Ok(socket.connect(target).await?)
+    Ok(socket_from(Ipv4Addr::new(127, 0, 1, last))?.connect(target).await?)
 }
 
 fn is_open(stream: &TcpStream) -> bool {
@@ -75,7 +72,8 @@ pub(super) async fn memory(house: &House, load: &Load) -> anyhow::Result<Struck>
     let target = address(house)?;
     let deaths = house.child("ingest-0")?.deaths();
     let before = load.sender.answers.accepted();
-    let body = Arc::new(one_long_string()?);
+    // `["…"]`, of bytes that take six when they are printed and seven in JSON.
+    let body = packed(b"[\"", 0x7f, UNPACKED - 8, b"\"]")?;
     let mut longest = 0;
     for _ in 0..BODIES / BODIES_AT_ONCE {
         let answers = join_all((0..BODIES_AT_ONCE).map(|_| refused(target, &house.tenants[0].key, &body))).await;
@@ -93,15 +91,6 @@ pub(super) async fn memory(house: &House, load: &Load) -> anyhow::Result<Struck>
     struck.note(accepted > 0, format!("{accepted} requests accepted meanwhile"));
     struck.note(died == 0, format!("ingest ended {died} times"));
     Ok(struck)
-}
-
-/// `["…"]`, of bytes that take six when they are printed and seven in JSON, compressed.
-fn one_long_string() -> anyhow::Result<Vec<u8>> {
-    let mut encoder = zstd::Encoder::new(Vec::new(), 3)?;
-    encoder.write_all(b"[\"")?;
-    encoder.write_all(&vec![0x7f; UNPACKED - 8])?;
-    encoder.write_all(b"\"]")?;
-    Ok(encoder.finish()?)
 }
 
 /// Sends the body, and gives back the answer, which has to be a refusal.

@@ -35,7 +35,8 @@ pub(super) async fn killed(house: &House, load: &Load) -> anyhow::Result<Struck>
     Ok(struck)
 }
 
-async fn accepts_again(load: &Load) -> anyhow::Result<()> {
+/// Waits until requests are accepted that were sent from now on.
+pub(super) async fn accepts_again(load: &Load) -> anyhow::Result<()> {
     let answers = &load.sender.answers;
     let before = answers.accepted();
     eventually("ingest accepts again by itself", STRIKE, || async {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
+use super::queue::accepts_again;
 use super::{STRIKE, Struck};
 use crate::chaos::house::House;
 use crate::chaos::load::Load;
@@ -24,13 +25,7 @@ pub(super) async fn gone(proxy: &Proxy, load: &Load) -> anyhow::Result<Struck> {
     for _ in 0..2 {
         proxy.vanish();
         tokio::time::sleep(GIVEN_UP).await;
-        let before = load.sender.answers.accepted();
-        eventually("ingest accepts by itself", STRIKE, || async {
-            let since = load.sender.answers.accepted() - before;
-            ensure!(since >= 20, "{since} since");
-            Ok(())
-        })
-        .await?;
+        accepts_again(load).await?;
         struck.seen.push("ingest accepts".to_owned());
     }
     Ok(struck)
@@ -60,13 +55,7 @@ pub(super) async fn demoted(house: &House, load: &Load, other: &RedisServer) -> 
         })
         .await?;
         house.proxies.redis.lead_to(format!("{host}:{port}"));
-        let before = load.sender.answers.accepted();
-        eventually("ingest accepts by itself", STRIKE, || async {
-            let since = load.sender.answers.accepted() - before;
-            ensure!(since >= 20, "{since} since");
-            Ok(())
-        })
-        .await?;
+        accepts_again(load).await?;
         struck.seen.push(format!("ingest writes to port {port}"));
     }
     Ok(struck)
