@@ -13,13 +13,12 @@ use time::OffsetDateTime;
 
 use super::{Error, Rooms};
 use crate::event::{Micros, date_time};
+use crate::stores::archive::DELETED_AT_ONCE;
 use crate::stores::catalog::{UNDEFINED_FUNCTION, failed, has_code};
 use crate::tenancy::Tenant;
 
 /// Rows of a table deleted by one statement, so that none holds its locks for long.
 const ROWS_AT_ONCE: u64 = 5_000;
-/// Objects deleted by one request.
-const OBJECTS_AT_ONCE: i64 = 1_000;
 /// Longest time that one call goes on with what there still is to delete, so that the other tenants have their turn. Some
 /// 25,000 rows go in a second: more than ten times what the busiest tenant of a server can add.
 const TURN: Duration = Duration::from_secs(10);
@@ -102,7 +101,7 @@ pub(super) async fn expire_objects(rooms: &Rooms, tenant: &Tenant, now: Micros) 
     while full && !expired.more {
         let objects = delete_objects(rooms, tenant, cutoff).await?;
         expired.objects += objects;
-        full = objects == OBJECTS_AT_ONCE as u64;
+        full = objects == DELETED_AT_ONCE as u64;
         expired.more = full && begun.elapsed() >= TURN;
     }
     Ok(expired)
@@ -245,7 +244,7 @@ async fn unreferenced(connection: &mut PgConnection, cutoff: OffsetDateTime) -> 
          ORDER BY object_id LIMIT $2",
     )
     .bind(cutoff)
-    .bind(OBJECTS_AT_ONCE)
+    .bind(DELETED_AT_ONCE as i64)
     .fetch_all(connection)
     .await
     .map_err(failed("find expired objects"))?;

@@ -77,7 +77,7 @@ pub enum Error {
 struct Refused(String);
 
 /// Objects that S3 deletes by one request.
-const DELETED_AT_ONCE: usize = 1_000;
+pub const DELETED_AT_ONCE: usize = 1_000;
 
 /// The archive of all tenants. Cheap to clone.
 #[derive(Clone)]
@@ -112,24 +112,9 @@ impl Archive {
         delete.send().await.map(|_| ()).map_err(|error| store_error("delete object", key, error))
     }
 
-    /// Removes these objects, a thousand by one request, or one by one where the store knows no such request. Gives back
-    /// those that are gone, whoever removed them, and what went wrong with the first of the others.
+    /// Removes these objects, [`DELETED_AT_ONCE`] at most, by one request, or one by one where the store knows no such
+    /// request. Gives back those that are gone, whoever removed them, and what went wrong with the first of the others.
     pub async fn delete_all(&self, tenant: &Tenant, keys: &[String]) -> (Vec<String>, Option<Error>) {
-        let mut gone = Vec::with_capacity(keys.len());
-        let mut failure = None;
-        for keys in keys.chunks(DELETED_AT_ONCE) {
-            let (these, error) = self.delete_some(tenant, keys).await;
-            gone.extend(these);
-            failure = failure.or(error);
-            if failure.is_some() {
-                // Whatever it is, it is likely to be wrong with the rest as well.
-                break;
-            }
-        }
-        (gone, failure)
-    }
-
-    async fn delete_some(&self, tenant: &Tenant, keys: &[String]) -> (Vec<String>, Option<Error>) {
         let first = keys.first().map_or("", String::as_str);
         let named = keys.iter().map(|key| ObjectIdentifier::builder().key(key).build());
         let named = named.collect::<Result<Vec<_>, _>>();

@@ -1,6 +1,6 @@
 //! The registry that ingest and the other roles read, in the queue's Redis.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use redis::{AsyncCommands, Script};
@@ -134,11 +134,11 @@ impl Registry {
         Ok(json.and_then(|json| Some(SeenEntry { entry: serde_json::from_str(&json).ok()?, json })))
     }
 
-    /// Whether an entry names this pipeline; one that can't be read may.
-    pub async fn is_named(&self, pipeline: &PipelineName) -> Result<bool, Error> {
+    /// The pipelines that entries name; `None` if one can't be read, which may name any.
+    pub async fn named_pipelines(&self) -> Result<Option<HashSet<PipelineName>>, Error> {
         let entries: Vec<String> = self.connection.clone().hvals(REGISTRY_TENANTS).await.doing("read the registry")?;
-        let names = |json: &String| serde_json::from_str::<RegistryTenant>(json).map(|entry| entry.pipeline);
-        Ok(entries.iter().any(|json| names(json).map_or(true, |named| named == *pipeline)))
+        let named = entries.iter().map(|json| Some(serde_json::from_str::<RegistryTenant>(json).ok()?.pipeline));
+        Ok(named.collect())
     }
 
     /// Names of all tenants in the registry, readable or not.

@@ -135,14 +135,19 @@ async fn waits(registry: &Registry, tenant: &TenantName, pipeline: &PipelineName
 /// Forgets pipelines that no event waits for and no Tenant names, here or in the registry.
 pub async fn forget_unneeded(ctx: &Context) -> Result<(), Error> {
     let registry = &ctx.stores.registry;
+    let mut unneeded = Vec::new();
     for pipeline in registry.held().await?.iter().filter_map(|name| name.parse::<PipelineName>().ok()) {
         let empty = backlog::entries(registry, &pipeline).await? == 0;
-        if empty
-            && dependents(ctx, pipeline.as_str()).await.is_ok_and(|dependents| dependents.is_empty())
-            && !registry.is_named(&pipeline).await?
-        {
-            registry.let_go(&pipeline).await?;
+        if empty && dependents(ctx, pipeline.as_str()).await.is_ok_and(|dependents| dependents.is_empty()) {
+            unneeded.push(pipeline);
         }
+    }
+    if unneeded.is_empty() {
+        return Ok(());
+    }
+    let Some(named) = registry.named_pipelines().await? else { return Ok(()) };
+    for pipeline in unneeded.iter().filter(|pipeline| !named.contains(pipeline)) {
+        registry.let_go(pipeline).await?;
     }
     Ok(())
 }

@@ -77,8 +77,8 @@ pub fn findings(valid: &ValidTenant, applied: &Applied) -> Vec<Finding> {
     let ready = match (failed.first(), &valid.problem) {
         (_, Some(Problem { reason, message })) => {
             let message = format!(
-                "{message}. Until that is mended, what was valid before goes on to hold; spec.suspend, and keys that are \
-                 taken away or to be rotated, are seen to all the same"
+                "{message}. Until that is fixed, the last valid settings stay in force; spec.suspend, and keys that are \
+                 removed or to be rotated, take effect all the same"
             );
             (Status::False, *reason, message)
         }
@@ -133,8 +133,8 @@ fn of_pipeline(valid: &ValidTenant, left_behind: &[PipelineName]) -> Finding {
         }
         (None, Some(left)) => {
             let message = format!(
-                "events of the tenant still wait for LogPipeline `{left}`, which does not exist and which it names no \
-                 more: apply it until they are processed; or name it once more with spec.pipelineRef.onMissing: \
+                "events of the tenant still wait for LogPipeline `{left}`, which does not exist and which the tenant no \
+                 longer names: apply it until they are processed; or name it again with spec.pipelineRef.onMissing: \
                  Default, and they go through `default`"
             );
             (Status::False, Reason::EventsHeld, message)
@@ -152,8 +152,8 @@ fn of_retention(valid: &ValidTenant, kept_days: Option<i32>) -> Finding {
         Some(days) => {
             let name = valid.desired.name();
             let message = format!(
-                "events are kept for {days} days, and spec.retention.totalDays says {wanted}: that would remove what is \
-                 older from the list and the archive for good, so it has to be confirmed. Remove it: kubectl annotate \
+                "events are kept for {days} days, and spec.retention.totalDays says {wanted}: that would permanently \
+                 remove older events from the list and the archive, so it must be confirmed: kubectl annotate \
                  tenant {name} --overwrite {CONFIRM_RETENTION_ANNOTATION}={wanted}"
             );
             (Status::False, Reason::RetentionUnconfirmed, message)

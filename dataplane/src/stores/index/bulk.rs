@@ -130,7 +130,7 @@ fn verdict(outcome: Outcome) -> Verdict {
     match outcome.status {
         200..=299 => Verdict::Created,
         409 => Verdict::Existing,
-        // Forbidden: a block, or a security role that lacks this index.
+        // Forbidden by a block, or by a security role that lacks this index; or there is none.
         status @ (403 | 404) => Verdict::IndexUnusable { status, reason: reason() },
         status if concerns_index => Verdict::IndexUnusable { status, reason: reason() },
         400 => Verdict::Refused(reason()),
@@ -139,12 +139,11 @@ fn verdict(outcome: Outcome) -> Verdict {
     }
 }
 
-/// Types of errors that say something of one index: it is gone, closed, blocked (with status 429 if by a full disk),
-/// or has no primary shard that works.
-const INDEX_IS_UNUSABLE: [&str; 5] = [
+/// Types of errors that say something of one index, whatever their status: it is closed, blocked (with 429 if by a full
+/// disk), or has no primary shard that works.
+const INDEX_IS_UNUSABLE: [&str; 4] = [
     "cluster_block_exception",
     "index_closed_exception",
-    "index_not_found_exception",
     "no_shard_available_action_exception",
     "unavailable_shards_exception",
 ];
