@@ -44,8 +44,16 @@ const USER_TIMEOUT: Duration = Duration::from_secs(15);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection to PostgreSQL that was used within this time is taken to be alive.
 const TRUSTED: Duration = Duration::from_secs(5);
-/// Longest wait for one attempt of an object store call; a 64 MiB PUT at 4 MiB/s.
+/// Longest wait for one attempt of an object store call, besides the bytes that it sends.
 const S3_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(16);
+/// Attempts of one call.
+const S3_ATTEMPTS: u32 = 3;
+/// Slowest link to the object store over which an object is put: bytes a second. The largest object, 32 MiB, takes two
+/// minutes by it.
+const S3_SLOWEST: u64 = 256 * 1024;
+/// Longest wait for an object to be put, all attempts together, however large it is: less than what a step of `maintain`
+/// may take.
+const S3_LONGEST_PUT: Duration = Duration::from_secs(160);
 /// Longest wait for an answer of OpenSearch; a bulk of 5 MB takes well under a second.
 const OPENSEARCH_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -212,11 +220,6 @@ pub fn s3(settings: &S3Settings, tls: &TlsSettings) -> Result<aws_sdk_s3::Client
     let id = credential(&settings.s3_credentials, "accessKeyId")?;
     let secret = credential(&settings.s3_credentials, "secretAccessKey")?;
     let credentials = Credentials::new(id.expose_secret(), secret.expose_secret(), None, None, "mounted-secret");
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .operation_attempt_timeout(S3_ATTEMPT_TIMEOUT)
-        .operation_timeout(3 * S3_ATTEMPT_TIMEOUT)
-        .build();
     let mut builder = aws_smithy_http_client::Builder::new()
         .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc));
     if let Some(pem) = tls.read_ca_bundle()? {
@@ -230,11 +233,26 @@ pub fn s3(settings: &S3Settings, tls: &TlsSettings) -> Result<aws_sdk_s3::Client
         .endpoint_url(&settings.endpoint)
         .region(Region::new(settings.region.clone()))
         .credentials_provider(credentials)
-        .retry_config(RetryConfig::standard().with_max_attempts(3))
-        .timeout_config(timeouts)
+        .retry_config(RetryConfig::standard().with_max_attempts(S3_ATTEMPTS))
+        .timeout_config(s3_timeouts(S3_ATTEMPT_TIMEOUT))
         .force_path_style(true)
         .build();
     Ok(aws_sdk_s3::Client::from_conf(config))
+}
+
+/// How long a PUT of so many bytes is waited for: on the slowest link that is accepted, one attempt ends in its time.
+pub fn s3_put_timeouts(bytes: usize) -> TimeoutConfig {
+    s3_timeouts(S3_ATTEMPT_TIMEOUT + Duration::from_secs(bytes as u64 / S3_SLOWEST))
+}
+
+/// Attempts of this length, and as many as there are, within the longest time.
+fn s3_timeouts(attempt: Duration) -> TimeoutConfig {
+    let attempt = attempt.min(S3_LONGEST_PUT);
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(attempt)
+        .operation_timeout((attempt * S3_ATTEMPTS).min(S3_LONGEST_PUT))
+        .build()
 }
 
 /// A client of OpenSearch.
@@ -267,6 +285,19 @@ mod tests {
         let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
         let mut rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
         rows.any(|row| row[2].ends_with(&format!(":{port:04X}")) && row[5].starts_with("02:"))
+    }
+
+    #[test]
+    fn a_large_object_has_the_time_that_a_slow_link_takes() {
+        const MIB: usize = 1024 * 1024;
+        for (bytes, attempt, operation) in
+            [(0, 16, 48), (MIB, 20, 60), (8 * MIB, 48, 144), (32 * MIB, 144, 160), (usize::MAX, 160, 160)]
+        {
+            let timeouts = s3_put_timeouts(bytes);
+            let seconds = [timeouts.operation_attempt_timeout(), timeouts.operation_timeout()]
+                .map(|timeout| timeout.map(|timeout| timeout.as_secs()));
+            assert_eq!(seconds, [Some(attempt), Some(operation)], "{bytes} bytes");
+        }
     }
 
     #[tokio::test]

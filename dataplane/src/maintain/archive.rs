@@ -3,6 +3,9 @@
 //! Which rows go into the next object is noted first. So whoever tries again after a death makes
 //! the very same object under the same key, and no second copy of any line is ever left behind.
 //! Rows point to the object only once it is there.
+//!
+//! A spool row that can't be read is set aside, in the spool: it keeps nobody waiting, and stays for whoever looks
+//! into it as long as the tenant keeps what it sends.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,7 +19,7 @@ use crate::event::{Micros, date_time, micros};
 use crate::fail_points::{Point, reach};
 use crate::queue::entry::{BatchHeader, Header, MAX_STORED_BYTES};
 use crate::stores::archive::{Builder, Built};
-use crate::stores::catalog::{LIMIT, failed};
+use crate::stores::catalog::{LIMIT, UNDEFINED_COLUMN, failed, has_code};
 use crate::tenancy::Tenant;
 
 /// Compressed bytes in the spool that make an object: below it, a PUT costs more than its bytes.
@@ -28,6 +31,8 @@ pub(super) const MAX_ROWS: i64 = 10_000;
 
 /// What is done once an object is there.
 const STAMP: &str = "stamp what is archived";
+/// SQLSTATE of bytes that PostgreSQL itself finds damaged.
+const DATA_CORRUPTED: &str = "XX001";
 
 /// What one step did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +46,21 @@ pub enum Archived {
     },
     /// Spool rows that no batch refers to were removed.
     Leftovers,
+    /// Spool rows can't be read: they are set aside, and the others are still to be archived.
+    SetAside {
+        /// How many.
+        rows: u64,
+    },
+}
+
+/// What the noted spool rows hold.
+enum Read {
+    /// Nothing that a batch refers to.
+    Leftovers,
+    /// An object.
+    Object(Built),
+    /// These rows can't be read, for these reasons.
+    Unreadable(Vec<(i64, String)>),
 }
 
 /// What is known of a spool row without its bytes.
@@ -59,9 +79,17 @@ pub async fn archive(rooms: &Rooms, tenant: &Tenant, max_age: Duration, now: Mic
     let Some(spool_ids) = planned.await? else { return Ok(Archived::Nothing) };
     reach(Point::ArchiveNoted);
     let built = catalog.within(LIMIT, "read the spool", build(rooms, tenant, &spool_ids));
-    let Some(built) = built.await? else {
-        catalog.within(LIMIT, STAMP, stamp(rooms, tenant, &spool_ids, None)).await?;
-        return Ok(Archived::Leftovers);
+    let built = match built.await? {
+        Read::Object(built) => built,
+        Read::Leftovers => {
+            catalog.within(LIMIT, STAMP, stamp(rooms, tenant, &spool_ids, None)).await?;
+            return Ok(Archived::Leftovers);
+        }
+        Read::Unreadable(unreadable) => {
+            let setting = set_aside(rooms, tenant, &spool_ids, &unreadable);
+            let rows = catalog.within(LIMIT, "set unreadable spool rows aside", setting).await?;
+            return Ok(Archived::SetAside { rows });
+        }
     };
     let Built { key, bytes, .. } = &built;
     rooms.archive.put(tenant, key, bytes.clone()).await?;
@@ -82,8 +110,12 @@ async fn plan(rooms: &Rooms, tenant: &Tenant, max_age: Duration, now: Micros) ->
     if noted.is_some() {
         return Ok(noted);
     }
+    // In a schema of the version before, `unreadable_at` is the outer one.
     let rows: Vec<SpoolRow> = sqlx::query_as(
-        "SELECT spool_id, octet_length(frame)::bigint AS bytes, created_at FROM spool ORDER BY spool_id LIMIT $1",
+        "SELECT first.* FROM (SELECT NULL::timestamptz AS unreadable_at) AS before
+         CROSS JOIN LATERAL (SELECT spool_id, octet_length(frame)::bigint AS bytes, created_at FROM spool
+                             WHERE unreadable_at IS NULL ORDER BY spool_id LIMIT $1) AS first
+         ORDER BY spool_id",
     )
     .bind(MAX_ROWS)
     .fetch_all(&mut *transaction)
@@ -121,8 +153,9 @@ pub(crate) fn choose(rows: &[SpoolRow], max_age: Duration, now: Micros) -> Optio
     Some(fitting.map(|row| row.spool_id).collect())
 }
 
-/// The object of these spool rows: the lines of every batch that refers to them, in their order.
-async fn build(rooms: &Rooms, tenant: &Tenant, spool_ids: &[i64]) -> Result<Option<Built>, Error> {
+/// What these spool rows hold: the lines of every batch that refers to them, in their order. Nothing is left out of
+/// an object: a row goes into one as a whole, or is set aside before it is made.
+async fn build(rooms: &Rooms, tenant: &Tenant, spool_ids: &[i64]) -> Result<Read, Error> {
     let mut transaction = rooms.catalog.begin(tenant).await?;
     let batches: Vec<(i64, Uuid)> = sqlx::query_as("SELECT spool_id, batch_id FROM batches WHERE spool_id = ANY($1)")
         .bind(spool_ids)
@@ -134,9 +167,29 @@ async fn build(rooms: &Rooms, tenant: &Tenant, spool_ids: &[i64]) -> Result<Opti
         wanted.entry(spool_id).or_default().push(batch_id);
     }
     let mut builder = Builder::new(tenant)?;
+    let mut unreadable = Vec::new();
     for spool_id in spool_ids {
         let Some(batches) = wanted.remove(spool_id) else { continue };
-        let spooled = spooled(&mut transaction, *spool_id).await?;
+        let spooled = match spooled(&mut transaction, *spool_id).await {
+            Ok(spooled) => spooled.having(*spool_id, &batches),
+            Err(error) => Err(error),
+        };
+        let spooled = match spooled {
+            Ok(spooled) => spooled,
+            Err(Error::Spool { spool_id, reason }) => {
+                unreadable.push((spool_id, reason));
+                continue;
+            }
+            // Nothing more can be read in this transaction.
+            Err(Error::Catalog(error)) if has_code(&error.source, DATA_CORRUPTED) => {
+                unreadable.push((*spool_id, error.source.to_string()));
+                break;
+            }
+            Err(error) => return Err(error),
+        };
+        if !unreadable.is_empty() {
+            continue;
+        }
         // Megabytes of zstd stay off the threads that serve everything else.
         let added = tokio::task::spawn_blocking(move || {
             for (batch, raw) in spooled.batches() {
@@ -146,18 +199,94 @@ async fn build(rooms: &Rooms, tenant: &Tenant, spool_ids: &[i64]) -> Result<Opti
             }
             Ok::<_, Error>(builder)
         });
-        builder = added.await.map_err(|error| spool_error(*spool_id, error))??;
+        builder = added.await.map_err(|error| Error::Mapping(error.to_string()))??;
     }
-    Ok(builder.finish(tenant)?)
+    if !unreadable.is_empty() {
+        return Ok(Read::Unreadable(unreadable));
+    }
+    Ok(builder.finish(tenant)?.map_or(Read::Leftovers, Read::Object))
+}
+
+/// Sets spool rows aside that can't be read, and leaves the others to the next object. Gives back how many.
+async fn set_aside(
+    rooms: &Rooms,
+    tenant: &Tenant,
+    spool_ids: &[i64],
+    unreadable: &[(i64, String)],
+) -> Result<u64, Error> {
+    let doing = "set unreadable spool rows aside";
+    let (ids, reasons): (Vec<i64>, Vec<&str>) = unreadable.iter().map(|(id, reason)| (*id, reason.as_str())).unzip();
+    let mut transaction = rooms.catalog.begin(tenant).await?;
+    let updated = sqlx::query(
+        "UPDATE spool SET unreadable_at = now(), unreadable = found.reason
+         FROM unnest($1::bigint[], $2::text[]) AS found (spool_id, reason) WHERE spool.spool_id = found.spool_id",
+    )
+    .bind(&ids)
+    .bind(&reasons)
+    .execute(&mut *transaction)
+    .await
+    .map_err(failed(doing))?;
+    // Noted anew, because rows may have come that go with what is left.
+    let noted = sqlx::query("DELETE FROM archiving WHERE spool_ids = $1")
+        .bind(spool_ids)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed(doing))?;
+    if noted.rows_affected() == 0 {
+        // Somebody else was at this very object meanwhile.
+        return Ok(0);
+    }
+    transaction.commit().await.map_err(failed(doing))?;
+    for (spool_id, reason) in unreadable {
+        tracing::error!(tenant.name = %tenant.name(), spool_id, reason, "spool row {spool_id} of {} can't be read: {reason}; it is set aside", tenant.name());
+    }
+    Ok(updated.rows_affected())
+}
+
+/// Spool rows of a tenant that are set aside.
+pub(super) async fn unreadable(rooms: &Rooms, tenant: &Tenant) -> Result<i64, Error> {
+    let doing = "count unreadable spool rows";
+    let mut transaction = rooms.catalog.begin(tenant).await?;
+    let rows = sqlx::query_scalar("SELECT count(*) FROM spool WHERE unreadable_at IS NOT NULL")
+        .fetch_one(&mut *transaction)
+        .await;
+    match rows {
+        Ok(rows) => Ok(rows),
+        // The operator has not brought the schema to this version yet: none was set aside.
+        Err(error) if has_code(&error, UNDEFINED_COLUMN) => Ok(0),
+        Err(error) => Err(failed(doing)(error).into()),
+    }
 }
 
 /// A spool row that was read.
 pub(super) struct Spooled {
-    header: Header,
-    raw: Vec<u8>,
+    /// Which batches it has.
+    pub(super) header: Header,
+    /// Their raw lines.
+    pub(super) raw: Vec<u8>,
 }
 
 impl Spooled {
+    /// What a row holds, if its header and its frame go together.
+    pub(super) fn unpack(header: &[u8], frame: &[u8]) -> Result<Self, String> {
+        let header: Header = postcard::from_bytes(header).map_err(|error| format!("its header: {error}"))?;
+        let raw = zstd::bulk::decompress(frame, MAX_STORED_BYTES).map_err(|error| format!("its frame: {error}"))?;
+        let said: usize = header.batches.iter().map(BatchHeader::raw_bytes).sum();
+        if raw.len() != said {
+            return Err(format!("{} raw bytes instead of {said}", raw.len()));
+        }
+        Ok(Self { header, raw })
+    }
+
+    /// Itself, if it has all these batches.
+    fn having(self, spool_id: i64, batches: &[Uuid]) -> Result<Self, Error> {
+        let has = |id: &&Uuid| self.header.batches.iter().any(|batch| batch.batch_id == **id);
+        match batches.iter().find(|id| !has(id)) {
+            Some(missing) => Err(spool_error(spool_id, format!("it does not have batch {missing}"))),
+            None => Ok(self),
+        }
+    }
+
     /// Each batch with its raw bytes.
     pub(super) fn batches(&self) -> impl Iterator<Item = (&BatchHeader, &[u8])> {
         let mut rest = self.raw.as_slice();
@@ -171,15 +300,15 @@ impl Spooled {
 
 /// Reads a spool row, as the tenant's role.
 pub(super) async fn spooled(connection: &mut PgConnection, spool_id: i64) -> Result<Spooled, Error> {
-    let (header, frame): (Vec<u8>, Vec<u8>) = sqlx::query_as("SELECT header, frame FROM spool WHERE spool_id = $1")
+    let row: Option<(Vec<u8>, Vec<u8>)> = sqlx::query_as("SELECT header, frame FROM spool WHERE spool_id = $1")
         .bind(spool_id)
-        .fetch_one(connection)
+        .fetch_optional(connection)
         .await
         .map_err(failed("read the spool"))?;
-    let header = postcard::from_bytes(&header).map_err(|error| spool_error(spool_id, error))?;
-    let unpacked = tokio::task::spawn_blocking(move || zstd::bulk::decompress(&frame, MAX_STORED_BYTES));
-    let raw = unpacked.await.map_err(|error| spool_error(spool_id, error))?;
-    Ok(Spooled { header, raw: raw.map_err(|error| spool_error(spool_id, error))? })
+    let (header, frame) = row.ok_or_else(|| spool_error(spool_id, "it is gone"))?;
+    let unpacked = tokio::task::spawn_blocking(move || Spooled::unpack(&header, &frame));
+    let unpacked = unpacked.await.map_err(|error| Error::Mapping(error.to_string()))?;
+    unpacked.map_err(|reason| spool_error(spool_id, reason))
 }
 
 fn spool_error(spool_id: i64, reason: impl std::fmt::Display) -> Error {

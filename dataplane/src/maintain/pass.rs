@@ -22,6 +22,7 @@ use runtime::metrics::Metrics;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
+use super::archive::unreadable;
 use super::due::{Due, Steps, due, look};
 use super::expire::{expire_objects, expire_rows};
 use super::lock::{TenantLock, Work};
@@ -62,6 +63,7 @@ pub(super) struct Passes {
     archive_max_age: Duration,
     series: SeriesLimits,
     waiting: Mutex<Waiting>,
+    unreadable: Mutex<Unreadable>,
     /// Where each half of a pass goes on.
     turns: [Mutex<Option<TenantName>>; 2],
 }
@@ -76,6 +78,9 @@ struct Waiting {
     /// How far each tenant's ledger was counted by us since the last housekeeping.
     rolled_up: HashMap<TenantName, i64>,
 }
+
+/// Spool rows of each tenant that are set aside because they can't be read.
+type Unreadable = HashMap<TenantName, i64>;
 
 /// What time it is in a pass.
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +101,7 @@ pub(super) struct Measures {
     redriven: Counter,
     late_events: Counter,
     clock_difference: Gauge<f64, AtomicU64>,
+    unreadable: Gauge,
 }
 
 impl Measures {
@@ -108,6 +114,7 @@ impl Measures {
             redriven: Counter::default(),
             late_events: Counter::default(),
             clock_difference: Gauge::default(),
+            unreadable: Gauge::default(),
         };
         let mut registry = metrics.registry();
         for (name, help, counter) in [
@@ -124,6 +131,11 @@ impl Measures {
             "loggerhub_maintain_clock_difference_seconds",
             "Our clock less PostgreSQL's; beyond a minute nothing is deleted",
             measures.clock_difference.clone(),
+        );
+        registry.register(
+            "loggerhub_maintain_unreadable_spool_rows",
+            "Spool rows that can't be read and are set aside, of all tenants",
+            measures.unreadable.clone(),
         );
         drop(registry);
         measures
@@ -154,8 +166,9 @@ impl Passes {
         archive_max_age: Duration,
         series: SeriesLimits,
     ) -> Self {
-        let (waiting, turns) = (Mutex::default(), [Mutex::default(), Mutex::default()]);
-        Self { rooms, registry, measures, archive_max_age, series, waiting, turns }
+        let (waiting, unreadable) = (Mutex::default(), Mutex::default());
+        let turns = [Mutex::default(), Mutex::default()];
+        Self { rooms, registry, measures, archive_max_age, series, waiting, unreadable, turns }
     }
 
     /// Passes over all tenants, and looks after the indices beside them, until `stop`.
@@ -181,6 +194,9 @@ impl Passes {
                     housekeeping: tenants.iter().map(|tenant| tenant.name().clone()).collect(),
                     ..Waiting::default()
                 };
+                self.count_unreadable(|unreadable| {
+                    unreadable.retain(|name, _| tenants.iter().any(|tenant| tenant.name() == name));
+                });
             }
             // Without it there is nothing to be done for anybody.
             if let Some(clock) = self.clock(keep_house).await {
@@ -277,6 +293,11 @@ impl Passes {
                 more = expired.is_some_and(|expired| expired.more);
                 self.waiting().sweep.insert(tenant.name().clone());
             }
+            if let Some(rows) = self.step("count unreadable spool rows", unreadable(&self.rooms, tenant)).await {
+                self.count_unreadable(|unreadable| {
+                    unreadable.insert(tenant.name().clone(), rows);
+                });
+            }
             if !more {
                 self.waiting().housekeeping.remove(tenant.name());
             }
@@ -301,7 +322,12 @@ impl Passes {
                 break;
             }
             match self.step("archive", archive(&self.rooms, tenant, self.archive_max_age, now())).await {
-                Some(Archived::Object { .. }) => self.measures.archived.inc(),
+                Some(Archived::Object { .. }) => {
+                    self.measures.archived.inc();
+                }
+                Some(Archived::SetAside { rows }) => self.count_unreadable(|unreadable| {
+                    *unreadable.entry(tenant.name().clone()).or_default() += rows as i64;
+                }),
                 Some(Archived::Nothing | Archived::Leftovers) | None => break,
             };
         }
@@ -340,6 +366,13 @@ impl Passes {
             );
         }
         Some(Clock { theirs, agreed })
+    }
+
+    /// Takes in a number of unreadable rows, and shows their sum.
+    fn count_unreadable(&self, change: impl FnOnce(&mut Unreadable)) {
+        let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut unreadable);
+        self.measures.unreadable.set(unreadable.values().sum());
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {

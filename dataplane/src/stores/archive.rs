@@ -33,6 +33,7 @@ use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use bytes::Bytes;
+use runtime::stores::s3_put_timeouts;
 
 use crate::tenancy::Tenant;
 
@@ -100,10 +101,16 @@ impl Archive {
         Self { client }
     }
 
-    /// Puts an object in place of itself, if it is there.
+    /// Puts an object in place of itself, if it is there: within a time that its bytes take on a slow link.
     pub async fn put(&self, tenant: &Tenant, key: &str, bytes: Bytes) -> Result<(), Error> {
+        let patient = aws_sdk_s3::config::Builder::new().timeout_config(s3_put_timeouts(bytes.len()));
         let put = self.client.put_object().bucket(bucket(tenant)).key(key).body(ByteStream::from(bytes));
-        put.send().await.map(|_| ()).map_err(|error| store_error("put object", key, error))
+        put.customize()
+            .config_override(patient)
+            .send()
+            .await
+            .map(|_| ())
+            .map_err(|error| store_error("put object", key, error))
     }
 
     /// Removes an object; one that is gone already is success.

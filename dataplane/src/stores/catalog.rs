@@ -102,6 +102,9 @@ pub(crate) fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
 /// SQLSTATE of a function that is not there: the operator, whose they are, is of the version before.
 pub(crate) const UNDEFINED_FUNCTION: &str = "42883";
 
+/// SQLSTATE of a column that is not there: the operator has not brought the tenant's schema to this version yet.
+pub(crate) const UNDEFINED_COLUMN: &str = "42703";
+
 /// Whether PostgreSQL refused with this SQLSTATE.
 pub(crate) fn has_code(error: &sqlx::Error, code: &str) -> bool {
     error.as_database_error().and_then(|error| error.code()).as_deref() == Some(code)

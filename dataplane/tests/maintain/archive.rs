@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::bench::{Bench, header, lines, now};
+use super::look::look;
 use anyhow::{Context, ensure};
 use dataplane::event::new_batch_id;
-use dataplane::maintain::{Archived, archive};
+use dataplane::maintain::{Archived, Kind, VerifyOptions, archive, expire, verify};
 use dataplane::stores::archive::Frames;
 
 #[tokio::test]
@@ -77,6 +78,90 @@ async fn lines_of_a_batch_that_lost_are_not_archived_twice() -> anyhow::Result<(
     archive(&rooms, &bench.tenant, Duration::ZERO, now()).await?;
     ensure!(bench.count("SELECT sum(events)::bigint FROM {}.objects").await? == 20);
     processor.stop().await?;
+    bench.retire().await
+}
+
+#[tokio::test]
+async fn a_spool_row_that_cannot_be_read_holds_up_no_other() -> anyhow::Result<()> {
+    let bench = Bench::new("archbad").await?;
+    let rooms = bench.rooms().await?;
+    let processor = bench.processor("p-0").await?;
+    for _ in 0..6 {
+        bench.send(&lines(10)).await?;
+        bench.drained().await?;
+    }
+    processor.stop().await?;
+    bench.indexed(&rooms).await?;
+    let row =
+        |number: i64| format!("spool_id = (SELECT spool_id FROM {{}}.spool ORDER BY spool_id OFFSET {number} LIMIT 1)");
+    for damage in [
+        format!("UPDATE {{}}.spool SET frame = '\\x00' WHERE {}", row(0)),
+        format!("UPDATE {{}}.spool SET header = '\\xff' WHERE {}", row(1)),
+        // Whole by itself, and another's.
+        format!(
+            "UPDATE {{}}.spool SET (header, frame) = (SELECT header, frame FROM {{}}.spool WHERE {}) WHERE {}",
+            row(5),
+            row(2)
+        ),
+    ] {
+        bench.execute(&damage).await?;
+    }
+    let archived = archive(&rooms, &bench.tenant, Duration::ZERO, now()).await?;
+    ensure!(archived == Archived::SetAside { rows: 3 }, "{archived:?}");
+    // A row that goes between two attempts is none that anybody can read.
+    bench
+        .execute(
+            "INSERT INTO {}.archiving (spool_ids) SELECT array_agg(spool_id) FROM {}.spool WHERE unreadable IS NULL",
+        )
+        .await?;
+    bench.execute(&format!("DELETE FROM {{}}.spool WHERE {}", row(3))).await?;
+    let archived = archive(&rooms, &bench.tenant, Duration::ZERO, now()).await?;
+    ensure!(archived == Archived::SetAside { rows: 0 }, "{archived:?}");
+    let archived = archive(&rooms, &bench.tenant, Duration::ZERO, now()).await?;
+    ensure!(matches!(archived, Archived::Object { .. }), "{archived:?}");
+    ensure!(
+        archive(&rooms, &bench.tenant, Duration::ZERO, now()).await? == Archived::Nothing,
+        "they are not tried again"
+    );
+    ensure!(read_all(&bench).await?.len() == 20, "the others are archived");
+    ensure!(
+        bench.count("SELECT count(*) FROM {}.spool WHERE unreadable <> '' AND unreadable_at IS NOT NULL").await? == 3
+    );
+
+    let look = look(&rooms, &[&bench]).await?[&bench.tenant.name().database_schema()].clone();
+    ensure!(
+        (look.spooled_since, look.spooled_rows, look.archiving) == (None, 0, false),
+        "they wait for nothing: {look:?}"
+    );
+    let all = VerifyOptions { span: (i64::MIN, i64::MAX), max_differences: 20 };
+    let report = verify(&rooms, &bench.tenant, all, now()).await?;
+    let mut kinds: Vec<Kind> = report.differences.iter().map(|difference| difference.kind).collect();
+    kinds.sort();
+    ensure!(kinds == [Kind::RawMissing, Kind::RawMissing, Kind::RawDamaged, Kind::RawDamaged], "{report}");
+
+    // They stay until nothing of their time is kept.
+    expire(&rooms, &bench.tenant, now()).await?;
+    ensure!(bench.count("SELECT count(*) FROM {}.spool").await? == 3);
+    bench.execute("UPDATE {}.spool SET created_at = now() - interval '1000 days'").await?;
+    expire(&rooms, &bench.tenant, now()).await?;
+    ensure!(bench.count("SELECT count(*) FROM {}.spool").await? == 0);
+    bench.retire().await
+}
+
+#[tokio::test]
+async fn a_schema_of_the_version_before_is_archived() -> anyhow::Result<()> {
+    let bench = Bench::new("archold").await?;
+    let rooms = bench.rooms().await?;
+    bench.execute("ALTER TABLE {}.spool DROP COLUMN unreadable_at, DROP COLUMN unreadable").await?;
+    let processor = bench.processor("p-0").await?;
+    bench.send(&lines(10)).await?;
+    bench.drained().await?;
+    processor.stop().await?;
+    let look = look(&rooms, &[&bench]).await?[&bench.tenant.name().database_schema()].clone();
+    ensure!(look.spooled_rows == 1 && look.spooled_since.is_some(), "{look:?}");
+    let archived = archive(&rooms, &bench.tenant, Duration::ZERO, now()).await?;
+    ensure!(matches!(archived, Archived::Object { .. }), "{archived:?}");
+    expire(&rooms, &bench.tenant, now()).await?;
     bench.retire().await
 }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 /// More rows than any spool here has.
 const ROWS: i64 = 1000;
 
-async fn look(rooms: &Rooms, benches: &[&Bench]) -> anyhow::Result<HashMap<String, Look>> {
+/// A look at these tenants, by schema.
+pub(super) async fn look(rooms: &Rooms, benches: &[&Bench]) -> anyhow::Result<HashMap<String, Look>> {
     let schemas: Vec<String> = benches.iter().map(|bench| bench.tenant.name().database_schema()).collect();
     Ok(rooms.catalog.look(&schemas, ROWS, Duration::from_secs(15)).await?)
 }

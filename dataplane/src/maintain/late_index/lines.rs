@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use runtime::logging::chain;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use crate::maintain::archive::Spooled;
 use crate::maintain::{Error, Rooms};
-use crate::queue::entry::{Header, MAX_STORED_BYTES};
+use crate::queue::entry::Header;
 use crate::stores::archive::{Footer, FooterBatch, Frames};
 use crate::stores::batch::{Batch, Treatment, map};
 use crate::stores::catalog::{LIMIT, Whereabouts, failed};
@@ -176,9 +176,9 @@ pub(in crate::maintain) fn unpacked(parts: Vec<Part>, is_wanted: impl Fn(&Batch)
     let mut batches = Vec::new();
     for part in parts {
         match part {
-            Part::Spooled { spool_id, header, frame } => match spooled(&header, &frame) {
-                Ok((header, raw)) => batches.extend(map(&header, &raw, Treatment::Process)),
-                Err(error) => tracing::error!(error = chain(&*error), spool_id, "can't read spool row {spool_id}"),
+            Part::Spooled { spool_id, header, frame } => match Spooled::unpack(&header, &frame) {
+                Ok(Spooled { header, raw }) => batches.extend(map(&header, &raw, Treatment::Process)),
+                Err(reason) => tracing::error!(reason, spool_id, "can't read spool row {spool_id}"),
             },
             Part::Archived { start, batches: archived, raw } => {
                 for batch in archived {
@@ -194,10 +194,6 @@ pub(in crate::maintain) fn unpacked(parts: Vec<Part>, is_wanted: impl Fn(&Batch)
     }
     batches.retain(is_wanted);
     batches
-}
-
-fn spooled(header: &[u8], frame: &[u8]) -> Result<(Header, Vec<u8>), Box<dyn std::error::Error>> {
-    Ok((postcard::from_bytes(header)?, zstd::bulk::decompress(frame, MAX_STORED_BYTES)?))
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::compare::{Raw, RawLines};
+use crate::maintain::archive::Spooled;
 use crate::maintain::{Error, Rooms};
-use crate::queue::entry::{Header, MAX_STORED_BYTES};
+use crate::queue::entry::Header;
 use crate::stores::archive::{self, FooterBatch, Frames};
 use crate::stores::catalog::{HeldBatch, Whereabouts, failed};
 use crate::tenancy::Tenant;
@@ -141,10 +142,7 @@ impl Object {
 }
 
 fn check_row(header: &[u8], frame: &[u8]) -> Result<Header, String> {
-    let header: Header = postcard::from_bytes(header).map_err(|error| error.to_string())?;
-    let raw = zstd::bulk::decompress(frame, MAX_STORED_BYTES).map_err(|error| error.to_string())?;
-    let said: usize = header.batches.iter().map(|batch| batch.raw_bytes()).sum();
-    if raw.len() == said { Ok(header) } else { Err(format!("{} raw bytes instead of {said}", raw.len())) }
+    Spooled::unpack(header, frame).map(|row| row.header)
 }
 
 fn in_row(spool_id: i64, row: &Option<Result<Header, String>>, batch_id: Uuid) -> Raw {

@@ -21,12 +21,13 @@ use crate::provision::marker::Ownership;
 use crate::provision::{DesiredTenant, Error, Outcome, Owner};
 
 /// The template: what each version adds to the one before.
-const STEPS: [&str; 5] = [
+const STEPS: [&str; 6] = [
     include_str!("../tenant_schema_v1.sql"),
     include_str!("../tenant_schema_v2.sql"),
     include_str!("../tenant_schema_v3.sql"),
     include_str!("../tenant_schema_v4.sql"),
     include_str!("../tenant_schema_v5.sql"),
+    include_str!("../tenant_schema_v6.sql"),
 ];
 /// The version that all steps together are.
 const VERSION: i32 = STEPS.len() as i32;
