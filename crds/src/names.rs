@@ -34,6 +34,8 @@ pub const SEARCH_DATABASE: &str = "loggerhub_search_db";
 pub const DATA_ROLE: &str = "lh_data";
 /// Role of `maintain`: like [`DATA_ROLE`], and may call the partition functions.
 pub const MAINTAIN_ROLE: &str = "lh_maintain";
+/// Role that reads rows as a tenant's reader; no DDL, `NOINHERIT`.
+pub const SEARCH_ROLE: &str = "lh_search";
 
 /// Redis string: a number that grows with every change of the tenant registry.
 pub const REGISTRY_EPOCH: &str = "lh:registry:epoch";
@@ -151,9 +153,14 @@ impl TenantName {
         format!("tenant_{}", self.0.replace('-', "_"))
     }
 
-    /// PostgreSQL role that alone may use [`Self::database_schema`].
+    /// PostgreSQL role that alone may write to [`Self::database_schema`].
     pub fn database_role(&self) -> String {
         format!("lh_tenant_{}", self.0.replace('-', "_"))
+    }
+
+    /// PostgreSQL role that reads [`Self::database_schema`], and marks dead letters.
+    pub fn database_reader(&self) -> String {
+        format!("lh_read_{}", self.0.replace('-', "_"))
     }
 
     /// Bucket and prefix of the archive. `bucket_prefix` begins a tenant's own bucket's name under
@@ -354,6 +361,7 @@ mod tests {
     fn derived_names_fit_their_stores() {
         let longest = tenant(&"x".repeat(MAX_NAME_LENGTH));
         assert!(longest.database_role().len() <= 63);
+        assert!(longest.database_reader().len() <= 63);
         assert!(longest.database_schema().len() <= 63);
         assert!(longest.archive(BucketLayout::PerTenant, "lh-").bucket.len() <= 63);
     }

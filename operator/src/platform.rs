@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crds::apikey::Pepper;
-use crds::names::{DATA_ROLE, MAINTAIN_ROLE};
+use crds::names::{DATA_ROLE, MAINTAIN_ROLE, SEARCH_ROLE};
 
 use crate::backoff::Backoff;
 use crate::health::StoresUp;
@@ -135,9 +135,11 @@ async fn set_up(
     let login = |role: &'static str| [("username", Some(role)), ("password", None)];
     let data = ensure_secret(&secrets, settings, &names.postgres_data, true, &login(DATA_ROLE)).await?;
     let maintain = ensure_secret(&secrets, settings, &names.postgres_maintain, true, &login(MAINTAIN_ROLE)).await?;
+    let search = ensure_secret(&secrets, settings, &names.postgres_search, true, &login(SEARCH_ROLE)).await?;
     let passwords = RolePasswords {
         data: password(&names.postgres_data, &data)?,
         maintain: password(&names.postgres_maintain, &maintain)?,
+        search: password(&names.postgres_search, &search)?,
     };
     postgres.bootstrap_for(claim, &passwords).await?;
     postgres.ensure_plans(&settings.plans.names()).await?;
@@ -149,9 +151,12 @@ pub async fn claim(client: &Client, settings: &Settings, postgres: &Postgres) ->
     let claim = wished(client, settings).await?;
     let secrets = Api::<Secret>::namespaced(client.clone(), &settings.namespace);
     let mut passwords = Vec::new();
-    for (role, name) in
-        [(DATA_ROLE, &settings.secrets.postgres_data), (MAINTAIN_ROLE, &settings.secrets.postgres_maintain)]
-    {
+    let names = &settings.secrets;
+    for (role, name) in [
+        (DATA_ROLE, &names.postgres_data),
+        (MAINTAIN_ROLE, &names.postgres_maintain),
+        (SEARCH_ROLE, &names.postgres_search),
+    ] {
         let failed = |source| Error::Secret { name: name.clone(), source: Box::new(source) };
         let found = secrets.get_opt(name).await.map_err(failed)?;
         passwords.push((role, found.and_then(|found| password(name, &found.data.unwrap_or_default()).ok())));

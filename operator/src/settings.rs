@@ -120,6 +120,8 @@ pub struct PlatformSecrets {
     pub postgres_data: String,
     /// Credentials of `lh_maintain`; made by us.
     pub postgres_maintain: String,
+    /// Credentials of `lh_search`; made by us.
+    pub postgres_search: String,
 }
 
 /// The Secret of peppers.
@@ -266,7 +268,7 @@ pub(crate) mod tests {
 
     const SETTINGS: &str = "installation: prod\nrelease: loggerhub\nnamespace: logs\nversion: 0.1.0\nplans: {standard: {}, small: {quotas: {ingestEventsPerSecond: 100}}}\n\
              archive: {layout: PerTenant, bucketPrefix: lh-}\nopensearch: {replicas: 1}\n\
-             secrets:\n  peppers: {name: loggerhub-peppers, create: true}\n  postgresData: loggerhub-postgres-data\n  postgresMaintain: loggerhub-postgres-maintain\n\
+             secrets:\n  peppers: {name: loggerhub-peppers, create: true}\n  postgresData: loggerhub-postgres-data\n  postgresMaintain: loggerhub-postgres-maintain\n  postgresSearch: loggerhub-postgres-search\n\
              dataplane:\n  image: loggerhub:1\n  serviceAccountName: loggerhub-dataplane\n  env:\n  - {name: LOGGERHUB_LOG, value: info}\n  - {name: LOGGERHUB_PIPELINE, value: wrong}\n  secrets: {redisQueue: queue-secret, redisQueueIngest: ingest-secret, redisCache: cache-secret}\n  caBundle: {configMap: ca}\n  topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway}]\n";
 
     pub(crate) fn settings() -> Settings {

@@ -34,7 +34,7 @@ pub fn settings(cluster: &Cluster, class: &str, resync_seconds: u64) -> String {
         "installation: {namespace}\nrelease: r\nnamespace: {namespace}\nplans: {{standard: {{}}}}\n\
          archive: {{layout: PerTenant, bucketPrefix: lh-test-}}\n\
          secrets:\n  peppers: {{name: r-peppers, create: true}}\n  postgresData: r-postgres-data\n  \
-         postgresMaintain: r-postgres-maintain\n\
+         postgresMaintain: r-postgres-maintain\n  postgresSearch: r-postgres-search\n\
          dataplane: {{image: loggerhub, serviceAccountName: default, podDisruptionBudget: true}}\n\
          watch: {{selector: {OPERATOR_CLASS_LABEL}={class}}}\nresyncSeconds: {resync_seconds}\nmissingGraceSeconds: 0\n"
     )
@@ -60,9 +60,11 @@ async fn install_crds(cluster: &Cluster) -> anyhow::Result<()> {
 /// The operator sets the roles' passwords from these Secrets.
 async fn keep_passwords(cluster: &Cluster) -> anyhow::Result<()> {
     let passwords = crate::tenant::role_passwords().await?;
-    for (name, username, password) in
-        [("r-postgres-data", "lh_data", &passwords.data), ("r-postgres-maintain", "lh_maintain", &passwords.maintain)]
-    {
+    for (name, username, password) in [
+        ("r-postgres-data", "lh_data", &passwords.data),
+        ("r-postgres-maintain", "lh_maintain", &passwords.maintain),
+        ("r-postgres-search", "lh_search", &passwords.search),
+    ] {
         let data = [("username", username), ("password", password.expose_secret())];
         let data = data.map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec())));
         let mut secret = Secret { data: Some(data.into()), ..Secret::default() };

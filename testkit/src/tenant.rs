@@ -185,6 +185,12 @@ impl Stores {
         platform(self).await?;
         self.postgres_as(crds::names::MAINTAIN_ROLE, role_passwords().await?.maintain.expose_secret())
     }
+
+    /// PostgreSQL as search sees it; makes databases and roles if they are not there.
+    pub async fn as_search_role(&self) -> anyhow::Result<PostgresSettings> {
+        platform(self).await?;
+        self.postgres_as(crds::names::SEARCH_ROLE, role_passwords().await?.search.expose_secret())
+    }
 }
 
 /// Provisioning's clients on `stores`, with databases and roles in place.
@@ -220,6 +226,7 @@ pub async fn role_passwords() -> anyhow::Result<RolePasswords> {
     Ok(RolePasswords {
         data: installed("loggerhub-postgres-data", "testdata").await?,
         maintain: installed("loggerhub-postgres-maintain", "testmaintain").await?,
+        search: installed("loggerhub-postgres-search", "testsearch").await?,
     })
 }
 

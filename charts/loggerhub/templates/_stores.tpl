@@ -52,6 +52,7 @@
   "postgres-admin" (required "stores.postgres.existingSecret is required: a Secret with username and password" $stores.postgres.existingSecret)
   "postgres-data" (printf "%s-postgres-data" $name)
   "postgres-maintain" (printf "%s-postgres-maintain" $name)
+  "postgres-search" (printf "%s-postgres-search" $name)
   "redis-queue-admin" $stores.redis.queue.existingSecret
   "redis-queue-maintain" ($stores.redis.queue.processSecret | default $stores.redis.queue.existingSecret)
   "redis-queue-search" ($stores.redis.queue.readSecret | default $stores.redis.queue.existingSecret)

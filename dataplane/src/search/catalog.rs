@@ -1,4 +1,4 @@
-//! Reads from the catalog, always as the tenant's role and in the tenant's schema.
+//! Reads from the catalog, always as the tenant's reader and in the tenant's schema.
 
 pub(super) mod letters;
 
@@ -55,9 +55,11 @@ impl From<sqlx::Error> for CatalogError {
     fn from(error: sqlx::Error) -> Self {
         const QUERY_CANCELED: &str = "57014";
         const UNDEFINED_COLUMN: &str = "42703";
+        // Of `SET ROLE`: there is no such role yet.
+        const INVALID_PARAMETER_VALUE: &str = "22023";
         match error.as_database_error().and_then(|error| error.code()).as_deref() {
             Some(QUERY_CANCELED) => Self::TooSlow,
-            Some(UNDEFINED_COLUMN) => Self::OlderSchema,
+            Some(UNDEFINED_COLUMN | INVALID_PARAMETER_VALUE) => Self::OlderSchema,
             _ => Self::Postgres(error),
         }
     }
@@ -94,7 +96,7 @@ pub struct StoredBatch {
 }
 
 impl Catalog {
-    /// Over a pool on the processor database, logged in as the data plane's role.
+    /// Over a pool on the processor database, logged in as search's role.
     pub fn new(pool: PgPool) -> Self {
         Self { pool }
     }
@@ -194,15 +196,15 @@ impl Catalog {
     /// A transaction that can read this tenant's schema and nothing else. It writes nothing, so it
     /// is dropped rather than committed.
     async fn begin(&self, tenant: &Tenant) -> Result<Transaction<'static, Postgres>, CatalogError> {
-        let role = tenant.name().database_role();
+        let role = tenant.name().database_reader();
         let begin =
             format!("BEGIN READ ONLY; SET LOCAL ROLE {role}; SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}");
         Ok(self.pool.begin_with(begin).await?)
     }
 
-    /// A transaction that can change this tenant's schema and nothing else.
+    /// A transaction that can mark this tenant's dead letters and change nothing else.
     async fn begin_write(&self, tenant: &Tenant) -> Result<Transaction<'static, Postgres>, CatalogError> {
-        let role = tenant.name().database_role();
+        let role = tenant.name().database_reader();
         let begin = format!("BEGIN; SET LOCAL ROLE {role}; SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}");
         Ok(self.pool.begin_with(begin).await?)
     }

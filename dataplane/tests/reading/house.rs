@@ -104,14 +104,16 @@ impl House {
         self.search_by(opensearch, self.stores.s3()?).await
     }
 
-    /// The role search, with this OpenSearch and this client of the object store.
+    /// The role search, as its own login of PostgreSQL, with this OpenSearch and this client of the object store.
     pub(crate) async fn search_by(
         &self,
         opensearch: &OpenSearchSettings,
         s3: aws_sdk_s3::Client,
     ) -> anyhow::Result<Served> {
+        let settings = self.stores.as_search_role().await?;
+        let pool = runtime::stores::postgres(&settings, &self.stores.tls, PROCESSOR_DATABASE, "loggerhub-test")?;
         let reader = Reader::new(
-            search::Catalog::new(self.pool.clone()),
+            search::Catalog::new(pool),
             search::Index::new(runtime::stores::opensearch(opensearch, &self.stores.tls)?),
             Archive::new(s3),
             search::Waiting::new(&self.stores.queue()?)?,

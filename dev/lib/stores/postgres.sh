@@ -20,7 +20,7 @@ postgres_start() {
     await_process postgres 60 postgres_ready
 }
 
-# A new server with the login that LoggerHub is given. Like one on a managed server it may make
+# A new server with the login that LoggerHub is given, and with nobody else in the databases of every server. Like one on a managed server it may make
 # databases and roles, but is no superuser; that is `postgres`, with the same password.
 postgres_create() {
     local home=$DATA/postgres
@@ -31,8 +31,10 @@ postgres_create() {
         as_postgres "$POSTGRES_BIN/initdb" -D "$POSTGRES_HOME/15.part" --username=postgres --pwfile="$POSTGRES_HOME/password" \
             --auth=scram-sha-256 --encoding=UTF8 --locale=C.UTF-8
         echo 'host all all 0.0.0.0/0 scram-sha-256' >>"$home/15.part/pg_hba.conf"
-        echo "CREATE ROLE $POSTGRES_USER LOGIN CREATEDB CREATEROLE PASSWORD '$(secret postgres)'" |
-            as_postgres "$POSTGRES_BIN/postgres" --single -D "$POSTGRES_HOME/15.part" postgres
+        {
+            echo "CREATE ROLE $POSTGRES_USER LOGIN CREATEDB CREATEROLE PASSWORD '$(secret postgres)'"
+            sed "/^--/d; s/lh_operator/$POSTGRES_USER/; s/;$//" "$ROOT/charts/loggerhub/files/access/postgres-own-server.sql"
+        } | as_postgres "$POSTGRES_BIN/postgres" --single -D "$POSTGRES_HOME/15.part" postgres
     } >>"$LOGS/postgres.log" 2>&1
     mv "$home/15.part" "$home/15"
 }

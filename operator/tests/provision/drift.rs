@@ -1,6 +1,6 @@
 //! One thing is dropped, the next provisioning puts it back.
 
-use crds::names::{DATA_ROLE, MAINTAIN_ROLE, PROCESSOR_DATABASE, index_name};
+use crds::names::{DATA_ROLE, MAINTAIN_ROLE, PROCESSOR_DATABASE, SEARCH_ROLE, index_name};
 use opensearch::http::Method;
 use operator::provision::Outcome;
 
@@ -9,7 +9,7 @@ use crate::stores::{key, stores, tenant};
 #[tokio::test]
 async fn settings_that_a_platform_role_gave_itself_are_taken_back() {
     let on = stores().await;
-    for role in [DATA_ROLE, MAINTAIN_ROLE] {
+    for role in [DATA_ROLE, MAINTAIN_ROLE, SEARCH_ROLE] {
         // Operators of other tests alter the same roles, under this lock.
         on.processor(&format!(
             "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('loggerhub:bootstrap', 0)); \
@@ -20,7 +20,8 @@ async fn settings_that_a_platform_role_gave_itself_are_taken_back() {
     }
     on.stores.postgres.bootstrap(&testkit::tenant::role_passwords().await.unwrap()).await.unwrap();
     let left = format!(
-        "SELECT count(*) FROM pg_db_role_setting WHERE setrole IN ('{DATA_ROLE}'::regrole, '{MAINTAIN_ROLE}'::regrole)"
+        "SELECT count(*) FROM pg_db_role_setting
+         WHERE setrole IN ('{DATA_ROLE}'::regrole, '{MAINTAIN_ROLE}'::regrole, '{SEARCH_ROLE}'::regrole)"
     );
     assert_eq!(on.count(&left).await, 0);
 }
@@ -32,6 +33,7 @@ async fn whatever_is_dropped_in_postgres_comes_back() {
     let keys = std::slice::from_ref(&key);
     on.provision(&desired, keys).await;
     let (schema, role) = (desired.name().database_schema(), desired.name().database_role());
+    let reader = desired.name().database_reader();
     let leaves = format!("SELECT count(*) FROM pg_inherits WHERE inhparent = '{schema}.logs'::regclass");
     let made = on.count(&leaves).await;
     // 30 days are kept, in widths of 4, and three more are ahead.
@@ -47,6 +49,13 @@ async fn whatever_is_dropped_in_postgres_comes_back() {
         format!("GRANT UPDATE ON {schema}.usage_ledger TO {role}"),
         format!("GRANT DELETE ON {schema}.usage_ledger TO {role}"),
         format!("REVOKE {role} FROM lh_data"),
+        format!("REVOKE USAGE ON SCHEMA {schema} FROM {reader}"),
+        format!("REVOKE SELECT ON {schema}.objects FROM {reader}"),
+        format!("REVOKE UPDATE (redrive_at, purged_at, raw) ON {schema}.dead_letters FROM {reader}"),
+        format!("GRANT UPDATE (message) ON {schema}.logs TO {reader}"),
+        format!("GRANT DELETE ON {schema}.usage_ledger TO {reader}"),
+        format!("REVOKE {reader} FROM lh_search"),
+        format!("DROP SCHEMA {schema} CASCADE; DROP ROLE {reader}"),
         format!("DELETE FROM public.tenant_schemas WHERE tenant = '{}'", desired.name()),
         format!("DROP SCHEMA {schema} CASCADE; DROP ROLE {role}"),
         format!("DROP SCHEMA {schema} CASCADE"),

@@ -4,7 +4,9 @@
 //! and what it may works, so that these tables can fail. The operator provisions with the policy and the role that
 //! are shipped. The data plane's are tried by its own tests.
 
-use crds::names::{BucketLayout, CORE_DATABASE, DATA_ROLE, MAINTAIN_ROLE, PROCESSOR_DATABASE, SEARCH_DATABASE};
+use crds::names::{
+    BucketLayout, CORE_DATABASE, DATA_ROLE, MAINTAIN_ROLE, PROCESSOR_DATABASE, SEARCH_DATABASE, SEARCH_ROLE,
+};
 use crds::tenant::Isolation;
 use opensearch::http::Method;
 use opensearch::http::headers::HeaderMap;
@@ -195,8 +197,12 @@ async fn execute(connection: &mut PgConnection, statement: &str) -> sqlx::Result
 /// With the role's password, over the settings that the programs have.
 async fn log_in(role: &str, database: &str) -> sqlx::Result<PgConnection> {
     let servers = testkit::Stores::from_environment().unwrap();
-    let settings: PostgresSettings =
-        if role == DATA_ROLE { servers.as_data_role().await } else { servers.as_maintain_role().await }.unwrap();
+    let settings: PostgresSettings = match role {
+        DATA_ROLE => servers.as_data_role().await,
+        SEARCH_ROLE => servers.as_search_role().await,
+        _ => servers.as_maintain_role().await,
+    }
+    .unwrap();
     runtime::stores::postgres_options(&settings, &servers.tls, database, "privileges").unwrap().connect().await
 }
 
@@ -214,6 +220,8 @@ async fn names(on: &Fixture) -> Vec<(&'static str, String)> {
         ("{b}", b.name().database_schema()),
         ("{role_a}", a.name().database_role()),
         ("{role_b}", b.name().database_role()),
+        ("{reader_a}", a.name().database_reader()),
+        ("{reader_b}", b.name().database_reader()),
         ("{leaf}", leaf),
         ("{operator}", operator),
     ]
@@ -286,6 +294,57 @@ async fn the_maintain_role_may_call_for_partitions_and_has_no_ddl_either() {
 }
 
 #[tokio::test]
+async fn the_search_role_reads_one_tenant_at_a_time_and_writes_marks_on_dead_letters_alone() {
+    let on = stores().await;
+    let names = names(&on).await;
+    let reader = Some(name(&names, "{reader_a}"));
+    let mut search = Somebody::new(SEARCH_ROLE, PROCESSOR_DATABASE, &names).await;
+    for role in [None, reader] {
+        search.must_not(role, &ADMINISTRATION).await;
+        search.must_not(role, &REGISTRIES).await;
+        search.must_not(role, &KEPT_FROM_A).await;
+    }
+    search.must_not(None, &ROWS_OF_A).await;
+    search.must_not(reader, &ROWS_OF_B).await;
+    search
+        .must_not(None, &["SET ROLE {role_a}", "GRANT {role_a} TO {me}", "SELECT * FROM public.tenant_schemas"])
+        .await;
+    // Whatever others write, and what it has no use for.
+    for table in ["logs", "batches", "spool", "objects", "dead_letters", "idempotency", "usage_ledger", "partitions"] {
+        let delete = format!("DELETE FROM {{a}}.{table}");
+        let copy = format!("COPY {{a}}.{table} FROM STDIN");
+        search.must_not(reader, &[delete.as_str(), copy.as_str()]).await;
+    }
+    let writes = [
+        "UPDATE {a}.logs SET message = 'tampered'",
+        "INSERT INTO {a}.idempotency (batch_id, body_hash) VALUES (gen_random_uuid(), 'x')",
+        "UPDATE {a}.batches SET indexed_at = now()",
+        "UPDATE {a}.spool SET frame = 'x'",
+        "UPDATE {a}.objects SET key = 'others'",
+        "UPDATE {a}.dead_letters SET code = 'tampered'",
+        "INSERT INTO {a}.usage_ledger (batch_id, accepted_at, key_id, events, bytes) VALUES (gen_random_uuid(), now(), 'k', 1, 1)",
+        "SELECT * FROM {a}.usage_ledger",
+        "SELECT * FROM {a}.idempotency",
+        "SELECT * FROM {a}.archiving FOR UPDATE",
+        "SELECT nextval('{a}.spool_spool_id_seq')",
+        "SELECT * FROM {b}.logs",
+        "SET ROLE {reader_b}; SELECT * FROM {a}.logs",
+    ];
+    search.must_not(reader, &writes).await;
+
+    let work = [
+        "SELECT * FROM {a}.logs",
+        "SELECT * FROM {a}.batches",
+        "SELECT * FROM {a}.spool",
+        "SELECT * FROM {a}.objects",
+        "UPDATE {a}.dead_letters SET redrive_at = now() WHERE event_id IN (SELECT event_id FROM {a}.dead_letters FOR UPDATE)",
+        "UPDATE {a}.dead_letters SET purged_at = now(), redrive_at = NULL, raw = NULL",
+    ];
+    search.may(reader, &work).await;
+    search.all_as_expected();
+}
+
+#[tokio::test]
 async fn the_registry_and_its_keys_are_the_operators() {
     let on = stores().await;
     let names = names(&on).await;
@@ -313,15 +372,20 @@ async fn the_registry_and_its_keys_are_the_operators() {
     maintain.must_not(None, &others).await;
     maintain.all_as_expected();
 
-    let mut data = Somebody::new(DATA_ROLE, SEARCH_DATABASE, &names).await;
+    let mut search = Somebody::new(SEARCH_ROLE, SEARCH_DATABASE, &names).await;
     let own = "INSERT INTO public.search_cache (tenant, query_hash) VALUES ('{a}', 'x')";
-    data.may(None, &[own, "DELETE FROM public.search_cache WHERE tenant = '{a}'"]).await;
+    search.may(None, &[own, "DELETE FROM public.search_cache WHERE tenant = '{a}'"]).await;
     let others =
         ["CREATE TABLE public.stolen (one int)", "DROP TABLE public.search_cache", "TRUNCATE public.search_cache"];
-    data.must_not(None, &others).await;
-    data.all_as_expected();
+    search.must_not(None, &others).await;
+    search.all_as_expected();
 
-    for (role, database) in [(DATA_ROLE, CORE_DATABASE), (MAINTAIN_ROLE, SEARCH_DATABASE)] {
+    for (role, database) in [
+        (DATA_ROLE, CORE_DATABASE),
+        (DATA_ROLE, SEARCH_DATABASE),
+        (MAINTAIN_ROLE, SEARCH_DATABASE),
+        (SEARCH_ROLE, CORE_DATABASE),
+    ] {
         let Err(sqlx::Error::Database(refused)) = log_in(role, database).await else {
             panic!("{role} can connect to {database}");
         };
@@ -365,6 +429,33 @@ async fn the_operator_needs_createdb_and_createrole_and_is_no_superuser() {
     }
 }
 
+/// The instance's superuser has the password of LoggerHub's login.
+async fn superuser(servers: &testkit::Stores, database: &str) -> PgConnection {
+    let options = runtime::stores::postgres_options(&servers.postgres, &servers.tls, database, "privileges");
+    options.unwrap().username("postgres").connect().await.unwrap()
+}
+
+/// What the shipped script is for, and the local instance's PostgreSQL begins with. Doing it again changes nothing.
+#[tokio::test]
+async fn after_the_shipped_script_only_the_operator_connects_to_the_databases_of_every_server() {
+    const SCRIPT: &str = include_str!("../../../charts/loggerhub/files/access/postgres-own-server.sql");
+    let on = stores().await;
+    let names = names(&on).await;
+    let servers = testkit::Stores::from_environment().unwrap();
+    let script = SCRIPT.replace("lh_operator", name(&names, "{operator}"));
+    execute(&mut superuser(&servers, "postgres").await, &script).await.unwrap();
+    for (role, database) in
+        [DATA_ROLE, MAINTAIN_ROLE, SEARCH_ROLE].map(|role| [(role, "postgres"), (role, "template1")]).concat()
+    {
+        let Err(sqlx::Error::Database(refused)) = log_in(role, database).await else {
+            panic!("{role} can connect to {database}");
+        };
+        assert_eq!(refused.code().as_deref(), Some(INSUFFICIENT_PRIVILEGE), "{role} on {database}: {refused}");
+    }
+    on.stores.postgres.ping().await.unwrap();
+    on.stores.postgres.bootstrap(&testkit::tenant::role_passwords().await.unwrap()).await.unwrap();
+}
+
 /// What the shipped script is for. A database of the test's own, since others need theirs as they are.
 #[tokio::test]
 async fn after_the_shipped_script_nobody_makes_large_objects() {
@@ -379,14 +470,10 @@ async fn after_the_shipped_script_nobody_makes_large_objects() {
     let names = names(&on).await;
     let database = testkit::unique("large").replace('-', "_");
     let servers = testkit::Stores::from_environment().unwrap();
-    let superuser = async |database: &str| {
-        let options = runtime::stores::postgres_options(&servers.postgres, &servers.tls, database, "privileges");
-        // The instance's superuser has the password of LoggerHub's login.
-        options.unwrap().username("postgres").connect().await.unwrap()
-    };
+    let superuser = async |database: &str| superuser(&servers, database).await;
     execute(&mut superuser("postgres").await, &format!("CREATE DATABASE {database}")).await.unwrap();
     let mut inside = superuser(&database).await;
-    for role in [DATA_ROLE, MAINTAIN_ROLE] {
+    for role in [DATA_ROLE, MAINTAIN_ROLE, SEARCH_ROLE] {
         let mut somebody = Somebody::new(role, &database, &names).await;
         somebody.may(None, &MAKE).await;
         execute(&mut inside, SCRIPT).await.unwrap();

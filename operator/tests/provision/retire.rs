@@ -20,10 +20,11 @@ async fn delete(on: &Fixture, desired: &DesiredTenant) {
 async fn left_in_postgres(on: &Fixture, desired: &DesiredTenant) -> i64 {
     let name = desired.name();
     on.count(&format!(
-        "SELECT (SELECT count(*) FROM pg_namespace WHERE nspname = '{}') + (SELECT count(*) FROM pg_roles WHERE rolname = '{}') \
+        "SELECT (SELECT count(*) FROM pg_namespace WHERE nspname = '{}') + (SELECT count(*) FROM pg_roles WHERE rolname IN ('{}', '{}')) \
          + (SELECT count(*) FROM public.tenant_schemas WHERE tenant = '{name}')",
         name.database_schema(),
-        name.database_role()
+        name.database_role(),
+        name.database_reader()
     ))
     .await
 }

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::events::v1::Event;
 use testkit::{OperatorProcess, eventually, holds};
 
-use crate::site::{DATA_LOGIN, Home, MAINTAIN_LOGIN, PEPPERS, SOON, Sender, Site};
+use crate::site::{DATA_LOGIN, Home, MAINTAIN_LOGIN, PEPPERS, SEARCH_LOGIN, SOON, Sender, Site};
 
 /// For how long the chart is there without its Tenants: the operator looks for them after 15 s, and each 10 s after.
 const WITHOUT_TENANTS: Duration = Duration::from_secs(35);
@@ -42,12 +42,12 @@ async fn a_new_cluster_with_the_chart_before_the_tenants_refuses_no_key_and_lose
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_cluster_with_the_tenants_before_the_chart_refuses_no_key_and_loses_no_event() -> anyhow::Result<()> {
-    rebuilt(Order::TenantsFirst, &[DATA_LOGIN, MAINTAIN_LOGIN]).await
+    rebuilt(Order::TenantsFirst, &[DATA_LOGIN, MAINTAIN_LOGIN, SEARCH_LOGIN]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_cluster_whose_secrets_are_restored_last_refuses_no_key_and_loses_no_event() -> anyhow::Result<()> {
-    rebuilt(Order::SecretsLast, &[DATA_LOGIN, MAINTAIN_LOGIN]).await
+    rebuilt(Order::SecretsLast, &[DATA_LOGIN, MAINTAIN_LOGIN, SEARCH_LOGIN]).await
 }
 
 /// The story. Of one tenant the key's Secret is lost with the cluster, of the other it is restored.

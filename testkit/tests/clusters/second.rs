@@ -19,7 +19,7 @@ use opensearch::http::headers::HeaderMap;
 use serde_json::{Value, json};
 use testkit::{OperatorProcess, Stores, eventually, holds};
 
-use crate::site::{DATA_LOGIN, Home, MAINTAIN_LOGIN, PEPPERS, SOON, Sender, Site};
+use crate::site::{DATA_LOGIN, Home, MAINTAIN_LOGIN, PEPPERS, SEARCH_LOGIN, SOON, Sender, Site};
 
 /// For how long the second one is watched: it asks again whose the stores are after 15 s.
 const WATCHED: Duration = Duration::from_secs(20);
@@ -96,7 +96,7 @@ async fn a_cluster_whose_place_another_took_touches_nothing_any_more() -> anyhow
         senders.push(Sender::start(&door, &old.key(name).await?));
         backup.push(old.backup(name).await?);
     }
-    for secret in [PEPPERS, DATA_LOGIN, MAINTAIN_LOGIN] {
+    for secret in [PEPPERS, DATA_LOGIN, MAINTAIN_LOGIN, SEARCH_LOGIN] {
         backup.push(old.backup(secret).await?);
     }
     let new = site.cluster().await?;

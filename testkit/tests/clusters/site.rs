@@ -31,6 +31,7 @@ pub(crate) const NAMESPACE: &str = "loggerhub";
 pub(crate) const PEPPERS: &str = "loggerhub-peppers";
 pub(crate) const DATA_LOGIN: &str = "loggerhub-postgres-data";
 pub(crate) const MAINTAIN_LOGIN: &str = "loggerhub-postgres-maintain";
+pub(crate) const SEARCH_LOGIN: &str = "loggerhub-postgres-search";
 /// Pause between two requests of a sender, and events of each.
 const PAUSE: Duration = Duration::from_millis(100);
 const EVENTS: u64 = 3;

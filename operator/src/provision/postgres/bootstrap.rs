@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::migrate::Migrator;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
 
-use crds::names::{CORE_DATABASE, DATA_ROLE, MAINTAIN_ROLE, PROCESSOR_DATABASE, SEARCH_DATABASE};
+use crds::names::{CORE_DATABASE, DATA_ROLE, MAINTAIN_ROLE, PROCESSOR_DATABASE, SEARCH_DATABASE, SEARCH_ROLE};
 
 use super::installations::{Claim, Remembered};
 use super::{Postgres, scram};
@@ -18,8 +18,8 @@ use crate::provision::error::PostgresContext;
 /// Databases, and which of the platform's roles may connect to each.
 const DATABASES: [(&str, &[&str]); 3] = [
     (CORE_DATABASE, &[MAINTAIN_ROLE]),
-    (PROCESSOR_DATABASE, &[DATA_ROLE, MAINTAIN_ROLE]),
-    (SEARCH_DATABASE, &[DATA_ROLE]),
+    (PROCESSOR_DATABASE, &[DATA_ROLE, MAINTAIN_ROLE, SEARCH_ROLE]),
+    (SEARCH_DATABASE, &[SEARCH_ROLE]),
 ];
 
 /// Longest wait for a role to log in: one that takes longer tells nothing of its password.
@@ -34,6 +34,8 @@ pub struct RolePasswords {
     pub data: SecretString,
     /// Of `lh_maintain`.
     pub maintain: SecretString,
+    /// Of `lh_search`.
+    pub search: SecretString,
 }
 
 impl Postgres {
@@ -57,7 +59,8 @@ impl Postgres {
             .execute(&mut server)
             .await
             .doing("wait for the bootstrap lock")?;
-        let roles = [(DATA_ROLE, &passwords.data), (MAINTAIN_ROLE, &passwords.maintain)];
+        let roles =
+            [(DATA_ROLE, &passwords.data), (MAINTAIN_ROLE, &passwords.maintain), (SEARCH_ROLE, &passwords.search)];
         let given = roles.map(|(role, password)| (role, Some(password.clone())));
         let remembered = match claim {
             Some(claim) => self.remembered(claim, &given).await?,
@@ -67,8 +70,10 @@ impl Postgres {
         for (role, password) in roles {
             set.extend(self.ensure_role(&mut server, role, password, &remembered).await?.map(|made| (role, made)));
         }
-        for (database, roles) in DATABASES {
-            ensure_database(&mut server, database, roles).await?;
+        for (database, admitted) in DATABASES {
+            let others: Vec<&str> =
+                roles.iter().map(|(role, _)| *role).filter(|role| !admitted.contains(role)).collect();
+            ensure_database(&mut server, database, admitted, &others).await?;
         }
         migrate(sqlx::migrate!("migrations/core"), CORE_DATABASE, &self.core).await?;
         if let Some(claim) = claim {
@@ -180,7 +185,13 @@ async fn reset(server: &mut PgConnection, role: &str, configured: bool) -> Resul
     Ok(())
 }
 
-async fn ensure_database(server: &mut PgConnection, database: &str, roles: &[&str]) -> Result<(), Error> {
+/// Ensures the database, and who may connect to it: `others` could in a version of before.
+async fn ensure_database(
+    server: &mut PgConnection,
+    database: &str,
+    roles: &[&str],
+    others: &[&str],
+) -> Result<(), Error> {
     let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
         .bind(database)
         .fetch_one(&mut *server)
@@ -190,8 +201,9 @@ async fn ensure_database(server: &mut PgConnection, database: &str, roles: &[&st
         let create = format!("CREATE DATABASE {database} ENCODING 'UTF8' TEMPLATE template0");
         server.execute(&*create).await.doing("create a database")?;
     }
+    let others: String = others.iter().map(|other| format!(", {other}")).collect();
     let grant = format!(
-        "REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC; GRANT CONNECT ON DATABASE {database} TO {}",
+        "REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC{others}; GRANT CONNECT ON DATABASE {database} TO {}",
         roles.join(", ")
     );
     server.execute(&*grant).await.doing("grant access to a database")?;

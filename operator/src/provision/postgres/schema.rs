@@ -1,4 +1,4 @@
-//! A tenant's schema and role in `loggerhub_processor_db`, from a versioned template.
+//! A tenant's schema and roles in `loggerhub_processor_db`, from a versioned template.
 //!
 //! The template is a list of steps, one a version, each of which only adds, or takes rights that nobody used,
 //! and may run again. So to build, to repair and to bring a schema to a newer version is one thing: run them all.
@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use sqlx::{Connection, Executor, PgConnection, Row};
 use time::OffsetDateTime;
 
-use crds::names::{DATA_ROLE, MAINTAIN_ROLE};
+use crds::names::{DATA_ROLE, MAINTAIN_ROLE, SEARCH_ROLE};
 
 use super::Postgres;
 use crate::fail_points::{Point, reach};
@@ -21,16 +21,19 @@ use crate::provision::marker::Ownership;
 use crate::provision::{DesiredTenant, Error, Outcome, Owner};
 
 /// The template: what each version adds to the one before.
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     include_str!("../tenant_schema_v1.sql"),
     include_str!("../tenant_schema_v2.sql"),
     include_str!("../tenant_schema_v3.sql"),
     include_str!("../tenant_schema_v4.sql"),
     include_str!("../tenant_schema_v5.sql"),
     include_str!("../tenant_schema_v6.sql"),
+    include_str!("../tenant_schema_v7.sql"),
 ];
 /// The version that all steps together are.
 const VERSION: i32 = STEPS.len() as i32;
+/// Tables that the tenant's reader reads: what search shows.
+const READ: [&str; 5] = ["logs", "batches", "objects", "spool", "dead_letters"];
 
 /// What the catalog says of a tenant's schema and role.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,13 +42,15 @@ struct Found {
     schema_marker: Option<String>,
     role: bool,
     role_marker: Option<String>,
+    reader: bool,
+    reader_marker: Option<String>,
     /// Version and total_days in `tenant_schemas`.
     registered: Option<(i32, i32)>,
     /// How many of the template's tables and indices are there.
     relations: usize,
-    /// Whether the role may do what the template grants it, and no more.
+    /// Whether role and reader may do what the template grants them, and no more.
     granted: bool,
-    /// Whether both platform roles are members of the role.
+    /// Whether the platform's roles are members of the role and of the reader.
     members: bool,
     /// Whether `logs` has a leaf for this moment.
     covered: bool,
@@ -121,6 +126,7 @@ impl Postgres {
         lock(&mut transaction, owner).await?;
         let found = look(&mut transaction, owner, OffsetDateTime::now_utc()).await?;
         let (schema, role) = (owner.tenant.database_schema(), owner.tenant.database_role());
+        let reader = owner.tenant.database_reader();
         if found.schema {
             ours(owner, &format!("schema `{schema}`"), found.schema_marker.as_deref())?;
             execute(&mut transaction, format!("DROP SCHEMA \"{schema}\" CASCADE"), "drop the tenant's schema").await?;
@@ -128,6 +134,10 @@ impl Postgres {
         if found.role {
             ours(owner, &format!("role `{role}`"), found.role_marker.as_deref())?;
             execute(&mut transaction, format!("DROP ROLE \"{role}\""), "drop the tenant's role").await?;
+        }
+        if found.reader {
+            ours(owner, &format!("role `{reader}`"), found.reader_marker.as_deref())?;
+            execute(&mut transaction, format!("DROP ROLE \"{reader}\""), "drop the tenant's reader").await?;
         }
         sqlx::query("DELETE FROM public.tenant_schemas WHERE tenant = $1")
             .bind(owner.tenant.as_str())
@@ -181,9 +191,13 @@ async fn look(processor: &mut PgConnection, owner: &Owner, now: OffsetDateTime) 
     let row = sqlx::query(
         "SELECT n.oid IS NOT NULL AS schema, obj_description(n.oid, 'pg_namespace') AS schema_marker, \
                 r.oid IS NOT NULL AS role, shobj_description(r.oid, 'pg_authid') AS role_marker, \
+                rd.oid IS NOT NULL AS reader, shobj_description(rd.oid, 'pg_authid') AS reader_marker, \
                 s.version, s.total_days, \
                 (SELECT count(*) FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname = ANY($3)) AS relations, \
-                coalesce(has_schema_privilege(r.oid, n.oid, 'USAGE'), false) \
+                coalesce(has_schema_privilege(r.oid, n.oid, 'USAGE') AND has_schema_privilege(rd.oid, n.oid, 'USAGE'), false) \
+                AND (SELECT count(*) = cardinality($6) FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname = ANY($6) \
+                     AND has_table_privilege(rd.oid, c.oid, 'SELECT') \
+                     AND has_any_column_privilege(rd.oid, c.oid, 'UPDATE') = (c.relname = 'dead_letters')) \
                 AND NOT EXISTS (SELECT FROM pg_depend d JOIN pg_class c ON c.oid = d.objid \
                                 WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid \
                                 AND d.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'S') \
@@ -191,14 +205,18 @@ async fn look(processor: &mut PgConnection, owner: &Owner, now: OffsetDateTime) 
                                 ELSE has_table_privilege(r.oid, c.oid, 'SELECT') \
                                 AND has_table_privilege(r.oid, c.oid, 'INSERT') = (c.relname <> 'partitions') \
                                 AND has_table_privilege(r.oid, c.oid, 'UPDATE') = (c.relname NOT IN ('partitions', 'usage_ledger')) \
-                                AND has_table_privilege(r.oid, c.oid, 'DELETE') = (c.relname NOT IN ('partitions', 'usage_ledger')) END) \
+                                AND has_table_privilege(r.oid, c.oid, 'DELETE') = (c.relname NOT IN ('partitions', 'usage_ledger')) \
+                                AND NOT has_table_privilege(rd.oid, c.oid, 'INSERT, UPDATE, DELETE') END) \
                 AS granted, \
                 (SELECT count(*) FROM pg_auth_members m JOIN pg_roles p ON p.oid = m.member \
-                 WHERE m.roleid = r.oid AND p.rolname = ANY($4)) >= 2 AS members, \
+                 WHERE m.roleid = r.oid AND p.rolname = ANY($4)) >= 2 \
+                AND EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles p ON p.oid = m.member \
+                            WHERE m.roleid = rd.oid AND p.rolname = $7) AS members, \
                 leaves.covered, leaves.covered_ahead \
          FROM (SELECT) AS one \
          LEFT JOIN pg_namespace n ON n.nspname = $1 \
          LEFT JOIN pg_roles r ON r.rolname = $2 \
+         LEFT JOIN pg_roles rd ON rd.rolname = $8 \
          LEFT JOIN public.tenant_schemas s ON s.schema_name = $1 \
          CROSS JOIN LATERAL ( \
              SELECT coalesce(bool_or(bounds[1] <= at[1] AND bounds[2] > at[1]), false) AS covered, \
@@ -215,6 +233,9 @@ async fn look(processor: &mut PgConnection, owner: &Owner, now: OffsetDateTime) 
     .bind(relations(&STEPS))
     .bind([DATA_ROLE, MAINTAIN_ROLE].as_slice())
     .bind(now)
+    .bind(READ.as_slice())
+    .bind(SEARCH_ROLE)
+    .bind(owner.tenant.database_reader())
     .fetch_one(processor)
     .await
     .doing("look at the tenant's schema")?;
@@ -225,6 +246,8 @@ async fn look(processor: &mut PgConnection, owner: &Owner, now: OffsetDateTime) 
         schema_marker: row.get("schema_marker"),
         role: row.get("role"),
         role_marker: row.get("role_marker"),
+        reader: row.get("reader"),
+        reader_marker: row.get("reader_marker"),
         registered: version.zip(total_days),
         relations: usize::try_from(row.get::<i64, _>("relations")).unwrap_or(0),
         granted: row.get("granted"),
@@ -262,8 +285,13 @@ fn plan(desired: &DesiredTenant, found: &Found) -> Result<Plan, Error> {
         let thing = format!("role `{}`", owner.tenant.database_role());
         marked &= marked_ours(desired, &thing, found.role_marker.as_deref())?;
     }
+    if found.reader {
+        let thing = format!("role `{}`", owner.tenant.database_reader());
+        marked &= marked_ours(desired, &thing, found.reader_marker.as_deref())?;
+    }
     let complete = found.schema
         && found.role
+        && found.reader
         && marked
         // A newer operator's schema is left as it is: it has everything that we need.
         && found.registered.is_some_and(|(version, days)| version >= VERSION && days == desired.retention.total_days)
@@ -301,8 +329,12 @@ fn ours(owner: &Owner, thing: &str, marker: Option<&str>) -> Result<(), Error> {
 async fn build(processor: &mut PgConnection, desired: &DesiredTenant, found: &Found) -> Result<(), Error> {
     let owner = &desired.owner;
     let (schema, role) = (owner.tenant.database_schema(), owner.tenant.database_role());
+    let reader = owner.tenant.database_reader();
     if !found.role {
         execute(processor, format!("CREATE ROLE \"{role}\" NOLOGIN"), "create the tenant's role").await?;
+    }
+    if !found.reader {
+        execute(processor, format!("CREATE ROLE \"{reader}\" NOLOGIN"), "create the tenant's reader").await?;
     }
     if found.schema {
         // What is created below has it by the schema's default privileges. This reads the whole of pg_class. It comes
@@ -317,22 +349,26 @@ async fn build(processor: &mut PgConnection, desired: &DesiredTenant, found: &Fo
     // whoever is there, which may be pg_dump: not for longer than a writer bears. The next reconciliation tries again.
     execute(processor, "SET LOCAL lock_timeout = '2s'".to_owned(), "wait for the tenant's tables").await?;
     for step in STEPS {
-        let step = step.replace("{schema}", &format!("\"{schema}\"")).replace("{role}", &format!("\"{role}\""));
+        let names = [("{schema}", &schema), ("{role}", &role), ("{reader}", &reader)];
+        let step =
+            names.iter().fold(step.to_owned(), |step, (name, value)| step.replace(name, &format!("\"{value}\"")));
         execute(processor, step, "run the template of the tenant's schema").await?;
     }
-    let grant = format!("GRANT \"{role}\" TO {DATA_ROLE}, {MAINTAIN_ROLE}");
+    let grant = format!("GRANT \"{role}\" TO {DATA_ROLE}, {MAINTAIN_ROLE}; GRANT \"{reader}\" TO {SEARCH_ROLE}");
     execute(processor, grant, "let the platform's roles act as the tenant's").await?;
     // COMMENT takes no parameters: the server quotes the marker.
     let comment: String = sqlx::query_scalar(
-        "SELECT format('COMMENT ON SCHEMA %I IS %L; COMMENT ON ROLE %I IS %L', $1::text, $3::text, $2::text, $3::text)",
+        "SELECT format('COMMENT ON SCHEMA %1$I IS %4$L; COMMENT ON ROLE %2$I IS %4$L; COMMENT ON ROLE %3$I IS %4$L', \
+                       $1::text, $2::text, $3::text, $4::text)",
     )
     .bind(&schema)
     .bind(&role)
+    .bind(&reader)
     .bind(owner.marker())
     .fetch_one(&mut *processor)
     .await
     .doing("quote the owner marker")?;
-    execute(processor, comment, "mark the tenant's schema and role").await?;
+    execute(processor, comment, "mark the tenant's schema and roles").await?;
     sqlx::query(
         "INSERT INTO public.tenant_schemas (schema_name, tenant, version, total_days) VALUES ($1, $2, $3, $4) \
          ON CONFLICT (schema_name) DO UPDATE SET version = greatest(tenant_schemas.version, $3), total_days = $4",
@@ -375,6 +411,8 @@ mod tests {
             schema_marker: Some(acme().owner.marker()),
             role: true,
             role_marker: Some(acme().owner.marker()),
+            reader: true,
+            reader_marker: Some(acme().owner.marker()),
             registered: Some((VERSION, acme().retention.total_days)),
             relations: relations(&STEPS).len(),
             granted: true,
@@ -406,6 +444,7 @@ mod tests {
             Found { granted: false, ..complete() },
             Found { members: false, ..complete() },
             Found { role: false, role_marker: None, ..complete() },
+            Found { reader: false, reader_marker: None, ..complete() },
             Found { registered: None, ..complete() },
             Found { registered: Some((VERSION - 1, acme().retention.total_days)), ..complete() },
             Found { registered: Some((VERSION, 1)), ..complete() },
@@ -419,7 +458,7 @@ mod tests {
             let found = Found { covered, covered_ahead, ..complete() };
             assert_eq!(plan(&acme(), &found).unwrap(), Plan::Partition(outcome), "{found:?}");
         }
-        let nothing = Found { schema: false, schema_marker: None, role: false, role_marker: None, ..complete() };
+        let nothing = Found { schema: false, role: false, reader: false, ..complete() };
         assert_eq!(plan(&acme(), &nothing).unwrap(), Plan::Build(Outcome::Created));
     }
 

@@ -91,7 +91,7 @@ impl Roles {
     pub(crate) async fn search(&self) -> anyhow::Result<Role> {
         let mut settings = self.queue();
         settings.push(("LOGGERHUB_PEPPERS", path(&self.stores.peppers()?)?));
-        settings.extend(self.postgres(&self.stores.as_data_role().await?)?);
+        settings.extend(self.postgres(&self.stores.as_search_role().await?)?);
         settings.extend(self.s3()?);
         settings.push(("LOGGERHUB_OPENSEARCH_URL", self.stores.opensearch.url.to_string()));
         self.start(Stage::Search, "search", settings).await
