@@ -227,9 +227,9 @@ impl TenantName {
 }
 
 /// Redis string (cache instance) with the hash of the body that was kept under the
-/// `Idempotency-Key` of this batch.
-pub fn idempotency_memory(batch_id: &dyn fmt::Display) -> String {
-    format!("lh:idem:{batch_id}")
+/// `Idempotency-Key` of this batch, which a tenant with this UID sent.
+pub fn idempotency_memory(tenant_uid: &str, batch_id: &dyn fmt::Display) -> String {
+    format!("lh:idem:{tenant_uid}:{batch_id}")
 }
 
 /// How long events stay in the index, rounded up to a class so that tenants can share indices.

@@ -23,6 +23,10 @@ pub struct RegistryTenant {
     pub version: u32,
     /// The tenant.
     pub tenant: TenantName,
+    /// UID of its Tenant: one that comes later under the same name is another. Absent, as from an operator of before,
+    /// is empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
     /// Whether it may send and read.
     pub state: TenantState,
     /// Pipeline whose lanes take its entries.
@@ -182,6 +186,7 @@ mod tests {
         let name: TenantName = "acme".parse().unwrap();
         let tenant = RegistryTenant {
             version: REGISTRY_VERSION,
+            uid: String::new(),
             state: TenantState::Active,
             pipeline: PipelineName::default_pipeline(),
             plan: "standard".into(),
@@ -194,7 +199,7 @@ mod tests {
             tenant: name,
         };
         let json = serde_json::to_string(&tenant).unwrap();
-        assert!(!json.contains("quotas"), "what a reader of before has seen: {json}");
+        assert!(!json.contains("quotas") && !json.contains("uid"), "what a reader of before has seen: {json}");
         assert_eq!(serde_json::from_str::<RegistryTenant>(&json).unwrap(), tenant);
         let limit = IngestQuotas { bytes: Some(Rate { per_second: 1, burst: 2 }), events: None };
         let limited = serde_json::to_string(&RegistryTenant { quotas: limit, ..tenant }).unwrap();

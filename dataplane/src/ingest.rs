@@ -354,7 +354,7 @@ impl Ingest {
             None => new_batch_id(),
         };
         let seen = match &body_hash {
-            Some(hash) => self.keys.look_up(batch_id, hash).await,
+            Some(hash) => self.keys.look_up(&caller.tenant, batch_id, hash).await,
             None => Seen::Unknown,
         };
         if seen == Seen::Other {
@@ -386,7 +386,7 @@ impl Ingest {
         }
         reach(Point::IngestQueued);
         if let (Some(hash), Seen::Unknown) = (&body_hash, seen) {
-            self.keys.remember(batch_id, hash).await;
+            self.keys.remember(&tenant, batch_id, hash).await;
         }
         self.metrics.events.inc_by(answer.accepted as u64);
         self.metrics.rejected_events.inc_by(answer.rejected as u64);

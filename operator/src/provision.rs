@@ -212,6 +212,7 @@ pub fn registry_entry(desired: &DesiredTenant, row: &TenantRow, keys: &[IssuedKe
     RegistryTenant {
         version: REGISTRY_VERSION,
         tenant: desired.name().clone(),
+        uid: desired.owner.uid.clone(),
         state: desired.state,
         pipeline: desired.pipeline.clone(),
         plan: desired.plan.clone(),

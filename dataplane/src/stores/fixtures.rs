@@ -12,6 +12,7 @@ pub(crate) fn tenant(name: &str) -> Arc<Tenant> {
     let tenant: TenantName = name.parse().unwrap();
     let registered = RegistryTenant {
         version: REGISTRY_VERSION,
+        uid: String::new(),
         state: TenantState::Active,
         pipeline: PipelineName::default_pipeline(),
         plan: "standard".into(),

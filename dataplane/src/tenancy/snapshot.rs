@@ -95,6 +95,7 @@ pub(super) mod tests {
         let tenant: TenantName = name.parse().unwrap();
         RegistryTenant {
             version: REGISTRY_VERSION,
+            uid: String::new(),
             state: TenantState::Active,
             pipeline: crds::PipelineName::default_pipeline(),
             plan: "standard".into(),

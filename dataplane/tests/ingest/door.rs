@@ -41,6 +41,7 @@ impl Sender {
         let tenant: TenantName = format!("t-{:08x}", rand::random::<u32>()).parse().unwrap();
         let registered = RegistryTenant {
             version: REGISTRY_VERSION,
+            uid: format!("{:08x}", rand::random::<u32>()),
             state: TenantState::Active,
             pipeline: crds::PipelineName::default_pipeline(),
             plan: "standard".into(),

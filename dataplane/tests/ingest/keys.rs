@@ -47,6 +47,22 @@ async fn a_key_that_another_body_has_is_refused_and_the_same_body_is_a_duplicate
 }
 
 #[tokio::test]
+async fn a_tenant_that_comes_after_another_of_its_name_has_used_no_key_yet() {
+    let (redis, cache) = (RedisServer::durable().await, RedisServer::with(&[]).await);
+    let mut sender = Sender::new();
+    sender.project(&redis).await;
+    let door = Door::open_with_cache(&redis, Some(&cache)).await;
+    let (a, b) = (r#"{"n":1}"#, r#"{"n":2}"#);
+    assert_eq!(sent(&door, &sender, "k", a).await, kept(202));
+    // Deleted, and made anew.
+    sender.registered.uid = "another".into();
+    sender.project(&redis).await;
+    eventually("the new one is known", async || sent(&door, &sender, "k", a).await == kept(202)).await;
+    assert_eq!(sent(&door, &sender, "k", a).await, (202, true.into()), "its own key");
+    assert_eq!(sent(&door, &sender, "k", b).await, (422, "idempotency_key_reused".into()));
+}
+
+#[tokio::test]
 async fn a_body_that_was_not_kept_leaves_its_key_free() {
     let (mut redis, cache) = (RedisServer::durable().await, RedisServer::with(&[]).await);
     let sender = Sender::new();
