@@ -259,6 +259,9 @@ pub const INDEX_PATTERNS: [&str; 2] = ["lh-hot*", "lh-own-*"];
 /// The one index template.
 pub const INDEX_TEMPLATE: &str = "loggerhub-logs";
 
+/// What every [`Lane::quarantine`] looks like, as Redis's SCAN takes it.
+pub const QUARANTINES: &str = "lh:{*:*}:quarantine";
+
 /// One stream of the queue: a pipeline's shard. The braces are a Redis Cluster hash tag, so that a
 /// lane's stream and its counters can change in one MULTI.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -293,6 +296,13 @@ impl Lane {
     /// Redis stream of entries that no tenant can be made out for: kept for the platform team.
     pub fn quarantine(&self) -> String {
         format!("lh:{{{}:{}}}:quarantine", self.pipeline, self.shard)
+    }
+
+    /// The lane whose [`Self::quarantine`] this is.
+    pub fn of_quarantine(key: &str) -> Option<Self> {
+        let (pipeline, shard) = key.strip_prefix("lh:{")?.strip_suffix("}:quarantine")?.split_once(':')?;
+        let lane = Self { pipeline: pipeline.parse().ok()?, shard: shard.parse().ok()? };
+        (lane.shard < SHARDS && lane.quarantine() == key).then_some(lane)
     }
 
     /// Redis set of the entries that a processor works on alone right now, because others may have
@@ -382,6 +392,23 @@ mod tests {
     fn hot_days_round_up_to_a_class() {
         for (days, class) in [(1, 1), (2, 3), (7, 7), (8, 14), (31, 90), (90, 90)] {
             assert_eq!(hot_class(days), class, "{days}");
+        }
+    }
+
+    #[test]
+    fn a_quarantine_leads_back_to_its_lane() {
+        for lane in "a-b".parse::<PipelineName>().unwrap().lanes() {
+            assert_eq!(Lane::of_quarantine(&lane.quarantine()), Some(lane));
+        }
+        for other in [
+            "lh:{a:0}:queue",
+            "lh:{a:99}:quarantine",
+            "lh:{a:00}:quarantine",
+            "lh:{A:0}:quarantine",
+            "lh:{a}:quarantine",
+            "",
+        ] {
+            assert_eq!(Lane::of_quarantine(other), None, "{other}");
         }
     }
 

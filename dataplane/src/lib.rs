@@ -16,6 +16,7 @@ pub mod search;
 pub mod gateway;
 mod asking;
 pub mod smoke;
+pub mod requeue;
 pub mod canary;
 pub mod try_out;
 pub mod fail_points;

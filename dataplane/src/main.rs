@@ -54,6 +54,9 @@ enum Role {
     Verify(tool::VerifySettings),
     /// Restore a tenant's catalog and index from its archive.
     Rebuild(tool::RebuildSettings),
+    /// Show what lies in the queue's quarantine, and put it back into its lanes with `--apply`: ends with 1 if
+    /// something was left, and with 2 if that could not be done.
+    Requeue(dataplane::requeue::Settings),
     /// Send one event and find it again: ends with 1 if it is not found in time, and with 2 if it is
     /// not accepted.
     Smoke(dataplane::smoke::Settings),
@@ -71,7 +74,7 @@ impl Role {
             Self::Search(_) => "loggerhub-search",
             Self::Gateway(_) => "loggerhub-gateway",
             Self::Canary(_) => "loggerhub-canary",
-            Self::Verify(_) | Self::Rebuild(_) | Self::Smoke(_) => "loggerhub",
+            Self::Verify(_) | Self::Rebuild(_) | Self::Requeue(_) | Self::Smoke(_) => "loggerhub",
         }
     }
 }
@@ -94,7 +97,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Role(role) => role,
     };
     // Until the end: what is still to be sent is sent when they are dropped.
-    let _traces = if matches!(role, Role::Verify(_) | Role::Rebuild(_) | Role::Smoke(_)) {
+    let _traces = if matches!(role, Role::Verify(_) | Role::Rebuild(_) | Role::Requeue(_) | Role::Smoke(_)) {
         logging::init_on_stderr(&cli.log)?;
         Traces::default()
     } else {
@@ -114,6 +117,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Role::Canary(settings) => dataplane::canary::run(settings, stop).await,
         Role::Verify(settings) => return Ok(tool::run(Tool::Verify(settings), stop).await),
         Role::Rebuild(settings) => return Ok(tool::run(Tool::Rebuild(settings), stop).await),
+        Role::Requeue(settings) => return Ok(dataplane::requeue::run(settings, stop).await),
         Role::Smoke(settings) => return Ok(dataplane::smoke::run(settings, stop).await),
     }?;
     Ok(ExitCode::SUCCESS)

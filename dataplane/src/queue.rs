@@ -14,6 +14,7 @@ mod budget;
 mod grouping;
 mod health;
 mod producer;
+mod quarantine;
 mod consumer;
 mod lanes;
 
@@ -24,6 +25,7 @@ pub(crate) use grouping::{Weighed, group};
 pub use health::{Durability, Health};
 pub use lanes::{LaneStatus, Lanes};
 pub use producer::{Batch, Commit, Producer, ProducerSettings, SendError};
+pub use quarantine::Quarantined;
 
 /// What can go wrong here.
 #[derive(Debug, thiserror::Error)]

@@ -145,7 +145,8 @@ async fn run_rebuild(settings: RebuildSettings) -> anyhow::Result<bool> {
     Ok(rebuilt.unreadable.is_empty())
 }
 
-fn print(output: Output, value: &impl Serialize, text: &str) -> anyhow::Result<()> {
+/// Prints what was found: the value, or the text for people.
+pub(crate) fn print(output: Output, value: &impl Serialize, text: &str) -> anyhow::Result<()> {
     let text = match output {
         Output::Text => text.to_owned(),
         Output::Json => serde_json::to_string_pretty(value)?,
@@ -159,15 +160,22 @@ impl StoreSettings {
         let redis = Redis::queue(&self.queue, &self.tls)?;
         let stop = CancellationToken::new();
         let _stop = stop.clone().drop_guard();
-        let registry = Registry::follow(&redis, stop)?;
-        let loaded = tokio::time::timeout(REGISTRY_TIMEOUT, registry.loaded()).await;
-        loaded.context("the tenant registry in Redis does not answer, or the operator has not filled it")?;
+        let registry = loaded_registry(&redis, stop).await?;
         let tenant = registry.tenant(name).with_context(|| format!("no tenant {name} in the registry"))?;
         Ok((Rooms::new(self)?, tenant))
     }
 }
 
-fn parse_tenant(name: &str) -> Result<TenantName, String> {
+/// The registry, once it is read; followed until `stop`.
+pub(crate) async fn loaded_registry(redis: &Redis, stop: CancellationToken) -> anyhow::Result<Registry> {
+    let registry = Registry::follow(redis, stop)?;
+    let loaded = tokio::time::timeout(REGISTRY_TIMEOUT, registry.loaded()).await;
+    loaded.context("the tenant registry in Redis does not answer, or the operator has not filled it")?;
+    Ok(registry)
+}
+
+/// A tenant's name on the command line.
+pub(crate) fn parse_tenant(name: &str) -> Result<TenantName, String> {
     name.parse().map_err(|error: crds::names::InvalidName| error.to_string())
 }
 

@@ -16,7 +16,7 @@ use super::memory::{Fit, Hold, Memory};
 use super::plan::{Flush, Limits, Readable, flushes};
 use super::set_aside::SetAside;
 use super::spool::Spool;
-use crate::queue::entry::{Entry, Undecodable};
+use crate::queue::entry::{Entry, UNKNOWN_TENANT, Undecodable};
 use crate::queue::{Consumer, ConsumerSettings, Delivery, EntryRef, Lanes};
 use crate::tenancy::Registry;
 use crate::tenancy::rotation::Rotation;
@@ -362,5 +362,5 @@ async fn hold(lanes: Lanes, settings: ConsumerSettings, in_work: InWork, livenes
 
 /// An entry of nobody.
 fn unknown_tenant(content: Entry) -> Undecodable {
-    Undecodable { tenant: None, ..content.into_undecodable("no such tenant") }
+    Undecodable { tenant: None, ..content.into_undecodable(UNKNOWN_TENANT) }
 }

@@ -27,6 +27,9 @@ const COMPRESSION_LEVEL: i32 = 1;
 /// What an entry takes in Redis besides its header and payload, about.
 const ENTRY_OVERHEAD: usize = 512;
 
+/// Why an entry of a tenant that the registry does not have is put aside.
+pub const UNKNOWN_TENANT: &str = "no such tenant";
+
 /// What the payload holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
@@ -100,7 +103,7 @@ pub struct Entry {
 impl Entry {
     /// Events of all batches.
     pub fn events(&self) -> usize {
-        self.header.batches.iter().map(|batch| batch.events.len()).sum()
+        self.header.events()
     }
 
     /// Each batch with its raw bytes.
@@ -166,6 +169,11 @@ pub struct Undecodable {
 }
 
 impl Header {
+    /// Events of all batches.
+    pub fn events(&self) -> usize {
+        self.batches.iter().map(|batch| batch.events.len()).sum()
+    }
+
     /// Raw bytes of all batches; `None` if no machine could hold them.
     fn raw_bytes(&self) -> Option<usize> {
         let lengths = self.batches.iter().flat_map(|batch| &batch.events).map(|event| event.length as usize);
@@ -209,7 +217,7 @@ pub(super) fn encode(compressor: &mut Compressor<'_>, header: &Header, raw: &[u8
     Ok(Encoded {
         header: postcard::to_stdvec(header).map_err(std::io::Error::other)?,
         frame: compressor.compress(raw)?,
-        events: header.batches.iter().map(|batch| batch.events.len()).sum(),
+        events: header.events(),
         raw_bytes: raw.len(),
     })
 }

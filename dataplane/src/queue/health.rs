@@ -173,7 +173,7 @@ fn takes_no_writes(replication: &str, persistence: &str) -> Option<&'static str>
 }
 
 /// Whether `INFO memory` says that the limit is near.
-fn is_full(memory: &str) -> bool {
+pub(super) fn is_full(memory: &str) -> bool {
     let (used, most) = (number(memory, "used_memory"), number(memory, "maxmemory"));
     most > 0 && used.saturating_mul(100) > most.saturating_mul(FULL_PERCENT)
 }

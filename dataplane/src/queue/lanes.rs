@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::again::{ENTRIES_A_CALL, FORGIVE};
 use super::consumer::EntryRef;
 use super::entry::Undecodable;
+use super::quarantine::{PUT_BACK, QUARANTINED};
 use super::{Error, redis_error};
 
 /// Entries kept in a lane's quarantine, which nothing else bounds. They are nobody's: no tenant could be made out.
@@ -169,6 +170,8 @@ pub(super) struct Scripts {
     pub(super) forgive: Script,
     leave: Script,
     status: Script,
+    pub(super) quarantined: Script,
+    pub(super) put_back: Script,
 }
 
 impl Lanes {
@@ -181,6 +184,8 @@ impl Lanes {
             forgive: Script::new(FORGIVE),
             leave: Script::new(LEAVE),
             status: Script::new(STATUS),
+            quarantined: Script::new(QUARANTINED),
+            put_back: Script::new(PUT_BACK),
         };
         Ok(Self { connection: redis.connection()?, scripts: Arc::new(scripts) })
     }

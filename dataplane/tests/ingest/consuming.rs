@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use crds::names::{CONSUMER_GROUP, ORPHANED_PIPELINES};
+use dataplane::queue::entry::{UNKNOWN_TENANT, Undecodable};
 use dataplane::queue::{Consumer, Delivery, EntryRef, Lanes};
+use dataplane::requeue::{Report, Wanted, requeue};
+use dataplane::tenancy::{Peppers, Registry};
 
 use crate::door::{Door, Sender, eventually, outcome};
 use crate::redis_server::RedisServer;
@@ -192,6 +195,73 @@ async fn what_cannot_be_read_is_handed_out_as_such_and_quarantined() {
     assert_eq!(queue.counted().await.2, 1, "it stays in the lane");
     let kept: u64 = queue.redis.command(&["XLEN", &lane.quarantine()]).await;
     assert_eq!(kept, 1_000, "and nothing that was kept goes");
+}
+
+#[tokio::test]
+async fn what_is_in_quarantine_is_put_back_for_tenants_that_are_there() {
+    let queue = Queue::new().await;
+    let gone = Sender::new();
+    gone.project(&queue.redis).await;
+    let lane = queue.sender.tenant().lane();
+    queue.send(r#"{"n":1}"#).await;
+    queue.send("[{},{},{}]").await;
+    eventually("sent", async || outcome(queue.door.logs(&gone).body("{}".to_owned())).await.0 == 202).await;
+    let before = queue.counted().await;
+    let _: String =
+        queue.redis.command(&["XADD", &lane.stream(), "*", "v", "99", "t", queue.sender.name(), "n", "7"]).await;
+    let mut consumer = queue.redis.consumer("a", NEVER);
+    let mut read = read_some(&mut consumer).await;
+    while read.len() < 4 {
+        read.extend(read_some(&mut consumer).await);
+    }
+    for delivery in read {
+        let aside = match delivery.content {
+            Ok(content) => Undecodable { tenant: None, ..content.into_undecodable(UNKNOWN_TENANT) },
+            Err(undecodable) => undecodable,
+        };
+        assert!(queue.lanes.quarantine(&delivery.entry, &aside).await.unwrap());
+    }
+    assert_eq!(queue.counted().await, (0, 0, 0));
+    let registry = Registry::fixed([queue.sender.registered.clone()], Peppers::none());
+    let mut wanted = Wanted { tenant: None, reason: vec![UNKNOWN_TENANT.into()], limit: 1, apply: false };
+    let groups = |report: &Report| -> Vec<(bool, u64, u64, u64)> {
+        let of = |tenant: &str, reason: &str| {
+            let group = report.groups.iter().find(|group| group.tenant == tenant && group.reason == reason);
+            group.map_or((false, 0, 0, 0), |group| (group.wanted, group.entries, group.events, group.put_back))
+        };
+        vec![
+            of(queue.sender.name(), UNKNOWN_TENANT),
+            of(queue.sender.name(), "a version that is not ours"),
+            of(gone.name(), UNKNOWN_TENANT),
+        ]
+    };
+    let look = requeue(&queue.lanes, &registry, &wanted).await.unwrap();
+    assert_eq!(groups(&look), [(true, 2, 4, 0), (false, 1, 7, 0), (true, 1, 1, 0)], "nothing is changed");
+    assert_eq!(queue.counted().await, (0, 0, 0));
+
+    wanted.apply = true;
+    let first = requeue(&queue.lanes, &registry, &wanted).await.unwrap();
+    assert_eq!(groups(&first), [(true, 2, 4, 1), (false, 1, 7, 0), (true, 1, 1, 0)], "as many as may be");
+    assert_eq!((first.left(), queue.counted().await.0), (2, 1));
+    wanted.limit = 1_000;
+    let second = requeue(&queue.lanes, &registry, &wanted).await.unwrap();
+    assert_eq!(groups(&second), [(true, 1, 3, 1), (false, 1, 7, 0), (true, 1, 1, 0)]);
+    // The one of whom is gone may have shared the lane.
+    let (events, bytes, entries) = queue.counted().await;
+    assert!(events == 4 && entries == 2 && bytes <= before.1, "{events} events, {bytes} bytes");
+    let share: u64 = queue.redis.command(&["HGET", &lane.tenant_bytes(), queue.sender.name()]).await;
+    let read = read_some(&mut consumer).await;
+    assert_eq!(share, read.iter().map(|delivery| delivery.entry.share).sum::<u64>());
+    let lines: Vec<_> = read.iter().map(|delivery| delivery.content.as_ref().unwrap().raw.clone()).collect();
+    assert_eq!(lines, [br#"{"n":1}"#.to_vec(), b"{}{}{}".to_vec()], "in their order");
+    queue.lanes.acknowledge(&self::entries(&read)).await.unwrap();
+    assert_eq!(queue.counted().await, (0, 0, 0), "and what is counted goes with them");
+
+    let of_another = Wanted { tenant: Some("another".parse().unwrap()), ..wanted.clone() };
+    assert_eq!(requeue(&queue.lanes, &registry, &of_another).await.unwrap().left(), 0);
+    wanted.reason = vec!["a version that is not ours".into()];
+    assert_eq!(requeue(&queue.lanes, &registry, &wanted).await.unwrap().left(), 0);
+    assert_eq!(queue.counted().await, (7, 0, 1), "one that can't be read counts what it says");
 }
 
 #[tokio::test]

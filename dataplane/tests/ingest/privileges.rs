@@ -6,7 +6,10 @@ use std::time::Duration;
 use crds::PipelineName;
 use crds::names::CONSUMER_GROUP;
 use crds::registry::Rate;
-use dataplane::queue::{Consumer, ConsumerSettings, Lanes};
+use dataplane::queue::entry::UNKNOWN_TENANT;
+use dataplane::queue::{Consumer, ConsumerSettings, Delivery, Lanes};
+use dataplane::requeue::{Wanted, requeue};
+use dataplane::tenancy::{Peppers, Registry};
 use runtime::settings::{QueueSettings, TlsSettings};
 use runtime::stores::Redis;
 use testkit::unique;
@@ -76,6 +79,20 @@ async fn each_program_works_as_its_own_user_and_may_do_no_more() {
         !entries.is_empty()
     })
     .await;
+
+    // Into quarantine, and back.
+    assert_eq!(door.logs(&sender).body("{}").send().await.unwrap().status().as_u16(), 202);
+    eventually("set aside", async || {
+        for Delivery { entry, content, .. } in consumer.read_at_hand().await.unwrap() {
+            lanes.quarantine(&entry, &content.unwrap().into_undecodable(UNKNOWN_TENANT)).await.unwrap();
+        }
+        !lanes.quarantines().await.unwrap().is_empty()
+    })
+    .await;
+    let registry = Registry::fixed([sender.registered.clone()], Peppers::none());
+    let wanted = Wanted { tenant: None, reason: vec![UNKNOWN_TENANT.into()], limit: 10, apply: true };
+    let report = requeue(&lanes, &registry, &wanted).await.unwrap();
+    assert_eq!((report.left(), report.groups[0].put_back, lanes.is_full().await.unwrap()), (0, 1, false));
 
     let lane = sender.tenant().lane();
     let (stream, tenants, uses) = (lane.stream(), lane.tenant_bytes(), sender.registered.tenant.key_uses());
