@@ -19,7 +19,7 @@ pub use listing::Listed;
 pub use series::{IndexState, SeriesIndex};
 pub use unusable::UnusableIndices;
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,6 +37,8 @@ use together::Together;
 /// Bytes of one `_bulk` request: large enough that the request itself costs nothing, small enough
 /// for any server's limit and for two of them to wait in memory.
 const BULK_BYTES: usize = 5 * 1024 * 1024;
+/// Status of a request that is too large for OpenSearch, or for a proxy before it.
+const TOO_LARGE: u16 = 413;
 /// Bytes that a document takes beyond its raw line, about.
 const DOCUMENT_OVERHEAD: usize = 500;
 /// Longest wait for one `_bulk`: 5 MB take well under a second on an idle server.
@@ -244,24 +246,61 @@ fn expected_bytes(batch: &Batch) -> usize {
     batch.events.iter().map(|event| event.raw_length as usize + DOCUMENT_OVERHEAD).sum()
 }
 
-/// The verdicts on so many items, in their order.
+/// The verdicts on so many items, in their order. A request that is too large for OpenSearch, or for a proxy before it,
+/// goes in halves, down to single documents.
 async fn post_bulk(client: &OpenSearch, body: Vec<u8>, items: usize, timeout: Duration) -> Result<Vec<Verdict>, Error> {
     let path = format!("/_bulk?timeout={NO_SHARD_TIMEOUT}&filter_path=items.create.status,items.create.error");
-    verdicts(&post(client, "index events", &path, body, timeout).await?, items)
+    // The first is the last.
+    let mut waiting = vec![(Bytes::from(body), items)];
+    let mut all = Vec::with_capacity(items);
+    while let Some((body, items)) = waiting.pop() {
+        match post(client, "index events", &path, body.clone(), timeout).await {
+            Ok(answer) => all.extend(verdicts(&answer, items)?),
+            Err(Error::Refused { status: TOO_LARGE, .. }) if items > 1 => {
+                tell_of_halves(body.len());
+                let (first, second) = halves(body, items);
+                waiting.extend([second, first]);
+            }
+            Err(Error::Refused { status: TOO_LARGE, .. }) => {
+                all.push(Verdict::Refused(format!("no request of {} bytes is taken (413)", body.len())));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
+}
+
+/// Says once what every large request meets with.
+fn tell_of_halves(bytes: usize) {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        tracing::warn!(
+            bytes,
+            "OpenSearch, or a proxy before it, takes no request of {bytes} bytes: they go in parts. Allow 8 MiB"
+        );
+    });
+}
+
+/// The lines of the first half of these items, and of the second: two lines each.
+fn halves(body: Bytes, items: usize) -> ((Bytes, usize), (Bytes, usize)) {
+    let half = items / 2;
+    let mut ends = body.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    let at = ends.nth(2 * half - 1).unwrap_or(body.len());
+    ((body.slice(..at), half), (body.slice(at..), items - half))
 }
 
 async fn post(
     client: &OpenSearch,
     doing: &'static str,
     path: &str,
-    body: Vec<u8>,
+    body: Bytes,
     timeout: Duration,
 ) -> Result<Vec<u8>, Error> {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     let response = client
         // The client sends `Bytes` as they are, and copies anything else.
-        .send(Method::Post, path, headers, Option::<&()>::None, Some(Bytes::from(body)), Some(timeout))
+        .send(Method::Post, path, headers, Option::<&()>::None, Some(body), Some(timeout))
         .await
         .map_err(unreachable(doing))?;
     answer(doing, response).await
@@ -285,4 +324,93 @@ async fn answer(doing: &'static str, response: opensearch::http::response::Respo
     }
     let reason = String::from_utf8_lossy(&body).chars().take(500).collect();
     Err(Error::Refused { doing, status: status.as_u16(), reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::routing::post;
+    use runtime::settings::{OpenSearchSettings, TlsSettings};
+    use serde_json::{Map, json};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::stores::fixtures::tenant;
+
+    /// An OpenSearch behind a proxy that takes requests of at most so many bytes; it tells of each document that it got.
+    async fn behind_a_proxy(most: usize) -> (OpenSearch, Arc<std::sync::Mutex<Vec<Value>>>) {
+        let got = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let seen = Arc::clone(&got);
+        let bulk = post(async move |body: String| {
+            if body.len() > most {
+                return (StatusCode::PAYLOAD_TOO_LARGE, "<html>413</html>".to_owned());
+            }
+            let lines: Vec<Value> = body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let items: Vec<Value> = lines.chunks(2).map(|_| json!({"create": {"status": 201}})).collect();
+            seen.lock().unwrap().extend(lines.chunks(2).map(|pair| pair[1].clone()));
+            (StatusCode::OK, json!({"items": items}).to_string())
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(axum::serve(listener, Router::new().route("/_bulk", bulk)).into_future());
+        let settings = OpenSearchSettings { url, opensearch_credentials: None };
+        (runtime::stores::opensearch(&settings, &TlsSettings::default()).unwrap(), got)
+    }
+
+    /// A batch of events whose messages have these lengths.
+    fn batch(lengths: &[usize]) -> Batch {
+        let event = |(number, length): (usize, &usize)| {
+            let line = json!({"message": "m".repeat(*length), "service": "s", "n": number}).to_string();
+            let event = stages::event(line.as_bytes(), 0).unwrap();
+            BatchEvent { id: Uuid::from_u128(number as u128), raw_offset: 0, raw_length: 0, time: 0, flags: 0, event }
+        };
+        Batch {
+            batch_id: Uuid::nil(),
+            accepted_at: 0,
+            key_id: "k".into(),
+            body_hash: None,
+            first_batch_id: None,
+            raw_start: 0,
+            raw_bytes: 0,
+            events: lengths.iter().enumerate().map(event).collect(),
+            dead_letters: Vec::new(),
+            dropped: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_too_large_goes_in_parts_and_a_document_that_is_holds_its_message_only() {
+        const MOST: usize = 100_000;
+        let batch = batch(&[10, 20_000, 90_000, 30_000, 200_000, 10, 60_000]);
+        for together in [false, true] {
+            let (client, got) = behind_a_proxy(MOST).await;
+            let index = Index::new(client);
+            let index = if together { index.together() } else { index };
+            let done = index.create(&tenant("acme"), &[(&batch, "i")]).await.unwrap();
+            assert_eq!(done, Indexed { created: 7, existing: 0, reduced: 1 });
+            let got = got.lock().unwrap();
+            let of = |number: u128| -> &Map<String, Value> {
+                let id = json!(Uuid::from_u128(number));
+                let mut found = got.iter().filter(|document| document["id"] == id);
+                let document = found.next().unwrap().as_object().unwrap();
+                assert!(found.next().is_none(), "once");
+                document
+            };
+            for (number, event) in (0..).zip(&batch.events) {
+                assert_eq!(of(number)["message"], json!(event.event.message), "{number}");
+                assert_eq!(of(number).contains_key("index_error"), number == 4, "{number}");
+                assert_eq!(of(number).contains_key("full_log"), [1, 2, 3, 6].contains(&number), "{number}");
+            }
+        }
+    }
+
+    #[test]
+    fn halves_are_cut_between_documents() {
+        for (items, first, second) in [(2, "a\n1\n", "b\n2\n"), (3, "a\n1\n", "b\n2\nc\n3\n")] {
+            let body = ["a\n1\n", "b\n2\n", "c\n3\n"][..items].concat();
+            let (one, other) = halves(body.into(), items);
+            assert_eq!((one, other), ((first.into(), 1), (second.into(), items - 1)));
+        }
+    }
 }

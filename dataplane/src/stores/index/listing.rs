@@ -135,7 +135,7 @@ impl Index {
                 body.push(b'\n');
             }
             let path = "/_bulk?filter_path=errors,items.delete.status,items.delete.error.reason";
-            let answer: Value = read(doing, &post(&self.client, doing, path, body, self.bulk_timeout).await?)?;
+            let answer: Value = read(doing, &post(&self.client, doing, path, body.into(), self.bulk_timeout).await?)?;
             let failed = answer["items"].as_array().into_iter().flatten().map(|item| &item["delete"]);
             let failed = failed.filter(|item| !matches!(item["status"].as_u64(), Some(200 | 404)));
             if let Some(item) = failed.into_iter().next() {
