@@ -253,7 +253,10 @@ async fn measure(
     if exact.next.is_none_or(|next| next <= now) {
         exact.bytes.clear();
         for schema in worth_a_look(settings, &sizes) {
-            exact.bytes.insert(schema.clone(), catalog.spool_bytes(&schema).await?);
+            // Who waits for one tenant's lock measures nobody's spool.
+            if let Some(bytes) = catalog.spool_bytes(&schema).await? {
+                exact.bytes.insert(schema, bytes);
+            }
         }
         exact.next = Some(Instant::now() + now.elapsed() * LOOK_SHARE);
     }

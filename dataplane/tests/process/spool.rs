@@ -112,6 +112,8 @@ async fn a_spool_that_somebody_has_for_himself_keeps_nobody_from_measuring_the_o
     let schema = bench.tenant.name().database_schema();
     sqlx::query(&format!("LOCK TABLE {schema}.spool IN ACCESS EXCLUSIVE MODE")).execute(&mut *vacuum).await?;
     ensure!(measured().await? == [false, true]);
+    let of_other = other.tenant.name().database_schema();
+    ensure!(catalog.spool_bytes(&schema).await?.is_none() && catalog.spool_bytes(&of_other).await?.is_some());
     vacuum.rollback().await?;
     ensure!(measured().await? == [true, true]);
     other.retire().await?;

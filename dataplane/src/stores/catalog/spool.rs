@@ -1,6 +1,6 @@
 //! How much waits in the spools of all tenants.
 
-use super::{Catalog, Error, failed};
+use super::{Catalog, Error, Kind, failed};
 
 /// The room that one tenant's spool takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,24 +32,32 @@ impl Catalog {
 
     /// Bytes of the rows in one spool. Reads every row but none of its bytes. As the tenant's role, which
     /// alone may look inside its schema.
-    pub async fn spool_bytes(&self, schema: &str) -> Result<u64, Error> {
+    /// `None`: somebody has it for himself.
+    pub async fn spool_bytes(&self, schema: &str) -> Result<Option<u64>, Error> {
         let doing = "look into a spool";
         let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
         self.bounded(doing, async {
             let mut transaction = self.pool().begin().await.map_err(failed(doing))?;
-            sqlx::query("SELECT set_config('statement_timeout', '30s', true), set_config('role', 'lh_' || $1, true)")
-                .bind(schema)
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed(doing))?;
+            sqlx::query(
+                "SELECT set_config('statement_timeout', '30s', true), set_config('lock_timeout', '1s', true),
+                        set_config('role', 'lh_' || $1, true)",
+            )
+            .bind(schema)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed(doing))?;
             let statement = format!(
                 "SELECT coalesce(sum(octet_length(frame) + octet_length(header)), 0)::bigint FROM {}.spool",
                 quoted(schema)
             );
-            let bytes: i64 =
-                sqlx::query_scalar(&statement).fetch_one(&mut *transaction).await.map_err(failed(doing))?;
+            let bytes: Result<i64, _> =
+                sqlx::query_scalar(&statement).fetch_one(&mut *transaction).await.map_err(failed(doing));
             transaction.rollback().await.map_err(failed(doing))?;
-            Ok(u64::try_from(bytes).unwrap_or(0))
+            match bytes {
+                Ok(bytes) => Ok(Some(u64::try_from(bytes).unwrap_or(0))),
+                Err(error) if error.kind() == Kind::Locked => Ok(None),
+                Err(error) => Err(error),
+            }
         })
         .await
     }
