@@ -1,11 +1,15 @@
-//! `backlog`: what waits in each pipeline, and how it scales.
+//! `backlog`: what waits in each pipeline, and how it scales; and what waits for pipelines that are not there.
+
+use std::collections::BTreeMap;
 
 use crds::LogPipeline;
+use crds::condition::Reason;
 use crds::condition::types::SCALING_ACTIVE;
 use kube::ResourceExt;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::args::Global;
+use crate::door;
 use crate::kubernetes::{Kubernetes, condition};
 use crate::output::{self, Row};
 
@@ -23,10 +27,54 @@ struct PipelineRow {
     message: String,
 }
 
+/// A lane, as `/queue/status` shows it.
+#[derive(Deserialize)]
+struct Lane {
+    name: String,
+    events: i64,
+    oldest_age_seconds: i64,
+    #[serde(default)]
+    held: bool,
+}
+
 /// Prints them.
 pub async fn list(global: &Global) -> anyhow::Result<()> {
-    let pipelines = Kubernetes::connect(global).await?.pipelines().await?;
-    output::list(global.output, &pipelines.iter().map(row).collect::<Vec<_>>())
+    let kubernetes = Kubernetes::connect(global).await?;
+    let mut rows: Vec<_> = kubernetes.pipelines().await?.iter().map(row).collect();
+    match lanes(&kubernetes).await {
+        Ok(lanes) => rows.extend(held(&lanes)),
+        Err(error) => eprintln!("what waits for pipelines that are not there is not shown: {error:#}"),
+    }
+    output::list(global.output, &rows)
+}
+
+async fn lanes(kubernetes: &Kubernetes) -> anyhow::Result<Vec<Lane>> {
+    Ok(serde_json::from_value(door::queue_status(kubernetes).await?)?)
+}
+
+/// A row for each pipeline that events wait for though it is not there.
+fn held(lanes: &[Lane]) -> Vec<PipelineRow> {
+    let mut pipelines = BTreeMap::<&str, (i64, i64)>::new();
+    for lane in lanes.iter().filter(|lane| lane.held && lane.events > 0) {
+        let (events, oldest) = pipelines.entry(&lane.name).or_default();
+        *events += lane.events;
+        *oldest = (*oldest).max(lane.oldest_age_seconds);
+    }
+    let row = |(name, (events, oldest)): (&str, (i64, i64))| PipelineRow {
+        name: name.to_owned(),
+        backlog_events: Some(events),
+        oldest_age_seconds: Some(oldest),
+        drained_in_seconds: None,
+        ready_replicas: None,
+        desired_replicas: None,
+        scaling_active: "False".to_owned(),
+        reason: Reason::PipelineNotFound.as_str().to_owned(),
+        message: format!(
+            "there is no LogPipeline `{name}`, and events wait for it: apply it, or have every Tenant that names it say \
+             spec.pipelineRef.onMissing: Default"
+        ),
+    };
+    pipelines.into_iter().map(row).collect()
 }
 
 fn row(pipeline: &LogPipeline) -> PipelineRow {
@@ -84,5 +132,23 @@ mod tests {
         assert_eq!(row(&pipeline).cells(0).join("|"), "default|41000|2m|4m|1|3|True|ScalingUp|3 of 1");
         let new = LogPipeline::new("new", Default::default());
         assert_eq!(row(&new).cells(0).join("|"), "new||||||Unknown||");
+    }
+
+    #[test]
+    fn what_waits_for_a_pipeline_that_is_not_there_has_a_row_that_says_so() {
+        let lane = |name: &str, events: i64, age: i64, held: bool| json!({"name": name, "stream": "lh:{x}:queue", "events": events, "oldest_age_seconds": age, "held": held});
+        let lanes = [
+            lane("default", 5, 1, false),
+            lane("gone", 2, 200, true),
+            lane("gone", 3, 130, true),
+            lane("gone", 0, 0, true),
+            lane("empty", 0, 0, true),
+            // As an earlier version answers.
+            json!({"name": "old", "events": 1, "oldest_age_seconds": 0}),
+        ];
+        let lanes: Vec<Lane> = serde_json::from_value(json!(lanes)).unwrap();
+        let [row] = &held(&lanes)[..] else { panic!("one row") };
+        let said = row.cells(0).join("|");
+        assert!(said.starts_with("gone|5|3m||||False|PipelineNotFound|there is no LogPipeline `gone`"), "{said}");
     }
 }

@@ -24,7 +24,7 @@ use crate::kubernetes::Kubernetes;
 mod way;
 
 pub use way::Stream;
-use way::{CONNECT, Way};
+use way::{CONNECT, GATEWAY, INGEST, Way};
 
 /// Longest wait for an answer: longer than any route may take.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -51,7 +51,7 @@ impl Door {
         };
         let way = match &api.url {
             Some(url) => Way::at_url(url)?,
-            None => Way::at_pod(&Kubernetes::connect(global).await?).await?,
+            None => Way::at_pod(&Kubernetes::connect(global).await?, GATEWAY).await?,
         };
         Ok(Self { way, tenant: tenant.clone(), key })
     }
@@ -59,29 +59,16 @@ impl Door {
     /// One request; whatever is not a success is an error with its code and message.
     pub async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         let asked = format!("{method} {}", path.split('?').next().unwrap_or(path));
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(self.way.connect().await?)).await?;
-        let connection = tokio::spawn(connection);
         let body = body.map(Value::to_string).unwrap_or_default();
         let request = Request::builder()
             .method(method)
             .uri(self.way.path(path))
-            .header(HOST, self.way.host())
             .header(AUTHORIZATION, self.bearer()?)
             // The key says which tenant is meant; one of another tenant's is refused.
             .header("x-scope-orgid", self.tenant.as_str())
-            .header(USER_AGENT, concat!("kubectl-loggerhub/", env!("CARGO_PKG_VERSION")))
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))?;
-        let exchange = async {
-            let response = sender.send_request(request).await?;
-            let (head, body) = response.into_parts();
-            let body = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|error| anyhow!(error))?;
-            answer(head.status, &body.to_bytes())
-        };
-        let answered = timeout(ANSWER, exchange).await;
-        connection.abort();
-        answered.with_context(|| format!("no answer within {} s", ANSWER.as_secs())).flatten().context(asked)
+        exchange(&self.way, request).await.context(asked)
     }
 
     /// Opens a WebSocket.
@@ -105,6 +92,31 @@ impl Door {
         value.set_sensitive(true);
         Ok(value)
     }
+}
+
+/// What a pod of ingest says of the queue's lanes.
+pub async fn queue_status(kubernetes: &Kubernetes) -> anyhow::Result<Value> {
+    let way = Way::at_pod(kubernetes, INGEST).await?;
+    let request = Request::get(way.path("/queue/status")).body(Full::default())?;
+    exchange(&way, request).await.context("GET /queue/status")
+}
+
+/// One request on a connection of its own.
+async fn exchange(way: &Way, mut request: Request<Full<Bytes>>) -> anyhow::Result<Value> {
+    let agent = HeaderValue::from_static(concat!("kubectl-loggerhub/", env!("CARGO_PKG_VERSION")));
+    request.headers_mut().insert(USER_AGENT, agent);
+    request.headers_mut().insert(HOST, HeaderValue::from_str(&way.host())?);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(way.connect().await?)).await?;
+    let connection = tokio::spawn(connection);
+    let exchange = async {
+        let response = sender.send_request(request).await?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|error| anyhow!(error))?;
+        answer(head.status, &body.to_bytes())
+    };
+    let answered = timeout(ANSWER, exchange).await;
+    connection.abort();
+    answered.with_context(|| format!("no answer within {} s", ANSWER.as_secs())).flatten()
 }
 
 /// What an answer says: its JSON, or why it was refused.

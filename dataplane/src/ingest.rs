@@ -97,8 +97,8 @@ pub struct Settings {
     /// which compares grouping with one write per event; 0, the default, groups.
     #[arg(long, env = "LOGGERHUB_INGEST_BATCH", hide = true, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
     pub batch: u8,
-    /// Seconds for a whole body to arrive: 20 MiB at 700 KiB/s.
-    #[arg(long, env = "LOGGERHUB_BODY_TIMEOUT_SECONDS", default_value_t = 30)]
+    /// Seconds for a whole body to arrive: 20 MiB at 700 KiB/s. Less than the 60 s that the gateway waits for our answer.
+    #[arg(long, env = "LOGGERHUB_BODY_TIMEOUT_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=50))]
     pub body_timeout_seconds: u64,
     /// Connections open at once, of which one peer may have half of what the others leave; more are closed.
     #[arg(long, env = "LOGGERHUB_MAX_CONNECTIONS", default_value_t = Limits::default().connections)]
@@ -158,7 +158,7 @@ pub async fn run_on(
         waits: Arc::new(Semaphore::new(WAITING_FOR_STORED)),
         parsing: Workers::new(std::thread::available_parallelism().map_or(1, usize::from)),
         budget: Budget::new(settings.max_in_flight_bytes),
-        body_timeout: Duration::from_secs(settings.body_timeout_seconds.max(1)),
+        body_timeout: Duration::from_secs(settings.body_timeout_seconds),
         metrics: IngestMetrics::default(),
     };
     ingest.metrics.register(&metrics);

@@ -23,6 +23,7 @@ pub use consumer::{Consumer, ConsumerSettings, Delivery, EntryRef};
 #[cfg(test)]
 pub(crate) use grouping::{Weighed, group};
 pub use health::{Durability, Health};
+pub(crate) use lanes::pipelines_in;
 pub use lanes::{LaneStatus, Lanes};
 pub use producer::{Batch, Commit, Producer, ProducerSettings, SendError};
 pub use quarantine::Quarantined;

@@ -147,8 +147,7 @@ async fn queue_status(State((registry, lanes)): State<(Registry, Lanes)>) -> Res
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let status = async {
         pipelines.extend(lanes.orphaned_pipelines().await?);
-        let pipelines: Vec<_> = pipelines.into_iter().collect();
-        lanes.status(&pipelines, u64::try_from(now).unwrap_or(u64::MAX)).await
+        lanes.status_with_held(pipelines, u64::try_from(now).unwrap_or(u64::MAX)).await
     };
     match status.await {
         Ok(lanes) => Json(lanes).into_response(),

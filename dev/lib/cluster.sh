@@ -8,7 +8,7 @@ API_IP=10.96.0.1
 DNS_IP=10.96.0.10
 
 CONTROL_PLANE=(etcd kube-apiserver kube-controller-manager kube-scheduler)
-NODE_PROCESSES=(containerd kubelet kube-proxy coredns)
+NODE_PROCESSES=(containerd kubelet kube-proxy coredns kube-router)
 
 # What has to be on this machine before the cluster can start.
 cluster_prepare() {
@@ -26,6 +26,7 @@ cluster_up() {
     kube_proxy_start
     dns_start
     within 60 node_ready || fail "node $NODE is not Ready: see $LOGS/kubelet.log and $LOGS/containerd.log"
+    policies_start
 }
 
 # The API server alone, for those who only need objects: half the processes, no containers.
@@ -41,7 +42,7 @@ cluster_down() {
     # First those who would start again what ends; last those who write down that it did.
     for name in kubelet kube-controller-manager kube-scheduler; do stop_process "$name" 5; done
     pods_end
-    for name in coredns kube-proxy containerd kube-apiserver etcd; do stop_process "$name" 5; done
+    for name in kube-router coredns kube-proxy containerd kube-apiserver etcd; do stop_process "$name" 5; done
     cgroups_remove
     rm -rf "$RUN/containerd"
 }

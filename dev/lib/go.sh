@@ -1,4 +1,4 @@
-# Kubernetes, Helm, CoreDNS and MinIO, built from the Go module proxy by the versions in go.mod and
+# Kubernetes, Helm, CoreDNS, kube-router and MinIO, built from the Go module proxy by the versions in go.mod and
 # go.sum. The binaries are kept under a hash of what they are made from.
 # shellcheck shell=bash
 
@@ -24,7 +24,7 @@ kubernetes_build() {
         -X helm.sh/helm/v3/internal/version.version=$helm \
         -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=$minor \
         -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=$minor" \
-        "${KUBERNETES_COMMANDS[@]/#/k8s.io/kubernetes/cmd/}" helm.sh/helm/v3/cmd/helm ./coredns
+        "${KUBERNETES_COMMANDS[@]/#/k8s.io/kubernetes/cmd/}" helm.sh/helm/v3/cmd/helm ./coredns ./kube-router
 }
 
 go_version() { awk -v module="$2" '$1 == module { print $2; exit }' "$DEV/$1/go.mod"; }

@@ -127,6 +127,7 @@ YAML
     on_kind || echo 'rbac: {tenantNamespaces: ["*"]}'
     on_current_cluster || cat <<YAML
 archive: {maxAgeSeconds: $(archive_seconds)}
+networkPolicy: {egress: {apiServerPorts: [6443]}}
 gateway:
   service: {type: NodePort, nodePort: $GATEWAY_NODE_PORT}
 defaultPipeline:

@@ -18,7 +18,7 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 
 for part in say steps instance net process packages preflight go java rust \
     stores stores/postgres stores/redis stores/minio stores/opensearch stores/tls \
-    cluster kind cluster/pki cluster/cgroups cluster/control-plane cluster/node cluster/dns \
+    cluster kind cluster/pki cluster/cgroups cluster/control-plane cluster/node cluster/dns cluster/policies \
     images install doors sender tour; do
     # shellcheck source=/dev/null
     [ ! -e "$LIB/$part.sh" ] || . "$LIB/$part.sh"

@@ -8,7 +8,8 @@ start_process() { # NAME COMMAND...
     local name=$1
     shift
     process_running "$name" && return
-    setsid nsenter --net="$NETNS" -- "$@" </dev/null >>"$LOGS/$name.log" 2>&1 8>&- 9>&- &
+    kept_environment
+    setsid env -i "${KEPT[@]}" nsenter --net="$NETNS" -- "$@" </dev/null >>"$LOGS/$name.log" 2>&1 8>&- 9>&- &
     remember_process "$name" $!
 }
 
@@ -17,9 +18,32 @@ start_host_process() { # NAME COMMAND...
     local name=$1
     shift
     process_running "$name" && return
-    setsid "$@" </dev/null >>"$LOGS/$name.log" 2>&1 8>&- 9>&- &
+    kept_environment
+    setsid env -i "${KEPT[@]}" "$@" </dev/null >>"$LOGS/$name.log" 2>&1 8>&- 9>&- &
     remember_process "$name" $!
 }
+
+# Sets KEPT to what servers get of our environment. A shell after `eval "$(dev/env)"`, or an .env file, has the stores'
+# credentials in it, and whoever reads a server's memory or /proc/PID/environ would have them too.
+kept_environment() {
+    local name
+    KEPT=()
+    for name in PATH HOME USER LANG LC_ALL TZ TMPDIR RUST_LOG RUST_BACKTRACE; do
+        [ -z "${!name:-}" ] || KEPT+=("$name=${!name}")
+    done
+}
+
+# Runs COMMAND as a user who can't look into root's home: FOLDER is mounted at MOUNTPOINT, in a mount namespace that ends
+# with the process.
+as_user_here() { # USER FOLDER MOUNTPOINT COMMAND...
+    mount --bind "$2" "$3"
+    cd /
+    exec setpriv --reuid="$1" --regid="$1" --init-groups -- "${@:4}"
+}
+AS_USER=(unshare --mount bash -c "$(declare -f as_user_here)"'; as_user_here "$@"' -)
+
+as_user() { "${AS_USER[@]}" "$@"; }
+start_process_as() { start_process "$1" "${AS_USER[@]}" "${@:2}"; } # NAME USER FOLDER MOUNTPOINT COMMAND...
 
 # The pid alone could be another process's by now; with the time of its birth it can't.
 remember_process() { echo "$2 $(process_birth "$2")" >"$RUN/$1.pid"; }

@@ -1,4 +1,4 @@
-//! The way to the gateway: its address, or one of its pods through the API server.
+//! The way to a role: the gateway's address, or one of a role's pods through the API server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,17 @@ use crate::kubernetes::{Doing, Kubernetes};
 
 /// Longest wait for a connection.
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
-/// Port of a container that has no port named http.
-const PORT: u16 = 8080;
+/// A role that is asked, and the port that answers: its name, and its number where a container has none of that name.
+#[derive(Clone, Copy)]
+pub(super) struct Role {
+    component: &'static str,
+    port: (&'static str, u16),
+}
+
+/// Tenants' routes.
+pub(super) const GATEWAY: Role = Role { component: "gateway", port: ("http", 8080) };
+/// What waits in the queue.
+pub(super) const INGEST: Role = Role { component: "ingest", port: ("admin", 9090) };
 
 /// A connection, whatever carries it.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -44,21 +53,21 @@ impl Way {
         Ok(Self::Url(url))
     }
 
-    /// The first ready pod of the gateway.
-    pub(super) async fn at_pod(kubernetes: &Kubernetes) -> anyhow::Result<Self> {
-        let pods = kubernetes.ours::<Pod>();
-        let selected =
-            ListParams::default().labels("app.kubernetes.io/name=loggerhub,app.kubernetes.io/component=gateway");
-        let found = pods.list(&selected).await.doing("list", "pods", &kubernetes.namespace)?;
+    /// The first ready pod of a role.
+    pub(super) async fn at_pod(kubernetes: &Kubernetes, role: Role) -> anyhow::Result<Self> {
+        let (pods, component) = (kubernetes.ours::<Pod>(), role.component);
+        let labels = format!("app.kubernetes.io/name=loggerhub,app.kubernetes.io/component={component}");
+        let found =
+            pods.list(&ListParams::default().labels(&labels)).await.doing("list", "pods", &kubernetes.namespace)?;
         let pod = found.iter().find(|pod| is_ready(pod)).with_context(|| {
             format!(
-                "no pod of the gateway is ready in namespace {} ({} not ready): is LoggerHub installed there? \
+                "no pod of the {component} is ready in namespace {} ({} not ready): is LoggerHub installed there? \
                  See --namespace and --url",
                 kubernetes.namespace,
                 found.items.len()
             )
         })?;
-        Ok(Self::Pod { name: pod.name_any(), port: http_port(pod), pods })
+        Ok(Self::Pod { name: pod.name_any(), port: port_of(pod, role.port), pods })
     }
 
     /// The path of a request.
@@ -120,11 +129,11 @@ fn is_ready(pod: &Pod) -> bool {
     ready && pod.metadata.deletion_timestamp.is_none()
 }
 
-fn http_port(pod: &Pod) -> u16 {
+fn port_of(pod: &Pod, (name, otherwise): (&str, u16)) -> u16 {
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
     let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
-    let named = ports.find(|port| port.name.as_deref() == Some("http"));
-    named.and_then(|port| u16::try_from(port.container_port).ok()).unwrap_or(PORT)
+    let named = ports.find(|port| port.name.as_deref() == Some(name));
+    named.and_then(|port| u16::try_from(port.container_port).ok()).unwrap_or(otherwise)
 }
 
 #[cfg(test)]
@@ -148,8 +157,8 @@ mod tests {
         assert!(!is_ready(&pod("False", Value::Null)));
         assert!(!is_ready(&pod("True", json!("2026-01-01T00:00:00Z"))));
         assert!(!is_ready(&Pod::default()));
-        assert_eq!(http_port(&pod("True", Value::Null)), 8081);
-        assert_eq!(http_port(&Pod::default()), PORT);
+        assert_eq!(port_of(&pod("True", Value::Null), GATEWAY.port), 8081);
+        assert_eq!(port_of(&Pod::default(), GATEWAY.port), 8080);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::error::Error as _;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use axum::body::{Body, HttpBody as _};
@@ -14,6 +15,7 @@ use axum::response::Response;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rand::RngExt;
 use runtime::http::refusal;
 use runtime::logging::chain;
 use runtime::traces::pass_on;
@@ -26,6 +28,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Connections kept idle to each role, and for how long: below the 60 s after which it closes them.
 const IDLE_CONNECTIONS: usize = 64;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long connections to a role are used. A Service spreads connections, not requests: without an end to them, pods
+/// that were added get nothing as long as the load is steady. Well above what a connection costs, well below the minutes
+/// in which an autoscaler decides.
+const CONNECTIONS_AGE: Duration = Duration::from_secs(60);
 
 /// Headers that speak of one connection, not of the request (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -62,7 +68,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 #[derive(Clone, Debug)]
 pub struct Upstream {
     authority: Authority,
-    client: Client<HttpConnector, Body>,
+    connections: Arc<Connections>,
 }
 
 impl Upstream {
@@ -72,15 +78,12 @@ impl Upstream {
         anyhow::ensure!(uri.scheme() == Some(&Scheme::HTTP), "`{url}` doesn't begin with http://");
         anyhow::ensure!(uri.path() == "/" && uri.query().is_none(), "`{url}` has a path");
         let authority = uri.authority().cloned().with_context(|| format!("`{url}` names no host"))?;
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .build(connector);
-        Ok(Self { authority, client })
+        Ok(Self { authority, connections: Arc::new(Connections::of_age(CONNECTIONS_AGE)) })
+    }
+
+    /// With connections that are used for `age`.
+    pub fn reconnecting_after(self, age: Duration) -> Self {
+        Self { connections: Arc::new(Connections::of_age(age)), ..self }
     }
 
     /// The role's answer, or the refusal that says why there is none.
@@ -94,10 +97,10 @@ impl Upstream {
             }
         };
         let answered = tokio::time::timeout(ANSWER_TIMEOUT, async {
-            match self.client.request(request).await {
+            match self.connections.client().request(request).await {
                 // The role may have gone while its connection was idle.
                 Err(_) if let Some(again) = again.and_then(|request| self.outgoing(request, peer).ok()) => {
-                    self.client.request(again).await
+                    self.connections.client().request(again).await
                 }
                 answered => answered,
             }
@@ -147,6 +150,47 @@ impl Upstream {
         let message = "the service behind this route broke off; whether it took the request is not known";
         refusal(StatusCode::BAD_GATEWAY, "upstream_failed", message)
     }
+}
+
+/// The connections to a role: a client that keeps them, and when another takes its place.
+#[derive(Debug)]
+struct Connections {
+    age: Duration,
+    current: Mutex<(Client<HttpConnector, Body>, Instant)>,
+}
+
+impl Connections {
+    fn of_age(age: Duration) -> Self {
+        Self { age, current: Mutex::new((client(), Instant::now() + jittered(age))) }
+    }
+
+    /// The client of now. One that is too old is given up: its idle connections close, and each busy one once its answer
+    /// has been read.
+    fn client(&self) -> Client<HttpConnector, Body> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if current.1 <= now {
+            *current = (client(), now + jittered(self.age));
+        }
+        current.0.clone()
+    }
+}
+
+/// A client without connections.
+fn client() -> Client<HttpConnector, Body> {
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector.set_nodelay(true);
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .build(connector)
+}
+
+/// Between half of the age and the whole, so that gateways that began together don't connect together.
+fn jittered(age: Duration) -> Duration {
+    age.mul_f64(rand::rng().random_range(0.5..1.0))
 }
 
 /// A copy of a request that may be sent twice: one that only reads and has no body.

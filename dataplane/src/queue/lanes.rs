@@ -1,12 +1,12 @@
 //! What is done to entries and lanes besides reading them: acknowledge, hold, quarantine, leave,
 //! count. Each is one script a lane, so that stream and counters never disagree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crds::PipelineName;
-use crds::names::{CONSUMER_GROUP, Lane, ORPHANED_PIPELINES};
+use crds::names::{CONSUMER_GROUP, HELD_PIPELINES, Lane, ORPHANED_PIPELINES};
 use redis::Script;
 use runtime::stores::{Connection, Redis};
 use serde::Serialize;
@@ -154,6 +154,8 @@ pub struct LaneStatus {
     pub last_id: String,
     /// Age of the oldest entry; 0 if there is none.
     pub oldest_age_seconds: u64,
+    /// Whether nobody reads it: its pipeline is not there, and the events wait for it.
+    pub held: bool,
 }
 
 /// The lanes' scripts on one connection. Cheap to clone: every worker has one.
@@ -253,14 +255,25 @@ impl Lanes {
 
     /// Pipelines that are gone and whose lanes the processors of `default` drain.
     pub async fn orphaned_pipelines(&self) -> Result<Vec<PipelineName>, Error> {
-        let names: Vec<String> = redis::cmd("SMEMBERS")
-            .arg(ORPHANED_PIPELINES)
-            .query_async(&mut self.connection.clone())
-            .await
-            .map_err(redis_error("list orphaned pipelines"))?;
-        let mut names: Vec<PipelineName> = names.iter().filter_map(|name| name.parse().ok()).collect();
-        names.sort_unstable();
-        Ok(names)
+        let names = pipelines_in(ORPHANED_PIPELINES, &self.connection).await;
+        Ok(names.map_err(redis_error("list orphaned pipelines"))?.into_iter().collect())
+    }
+
+    /// The lanes of these pipelines, and of all that events wait for.
+    pub async fn status_with_held(
+        &self,
+        mut pipelines: BTreeSet<PipelineName>,
+        now: u64,
+    ) -> Result<Vec<LaneStatus>, Error> {
+        let held = pipelines_in(HELD_PIPELINES, &self.connection).await;
+        let held = held.map_err(redis_error("list the pipelines that events wait for"))?;
+        pipelines.extend(held.iter().cloned());
+        let pipelines: Vec<_> = pipelines.into_iter().collect();
+        let mut lanes = self.status(&pipelines, now).await?;
+        for lane in &mut lanes {
+            lane.held = held.contains(&lane.name);
+        }
+        Ok(lanes)
     }
 
     /// The lanes of these pipelines that exist; `now` in milliseconds since 1970.
@@ -284,10 +297,17 @@ impl Lanes {
                 consumers,
                 last_id,
                 oldest_age_seconds: added_at(&first_id).map_or(0, |added| now.saturating_sub(added) / 1000),
+                held: false,
             });
         }
         Ok(lanes)
     }
+}
+
+/// The names in a set of pipelines.
+pub(crate) async fn pipelines_in(set: &str, connection: &Connection) -> redis::RedisResult<BTreeSet<PipelineName>> {
+    let names: Vec<String> = redis::cmd("SMEMBERS").arg(set).query_async(&mut connection.clone()).await?;
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
 /// When an entry was added, in milliseconds since 1970, from its id.

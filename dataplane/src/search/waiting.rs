@@ -1,16 +1,18 @@
 //! Whether accepted events of a tenant wait in the queue for longer than usual: no store has these yet, so nothing that
 //! is read from one is complete.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crds::names::{CONSUMER_GROUP, Lane};
+use crds::PipelineName;
+use crds::names::{CONSUMER_GROUP, HELD_PIPELINES, Lane};
 use redis::streams::StreamPendingCountReply;
 use runtime::logging::chain;
 use runtime::stores::{Connection, Redis};
 
 use crate::event::Micros;
+use crate::queue::pipelines_in;
 use crate::tenancy::Tenant;
 
 /// Time that an entry may take from the queue to the catalog before an answer says that it is missing; normally it
@@ -20,7 +22,7 @@ const GRACE: Micros = 5_000_000;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Time in which a processor that runs takes what has come.
 const A_MOMENT: Duration = Duration::from_millis(100);
-/// How long the age of a lane's oldest entry is remembered.
+/// How long the age of a lane's oldest entry is remembered, and which pipelines are held.
 const HOLDS: Duration = Duration::from_secs(2);
 /// Lanes remembered: of some hundred pipelines.
 const REMEMBERED: usize = 4096;
@@ -31,10 +33,14 @@ pub struct Waiting {
     connection: Connection,
     /// When the oldest entry of a lane was added, if there is one, as it was a moment ago.
     oldest: Arc<Mutex<HashMap<Lane, Look>>>,
+    /// Pipelines that are not there and that events wait for, as they were a moment ago.
+    held: Arc<Mutex<Option<HeldLook>>>,
 }
 
 /// When a lane was looked at, and when its oldest entry was added then.
 type Look = (Instant, Micros);
+/// When it was looked which pipelines are held, and which were.
+type HeldLook = (Instant, BTreeSet<PipelineName>);
 
 /// What waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +56,7 @@ pub(super) enum Waits {
 impl Waiting {
     /// In the queue's Redis.
     pub fn new(queue: &Redis) -> Result<Self, runtime::stores::Error> {
-        Ok(Self { connection: queue.connection()?, oldest: Arc::default() })
+        Ok(Self { connection: queue.connection()?, oldest: Arc::default(), held: Arc::default() })
     }
 
     /// What waits of a tenant's. Its bytes are counted; its own oldest entry is not known without reading entries, so
@@ -69,6 +75,9 @@ impl Waiting {
 
     /// When the oldest was added that may be the tenant's.
     async fn look(&self, tenant: &Tenant) -> redis::RedisResult<Option<Micros>> {
+        if self.waits_for_another(tenant).await? {
+            return Ok(Some(0));
+        }
         let (lane, mut connection) = (tenant.lane(), self.connection.clone());
         let mut bytes = redis::cmd("HGET");
         bytes.arg(lane.tenant_bytes()).arg(tenant.name().as_str());
@@ -93,6 +102,39 @@ impl Waiting {
         }
         known.insert(lane, (Instant::now(), oldest));
         Ok(Some(oldest))
+    }
+
+    /// Whether events of the tenant wait for a pipeline that is not there and that it no longer names. They wait until
+    /// somebody does something about it.
+    async fn waits_for_another(&self, tenant: &Tenant) -> redis::RedisResult<bool> {
+        for pipeline in self.held().await? {
+            let lane = pipeline.lane(tenant.name());
+            if lane == tenant.lane() {
+                continue;
+            }
+            let mut bytes = redis::cmd("HGET");
+            bytes.arg(lane.tenant_bytes()).arg(tenant.name().as_str());
+            if bytes.query_async::<Option<i64>>(&mut self.connection.clone()).await?.unwrap_or(0) > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn held(&self) -> redis::RedisResult<BTreeSet<PipelineName>> {
+        let known = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((at, held)) = known
+            && at.elapsed() < HOLDS
+        {
+            return Ok(held);
+        }
+        let held = match pipelines_in(HELD_PIPELINES, &self.connection).await {
+            // The server's users are those of before this was asked.
+            Err(error) if error.code() == Some("NOPERM") => BTreeSet::new(),
+            held => held?,
+        };
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), held.clone()));
+        Ok(held)
     }
 
     fn known(&self, lane: &Lane) -> Option<Micros> {

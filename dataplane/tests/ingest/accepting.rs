@@ -3,6 +3,8 @@
 use std::io::Read;
 use std::time::Duration;
 
+use crds::PipelineName;
+use crds::names::HELD_PIPELINES;
 use dataplane::queue::entry::{Entry, Fields, Rejection};
 use dataplane::tenancy::Peppers;
 use flate2::Compression;
@@ -179,6 +181,32 @@ async fn a_client_that_goes_on_sending_loses_no_request_to_a_stop() {
     last.bytes().await.unwrap();
     assert!(send().await.unwrap_err().is_connect(), "the next connection is somebody else's");
     closing.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_waits_for_a_pipeline_that_is_not_there_is_shown_though_nobody_names_it() {
+    let redis = RedisServer::durable().await;
+    let mut sender = Sender::new();
+    sender.registered.pipeline = "gone".parse().unwrap();
+    sender.project(&redis).await;
+    let door = Door::open(&redis).await;
+    assert_eq!(outcome(door.logs(&sender).body("[{},{}]")).await.0, 202);
+    redis.command::<i64>(&["SADD", HELD_PIPELINES, "gone"]).await;
+    sender.registered.pipeline = PipelineName::default_pipeline();
+    sender.project(&redis).await;
+    eventually("its events are in the next lane", async || {
+        assert_eq!(outcome(door.logs(&sender).body("{}")).await.0, 202);
+        redis.command::<i64>(&["XLEN", &sender.tenant().lane().stream()]).await > 0
+    })
+    .await;
+    let lanes: Value = door.get("/queue/status").await.json().await.unwrap();
+    let of = |name: &str| {
+        let mut lanes = lanes.as_array().unwrap().iter().filter(|lane| lane["name"] == name);
+        lanes.next().unwrap_or_else(|| panic!("no lane of {name}")).clone()
+    };
+    assert_eq!(of("gone")["held"], true);
+    assert!(of("gone")["events"].as_i64() >= Some(2));
+    assert_eq!(of("default")["held"], false);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crds::PipelineName;
-use crds::names::CONSUMER_GROUP;
+use crds::names::{CONSUMER_GROUP, HELD_PIPELINES};
 use crds::registry::Rate;
 use dataplane::queue::entry::UNKNOWN_TENANT;
 use dataplane::queue::{Consumer, ConsumerSettings, Delivery, Lanes};
@@ -99,7 +99,7 @@ async fn each_program_works_as_its_own_user_and_may_do_no_more() {
     let forge = ["HSET", "lh:registry:tenants", sender.name(), "{}"];
     let all_but_operator: &[&QueueSettings] = &[&ingest, &process, &read];
     let everybody: &[&QueueSettings] = &[&operator, &ingest, &process, &read];
-    let refused: [(&[&QueueSettings], &[&str]); 16] = [
+    let refused: [(&[&QueueSettings], &[&str]); 17] = [
         (all_but_operator, &forge),
         (all_but_operator, &["HDEL", "lh:registry:tenants", sender.name()]),
         (all_but_operator, &["INCR", "lh:registry:epoch"]),
@@ -109,6 +109,7 @@ async fn each_program_works_as_its_own_user_and_may_do_no_more() {
         (&[&ingest, &read], &["XTRIM", &stream, "MAXLEN", "0"]),
         (&[&read], &["XRANGE", &stream, "-", "+"]),
         (&[&read], &["XADD", &stream, "*", "a", "b"]),
+        (all_but_operator, &["SREM", HELD_PIPELINES, "a"]),
         (everybody, &["FLUSHALL"]),
         (everybody, &["CONFIG", "SET", "dir", "/"]),
         (everybody, &["SHUTDOWN"]),
@@ -129,8 +130,9 @@ async fn each_program_works_as_its_own_user_and_may_do_no_more() {
             );
         }
     }
-    let read_by_search: [&[&str]; 4] = [
+    let read_by_search: [&[&str]; 5] = [
         &["HGETALL", "lh:registry:tenants"],
+        &["SMEMBERS", HELD_PIPELINES],
         &["HGET", &tenants, sender.name()],
         &["HSET", &uses, "k", "1"],
         &["XPENDING", &stream, CONSUMER_GROUP, "-", "+", "1"],

@@ -6,8 +6,8 @@
 
 containerd_start() {
     local folder
-    mkdir -p "$RUN/cni"
-    write_file "$RUN/cni/10-pods.conflist" <<JSON
+    cni_plugins
+    write_file "$RUN/cni/conf/10-pods.conflist" <<JSON
 {
   "cniVersion": "0.4.0",
   "name": "pods",
@@ -19,7 +19,8 @@ containerd_start() {
         "ranges": [[{"subnet": "${POD_CIDR%.0.0/16}.0.0/24"}]],
         "routes": [{"dst": "0.0.0.0/0"}]
       }
-    }
+    },
+    {"type": "store-clients", "namespace": "$NAMESPACE"}
   ]
 }
 JSON
@@ -38,8 +39,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
   restrict_oom_score_adj = true
 
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = "$RUN/cni"
+    bin_dir = "$RUN/cni/bin"
+    conf_dir = "$RUN/cni/conf"
 
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "$(snapshotter)"
@@ -53,6 +54,7 @@ TOML
         stop_process kubelet
         pods_end
         rm -rf "$RUN/containerd"
+        stores_guard
     fi
     # shellcheck disable=SC2016
     start_process containerd unshare --mount bash -c '
@@ -60,6 +62,36 @@ TOML
         exec containerd --config "$1"' - "$RUN/containerd.toml" "${NODE_PRIVATE_FOLDERS[@]}"
     await_process containerd 30 ctr_ version
     image_present "$PAUSE_IMAGE" || pause_image | image_import
+}
+
+# Debian's plugins, and one of our own in the same folder: containerd looks into one only.
+cni_plugins() {
+    mkdir -p "$RUN/cni/bin" "$RUN/cni/conf"
+    ln -sf /usr/lib/cni/* "$LIB/cluster/cni/store-clients" "$RUN/cni/bin/"
+}
+
+# The stores' firewall, as a cloud's security group would be: of all pods only those of LoggerHub's namespace reach them.
+# The stores are none of the cluster's pods, so no NetworkPolicy guards them, and the servers see a pod's own address.
+# All pods reach what the cluster has for them: its names and its API server. The CNI plugin `store-clients`
+# keeps the set. Made with the node, when there are no pods yet.
+stores_guard() {
+    in_net nft -f - <<NFT
+table ip store_guard
+delete table ip store_guard
+table ip store_guard {
+    set clients { type ipv4_addr; }
+    chain input {
+        type filter hook input priority filter;
+        ip saddr != $POD_CIDR accept
+        ct state established,related accept
+        ip saddr @clients accept
+        meta l4proto { tcp, udp } th dport 53 accept
+        tcp dport 6443 accept
+        ip protocol icmp accept
+        reject with icmp admin-prohibited
+    }
+}
+NFT
 }
 
 # Where containerd, its shims and the CNI plugins keep what belongs to running pods.

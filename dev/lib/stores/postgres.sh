@@ -10,9 +10,8 @@ postgres_start() {
     [ -s "$home/15/PG_VERSION" ] || postgres_create
     # Of a server that was killed. It would be believed if its pid were in use again.
     process_running postgres || rm -f "$home/15/postmaster.pid"
-    tls_postgres_files
-    start_process postgres unshare --mount bash -c "$(declare -f as_postgres_here)"'; as_postgres_here "$@"' - \
-        "$home" "$POSTGRES_HOME" "$POSTGRES_BIN/postgres" -D "$POSTGRES_HOME/15" \
+    tls_files_for postgres "$home/tls"
+    start_process_as postgres postgres "$home" "$POSTGRES_HOME" "$POSTGRES_BIN/postgres" -D "$POSTGRES_HOME/15" \
         -c listen_addresses='*' -c unix_socket_directories='' -c max_connections=400 -c shared_buffers=256MB \
         -c ssl=on -c ssl_cert_file="$POSTGRES_HOME/tls/server.crt" -c ssl_key_file="$POSTGRES_HOME/tls/server.key" \
         -c max_wal_size=2GB -c log_timezone=UTC -c timezone=UTC -c log_line_prefix='%m [%p] %q%a ' \
@@ -49,17 +48,7 @@ postgres_kill() {
     kill -KILL "$pid" $(ps -o pid= --ppid "$pid") 2>/dev/null || true
 }
 
-# PostgreSQL refuses to be root, and another user can't reach into root's home. So its folder is
-# mounted where that user can, in a mount namespace that ends with the process.
+# PostgreSQL refuses to be root.
 POSTGRES_HOME=/var/lib/postgresql
 
-as_postgres() {
-    unshare --mount bash -c "$(declare -f as_postgres_here)"'; as_postgres_here "$@"' - "$DATA/postgres" "$POSTGRES_HOME" "$@"
-}
-
-as_postgres_here() { # FOLDER MOUNTPOINT COMMAND...
-    mount --bind "$1" "$2"
-    shift 2
-    cd /
-    exec setpriv --reuid=postgres --regid=postgres --init-groups -- "$@"
-}
+as_postgres() { as_user postgres "$DATA/postgres" "$POSTGRES_HOME" "$@"; }

@@ -34,18 +34,20 @@ maxmemory-policy allkeys-lru
 CONF
 }
 
+REDIS_HOME=/var/lib/redis
+
 redis_start() { # NAME PORT TLS-PORT, settings on standard input
-    local name=$1 port=$2 folder=$DATA/$1
-    mkdir -p "$folder"
-    (
-        umask 077
-        {
-            cat
-            tls_redis_settings "$3"
-            printf '%s\n' "port $port" 'bind 0.0.0.0' 'save ""' "dir $folder" "requirepass $(secret "$name")"
-        } >"$RUN/$name.conf"
-    )
-    start_process "$name" redis-server "$RUN/$name.conf"
+    local name=$1 port=$2 folder=$DATA/$1 tls=$REDIS_HOME/tls
+    # What a server that ran as root has left is this one's too.
+    install -d -o redis -g redis -m 700 "$folder"
+    process_running "$name" || chown -R redis:redis "$folder"
+    tls_files_for redis "$folder/tls"
+    {
+        cat
+        printf '%s\n' "port $port" 'bind 0.0.0.0' 'save ""' "dir $REDIS_HOME" "requirepass $(secret "$name")" \
+            "tls-port $3" "tls-cert-file $tls/server.crt" "tls-key-file $tls/server.key" "tls-ca-cert-file $tls/ca.crt" 'tls-auth-clients no'
+    } | install -o redis -g redis -m 600 /dev/stdin "$folder/redis.conf"
+    start_process_as "$name" redis "$folder" "$REDIS_HOME" redis-server "$REDIS_HOME/redis.conf"
     await_process "$name" 60 redis_ready "$name" "$port"
 }
 

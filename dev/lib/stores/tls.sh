@@ -27,17 +27,12 @@ tls_prepare() {
     echo "$NODE_IP" >"$folder/made-for"
 }
 
-tls_redis_settings() { # PORT
+# A store reads its key as its own user, inside its own folder.
+tls_files_for() { # USER FOLDER
     local folder
     folder=$(tls_folder)
-    printf '%s\n' "tls-port $1" "tls-cert-file $folder/server.crt" "tls-key-file $folder/server.key" \
-        "tls-ca-cert-file $folder/ca.crt" 'tls-auth-clients no'
-}
-
-# PostgreSQL reads its key as its own user, inside its own folder.
-tls_postgres_files() {
-    install -d -o postgres -g postgres -m 700 "$DATA/postgres/tls"
-    install -o postgres -g postgres -m 600 "$(tls_folder)/server.crt" "$(tls_folder)/server.key" "$DATA/postgres/tls"
+    install -d -o "$1" -g "$1" -m 700 "$2"
+    install -o "$1" -g "$1" -m 600 "$folder/server.crt" "$folder/server.key" "$folder/ca.crt" "$2"
 }
 
 # Ends TLS at TLS-PORT and passes on to PORT.

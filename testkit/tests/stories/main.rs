@@ -4,6 +4,7 @@
 mod stage;
 mod onboarding;
 mod isolation;
+mod network;
 mod keys;
 mod crash;
 mod outage;

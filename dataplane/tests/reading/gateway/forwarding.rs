@@ -1,11 +1,19 @@
 //! What passes through the front door.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::Request;
 use axum::http::{HeaderMap, Uri};
-use axum::routing::post;
+use axum::routing::{get, post};
+use dataplane::gateway::forward::Upstream;
 use reqwest::{Method, StatusCode};
+use testkit::eventually;
 use testkit::http::Door;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::gateway;
@@ -34,6 +42,49 @@ async fn a_request_and_its_answer_pass_as_they_are() -> anyhow::Result<()> {
         assert_eq!(response.text().await?, format!("{path} k 127.0.0.1 1500000"));
     }
     house.retire().await
+}
+
+/// An address that stands for a Service: each new connection goes to the one that is named then, and stays there.
+async fn service(behind: &Arc<watch::Sender<String>>) -> anyhow::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let behind = Arc::clone(behind);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let pod = behind.borrow().clone();
+            tokio::spawn(async move {
+                let mut pod = TcpStream::connect(pod.trim_start_matches("http://")).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut pod).await
+            });
+        }
+    });
+    Ok(url)
+}
+
+#[tokio::test]
+async fn a_pod_that_was_added_gets_requests_under_a_steady_load() -> anyhow::Result<()> {
+    let pod = async |name: &'static str| Served::start(Router::new().route("/api/logs", get(async move || name))).await;
+    let (old, new) = (pod("old").await?, pod("new").await?);
+    let behind = Arc::new(watch::Sender::new(old.url.clone()));
+    let upstream = Upstream::new(&service(&behind).await?)?;
+    let ask = async |upstream: &Upstream| -> anyhow::Result<String> {
+        let request = Request::get("/api/logs").body(Body::empty())?;
+        let answer = upstream.forward(request, "127.0.0.1:1".parse()?).await;
+        anyhow::ensure!(answer.status() == StatusCode::OK, "{}", answer.status());
+        Ok(String::from_utf8(to_bytes(answer.into_body(), 1000).await?.to_vec())?)
+    };
+    // As it is set for production, the second request goes where the first did.
+    let aged = upstream.clone().reconnecting_after(Duration::from_millis(500));
+    assert_eq!((ask(&upstream).await?, ask(&aged).await?), ("old".to_owned(), "old".to_owned()));
+    behind.send_replace(new.url.clone());
+    assert_eq!(ask(&upstream).await?, "old", "a connection is used again");
+    eventually("the new pod is asked, and no request failed", Duration::from_secs(20), || async {
+        let pod = ask(&aged).await;
+        assert!(pod.is_ok(), "{pod:?}");
+        anyhow::ensure!(pod? == "new", "the old pod answers");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]

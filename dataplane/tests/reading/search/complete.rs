@@ -1,6 +1,7 @@
 //! What an answer says of itself when something is missing from it.
 
-use crds::names::CONSUMER_GROUP;
+use crds::PipelineName;
+use crds::names::{CONSUMER_GROUP, HELD_PIPELINES};
 use opensearch::DeleteParts;
 use opensearch::UpdateParts;
 use opensearch::params::Refresh;
@@ -127,6 +128,27 @@ async fn every_list_says_that_accepted_events_are_still_queued() -> anyhow::Resu
         assert_eq!(told(&search, own, path).await?, (1, true, String::new()), "{path}");
     }
     redis::cmd("DEL").arg(lane.stream()).arg(lane.tenant_bytes()).query_async::<()>(&mut queue).await?;
+    house.retire().await
+}
+
+#[tokio::test]
+async fn a_list_says_that_events_wait_for_a_pipeline_that_the_tenant_no_longer_names() -> anyhow::Result<()> {
+    let house = House::new().await?;
+    let (own, other) = (&house.seats[0], &house.seats[1]);
+    let gone: PipelineName = testkit::unique("gone").parse()?;
+    let lane = gone.lane(own.tenant.name());
+    let mut queue: Connection = house.stores.queue()?.connection()?;
+    let waiting = [lane.tenant_bytes(), own.tenant.name().to_string(), "100".to_owned()];
+    redis::cmd("HSET").arg(&waiting).query_async::<()>(&mut queue).await?;
+    let search = house.search().await?;
+    assert!(told(&search, own, "/api/logs").await?.1, "a lane that nobody says is held is read by somebody");
+    redis::cmd("SADD").arg(HELD_PIPELINES).arg(gone.as_str()).query_async::<()>(&mut queue).await?;
+    let search = house.search().await?;
+    let (_, complete, notice) = told(&search, own, "/api/logs").await?;
+    assert!(!complete && notice.contains("still in the queue"), "{notice}");
+    assert!(told(&search, other, "/api/logs").await?.1, "what another tenant has there is nothing to this one");
+    redis::cmd("SREM").arg(HELD_PIPELINES).arg(gone.as_str()).query_async::<()>(&mut queue).await?;
+    redis::cmd("DEL").arg(lane.tenant_bytes()).query_async::<()>(&mut queue).await?;
     house.retire().await
 }
 
