@@ -12,8 +12,8 @@ use axum::http::HeaderMap;
 use crate::event::Micros;
 use crate::ingest::fuzzing as ingest;
 use crate::queue::entry::Entry;
-use crate::search::cursor::{Asked, Cursor, InvalidCursor};
-use crate::search::query;
+use query::cursor::{Asked, Cursor, InvalidCursor};
+
 use crate::stores::archive::fuzzing as archive;
 use crate::stores::batch::{Treatment, map};
 use ::stages::{MAX_GROWTH, Pipeline, Rewritten, Stage};
@@ -81,8 +81,10 @@ pub fn cursor(bytes: &[u8]) {
 /// A query and what OpenSearch would be asked.
 pub fn query(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if let Ok(query) = query::parse(text) {
-        crate::search::fuzzing::compile(query);
+    if let (Ok(query), Ok(tenant)) = (query::parse(text), "acme".parse()) {
+        let page = query::Page { query: Some(query), limit: 50, ..query::Page::default() };
+        query::to_index::search(&tenant, &page, query::to_index::Prefixes::SideBySide);
+        query::to_catalog::conditions(&page);
     }
 }
 

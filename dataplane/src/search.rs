@@ -8,34 +8,19 @@
 //! ```
 //! Every answer names its `source`, and says whether it is `complete`.
 
-pub mod query;
-pub mod cursor;
-pub mod params;
 mod limits;
-mod compile;
-mod fallback;
 mod catalog;
 mod breaker;
 mod coverage;
 mod waiting;
 mod index;
+mod requests;
 mod raw;
 pub mod show;
 mod letters;
 mod reader;
 mod error;
 mod routes;
-#[cfg(fuzzing)]
-pub(crate) mod fuzzing {
-    /// What OpenSearch would be asked.
-    pub(crate) fn compile(query: super::query::Query) {
-        let filters = super::params::Filters::default();
-        let page = super::params::Page { filters, query: Some(query), limit: 50, ..Default::default() };
-        if let Ok(tenant) = "acme".parse() {
-            super::compile::search_body(&tenant, &page, super::compile::Prefixes::SideBySide);
-        }
-    }
-}
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,9 @@
 //! Times as senders write them, brought to microseconds since 1970, UTC.
 
+mod shown;
+
+pub use shown::{Micros, date_time, micros, rfc3339};
+
 use time::format_description::BorrowedFormatItem;
 use time::macros::{datetime, format_description};
 use time::{Date, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
@@ -172,19 +176,6 @@ pub(crate) fn micros_of_day_in_year(text: &str, year: i32) -> Option<i64> {
     let (month, rest) = text.split_at_checked(4)?;
     let dated = format!("{month}{} {year:04}", rest.strip_prefix(' ').unwrap_or(rest));
     Some(micros(PrimitiveDateTime::parse(&dated, DAY).ok()?.assume_utc()))
-}
-
-/// A time as RFC 3339 with microseconds, UTC; outside the years 0 to 9999, 1970.
-pub fn rfc3339(micros: i64) -> String {
-    const FORM: &[BorrowedFormatItem<'_>] =
-        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
-    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000);
-    time.unwrap_or(OffsetDateTime::UNIX_EPOCH).format(FORM).unwrap_or_default()
-}
-
-fn micros(time: OffsetDateTime) -> i64 {
-    // A year has four digits, so this is far inside an i64.
-    i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000)).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

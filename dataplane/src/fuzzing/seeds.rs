@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::NOW;
 use crate::queue::entry::{BatchHeader, EventHeader, Header, Rejection};
-use crate::search::cursor::{Asked, Cursor};
 use crate::stores::archive::{Footer, FooterBatch};
+use query::cursor::{Asked, Cursor};
 
 /// Bodies of each form.
 const BODIES: [&str; 8] = [

@@ -8,14 +8,14 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::coverage::Probe;
-use super::cursor::Cursor;
-use super::fallback::push_conditions;
-use super::params::Page;
 use super::raw::{Place, RawAt};
 use super::show::{Batch, Item, Source};
-use crate::event::{Micros, flag_names, micros, rfc3339};
+use crate::event::{Micros, date_time, flag_names, micros, rfc3339};
 use crate::stores::archive::Frames;
 use crate::tenancy::Tenant;
+use query::Page;
+use query::cursor::Cursor;
+use query::to_catalog::{Part, conditions};
 
 /// Longest statement, in milliseconds: the time that a client waits for a page, and a bound on what
 /// one client's rare word costs the others.
@@ -105,7 +105,7 @@ impl Catalog {
     pub async fn page(&self, tenant: &Tenant, page: &Page) -> Result<Vec<Row>, CatalogError> {
         let mut read = self.begin(tenant).await?;
         rows(&mut read, tenant, |logs| {
-            push_conditions(logs, page);
+            conditions(page).into_iter().for_each(|part| push(logs, part));
             logs.push(ORDER).push(" LIMIT ").push_bind(i64::from(page.limit) + 1);
         })
         .await
@@ -214,6 +214,17 @@ impl Catalog {
 fn first_id(moment: Micros) -> Uuid {
     let millis = u64::try_from(moment.max(0) / 1000).unwrap_or(0);
     Uuid::from_u128(u128::from(millis) << 80)
+}
+
+/// Adds a piece of a statement; every value is bound.
+fn push(sql: &mut QueryBuilder<Postgres>, part: Part) {
+    match part {
+        Part::Sql(text) => sql.push(text),
+        Part::Text(text) => sql.push_bind(text),
+        Part::Texts(texts) => sql.push_bind(texts),
+        Part::Time(time) => sql.push_bind(date_time(time)),
+        Part::Id(id) => sql.push_bind(id),
+    };
 }
 
 async fn by_ids(

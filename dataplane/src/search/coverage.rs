@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use crds::TenantName;
 use uuid::Uuid;
 
-use super::params::Page;
 use crate::event::Micros;
+use query::Page;
 
 const SECOND: Micros = 1_000_000;
 const DAY: Micros = 24 * 3600 * SECOND;
@@ -103,7 +103,7 @@ impl Coverage {
     pub(super) fn lack(&self, page: &Page) -> Option<Lack> {
         let from = page.filters.from.unwrap_or(Micros::MIN);
         let gap = self.gaps.iter().find(|(_, ends)| from < *ends);
-        let whole = page.query.as_ref().is_some_and(super::query::Query::asks_for_the_whole);
+        let whole = page.query.as_ref().is_some_and(query::Query::asks_for_the_whole);
         match gap {
             Some((Micros::MIN, ends)) if *ends < Micros::MAX => Some(Lack::Older),
             Some(_) => Some(Lack::Lost),
@@ -146,9 +146,9 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use super::super::params::Filters;
-    use super::super::query::parse;
     use super::*;
+    use query::Filters;
+    use query::parse;
 
     fn coverage(held: &[bool], newest_reduced: Option<Micros>) -> Coverage {
         let probe = |n: usize| Probe { id: Uuid::from_u128(n as u128), accepted_at: 100 * (n as Micros + 1) };

@@ -9,8 +9,8 @@ use runtime::logging::chain;
 use super::catalog::CatalogError;
 use super::index::{Fault, IndexError};
 use super::limits::TooMany;
-use super::params::InvalidParams;
 use crate::tenancy::AuthError;
+use query::params::InvalidParams;
 
 /// Why a request has no answer. The client reads what `Display` says.
 #[derive(Debug, thiserror::Error)]

@@ -11,13 +11,14 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::breaker::Breaker;
-use super::compile::{Prefixes, easy_body, event_body, held_body, reduced_body, search_body};
-use super::cursor::Cursor;
-use super::params::Page;
+use super::requests::{easy_body, event_body, held_body, reduced_body, search_body};
 use super::show::Document;
 use crate::event::Micros;
 use crate::stores::index::Ask;
 use crate::tenancy::Tenant;
+use query::Page;
+use query::cursor::Cursor;
+use query::to_index::Prefixes;
 
 /// Longest wait for the index; by itself it ends a query before that.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -223,7 +224,7 @@ impl Index {
 
     /// The events of one page, and one more if there is one.
     pub async fn search(&self, tenant: &Tenant, page: &Page) -> Result<Hits, IndexError> {
-        let loosenable = page.query.as_ref().is_some_and(super::query::Query::can_be_loosened);
+        let loosenable = page.query.as_ref().is_some_and(query::Query::can_be_loosened);
         match self.search_by(tenant, page, Prefixes::SideBySide).await {
             Err(error) if error.is_too_broad() && loosenable => self.search_by(tenant, page, Prefixes::Anywhere).await,
             outcome => outcome,

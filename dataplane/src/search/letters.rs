@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use super::Error;
 use super::catalog::letters::Letter;
-use super::params::letters::{Chosen, LetterPage};
 use super::raw;
 use super::reader::Reader;
 use super::show::{Source, cut};
 use crate::tenancy::Tenant;
+use query::params::letters::{Chosen, LetterPage};
 
 /// Most original bytes that one answer holds: a whole event of the largest size. Only lines that
 /// were refused for their length are longer.

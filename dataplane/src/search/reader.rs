@@ -10,15 +10,15 @@ use uuid::Uuid;
 use super::Error;
 use super::catalog::{Catalog, Row, StoredBatch};
 use super::coverage::{self, Coverage, Known, Lack};
-use super::cursor::Cursor;
 use super::index::{Index, IndexError};
-use super::params::Page;
 use super::raw;
 use super::show::{Batch, BatchState, Document, Event, Item, Listing, Resend, Source, cut};
 use super::waiting::{Waiting, Waits};
 use crate::event::{Micros, rfc3339};
 use crate::stores::archive::Archive;
 use crate::tenancy::{Receipt, Tenant};
+use query::Page;
+use query::cursor::Cursor;
 
 /// Said while the index is away.
 const INDEX_AWAY: &str = "the search index doesn't answer; this is a search of the first 500 characters of each \
@@ -407,7 +407,7 @@ mod tests {
     #[test]
     fn a_list_says_what_it_may_have_missed() {
         let plain = Page::default();
-        let text = super::super::params::list(&[("text".to_owned(), "x".to_owned())]).unwrap();
+        let text = query::params::list(&[("text".to_owned(), "x".to_owned())]).unwrap();
         for (waits, page, notice) in [
             (Waits::Nothing, &plain, None),
             (Waits::Unknown, &plain, Some(QUEUE_UNKNOWN)),

@@ -16,11 +16,11 @@ use serde::Serialize;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::params::{self, InvalidParams};
 use super::reader::Reader;
 use super::{Error, Search};
 use crate::event::Micros;
 use crate::tenancy::{Caller, Receipt, Tenant};
+use query::params::{self, InvalidParams};
 
 type Pairs = Vec<(String, String)>;
 

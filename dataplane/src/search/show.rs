@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use stages::Map;
 use uuid::Uuid;
 
-use super::cursor::Cursor;
+use query::cursor::Cursor;
 
 /// Where an answer comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]

@@ -6,7 +6,6 @@
 mod bulk;
 mod document;
 mod health;
-mod leaves;
 mod listing;
 mod series;
 mod together;
@@ -14,7 +13,6 @@ mod unusable;
 
 pub use document::Document;
 pub use health::{Ask, IndexHealth};
-pub use leaves::word;
 pub use listing::Listed;
 pub use series::{IndexState, SeriesIndex};
 pub use unusable::UnusableIndices;

@@ -7,6 +7,8 @@ mod shares;
 mod isolation;
 mod across;
 mod language;
+mod meaning;
+mod words;
 mod paging;
 mod detail;
 mod letters;

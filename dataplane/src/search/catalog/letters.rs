@@ -5,13 +5,13 @@ use sqlx::{Postgres, QueryBuilder, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::super::cursor::Cursor;
 use super::super::letters::DeadLetter;
-use super::super::params::letters::{Chosen, LetterFilters, LetterPage};
 use super::super::raw::{Place, RawAt};
 use super::{Catalog, CatalogError, shown_time};
 use crate::event::{date_time, micros};
 use crate::tenancy::Tenant;
+use query::cursor::Cursor;
+use query::params::letters::{Chosen, LetterFilters, LetterPage};
 
 /// Letters that one request marks or purges: a fraction of a second.
 const AT_ONCE: i64 = 10_000;

@@ -11,10 +11,10 @@ use axum::response::{IntoResponse, Response};
 use crds::tenant::Scope;
 use runtime::audit::{self, Act, Action};
 
-use super::super::params::{self, letters};
 use super::super::{Error, Search};
 use super::{Id, answer, caller, pairs, read};
 use crate::tenancy::Caller;
+use query::params::{self, letters};
 
 /// Longest body: a thousand ids.
 const MAX_BODY: usize = 64 * 1024;

@@ -4,9 +4,9 @@ use serde::Serialize;
 use stages::Map;
 use uuid::Uuid;
 
-use super::leaves::Leaves;
 use crate::event::{flag_names, rfc3339};
 use crate::stores::batch::{Batch, BatchEvent};
+use query::leaves::Leaves;
 
 /// What `_source` holds: the event as it is shown, less what changes later.
 #[derive(Debug, Serialize)]

@@ -4,9 +4,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::super::cursor::{Asked, Cursor};
 use super::{DEFAULT_LIMIT, InvalidParams, choices, once, read_limit, read_time, say_known, unknown};
-use crate::event::Micros;
+use crate::cursor::{Asked, Cursor};
+use stages::time::Micros;
 
 /// Ids that one request may name: some 40 KB of body.
 const MAX_IDS: usize = 1000;

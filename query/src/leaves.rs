@@ -23,38 +23,54 @@ pub fn word(path: &str, value: &str) -> String {
 
 /// The words of an event's leaves, in order.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Leaves<'a> {
-    pub(super) metadata: Option<&'a Map>,
-    pub(super) attributes: Option<&'a Map>,
+pub struct Leaves<'a> {
+    /// `metadata`.
+    pub metadata: Option<&'a Map>,
+    /// The fields that have no place of their own.
+    pub attributes: Option<&'a Map>,
 }
 
-impl Leaves<'_> {
-    pub(super) fn is_empty(&self) -> bool {
+impl<'a> Leaves<'a> {
+    /// Those of an event.
+    pub fn of(event: &'a stages::Event) -> Self {
+        Self { metadata: event.metadata.as_ref(), attributes: event.attributes.as_ref() }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
         [self.metadata, self.attributes].into_iter().flatten().all(Map::is_empty)
+    }
+
+    /// Gives each word to `take`, until it fails.
+    pub fn each<E>(&self, take: impl FnMut(&str) -> Result<(), E>) -> Result<(), E> {
+        let mut walk = Walk { take, path: String::new(), left: TOTAL_BYTES };
+        for (name, map) in [("metadata", self.metadata), ("attributes", self.attributes)] {
+            walk.path.push_str(name);
+            walk.all(map.into_iter().flatten())?;
+            walk.path.clear();
+        }
+        Ok(())
     }
 }
 
 impl Serialize for Leaves<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut words = Words { written: serializer.serialize_seq(None)?, path: String::new(), left: TOTAL_BYTES };
-        for (name, map) in [("metadata", self.metadata), ("attributes", self.attributes)] {
-            words.path.push_str(name);
-            words.all(map.into_iter().flatten())?;
-            words.path.clear();
-        }
-        words.written.end()
+        let mut words = serializer.serialize_seq(None)?;
+        self.each(|word| words.serialize_element(word))?;
+        words.end()
     }
 }
 
-/// Words on their way out, and where the walk is.
-struct Words<S> {
-    written: S,
+/// Where a walk over leaves is.
+struct Walk<T> {
+    take: T,
     path: String,
+    /// Bytes that the words to come may have.
     left: usize,
 }
 
-impl<S: SerializeSeq> Words<S> {
-    fn all<'a>(&mut self, fields: impl Iterator<Item = (&'a String, &'a Value)>) -> Result<(), S::Error> {
+impl<E, T: FnMut(&str) -> Result<(), E>> Walk<T> {
+    fn all<'a>(&mut self, fields: impl Iterator<Item = (&'a String, &'a Value)>) -> Result<(), E> {
         let above = self.path.len();
         for (name, value) in fields {
             self.path.push('.');
@@ -65,7 +81,7 @@ impl<S: SerializeSeq> Words<S> {
         Ok(())
     }
 
-    fn of(&mut self, value: &Value) -> Result<(), S::Error> {
+    fn of(&mut self, value: &Value) -> Result<(), E> {
         match value {
             Value::Null => Ok(()),
             Value::Bool(flag) => self.leaf(if *flag { "true" } else { "false" }),
@@ -76,20 +92,22 @@ impl<S: SerializeSeq> Words<S> {
         }
     }
 
-    fn leaf(&mut self, value: &str) -> Result<(), S::Error> {
+    fn leaf(&mut self, value: &str) -> Result<(), E> {
         // Making a word copies its path, which may be nearly as long as the line.
         if self.left == 0 {
             return Ok(());
         }
         let word = word(&self.path, value);
         match self.left.checked_sub(word.len()) {
-            None => self.left = 0,
+            None => {
+                self.left = 0;
+                Ok(())
+            }
             Some(left) => {
                 self.left = left;
-                self.written.serialize_element(&word)?;
+                (self.take)(&word)
             }
         }
-        Ok(())
     }
 }
 

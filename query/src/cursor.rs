@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::event::Micros;
+use stages::time::Micros;
 
 /// First byte of a cursor. A new form gets a new number; an old cursor is then refused, not misread.
 const VERSION: u8 = 2;

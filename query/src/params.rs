@@ -5,9 +5,11 @@ pub mod letters;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::cursor::{Asked, Cursor, InvalidCursor};
-use super::query::{self, Clause, Field, Pattern, Query, QueryError};
-use crate::event::Micros;
+use crate::cursor::{Asked, Cursor, InvalidCursor};
+use crate::expression::{Clause, Field, Pattern, Query};
+use crate::filters::Page;
+use crate::parse::{QueryError, parse};
+use stages::time::Micros;
 
 /// Events on a page unless the client asks otherwise.
 const DEFAULT_LIMIT: u32 = 50;
@@ -17,34 +19,6 @@ const MAX_LIMIT: u32 = 500;
 const MAX_CHOICES: usize = 32;
 /// Longest value of a filter; longer service names are cut when they are stored.
 const MAX_VALUE_BYTES: usize = 256;
-
-/// A page that a client asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Page {
-    /// Which events.
-    pub filters: Filters,
-    /// Which of these; absent in a plain list.
-    pub query: Option<Query>,
-    /// What its cursors belong to.
-    pub asked: Asked,
-    /// Where the page before ended.
-    pub after: Option<Cursor>,
-    /// Most events to answer with.
-    pub limit: u32,
-}
-
-/// Typed filters; an empty choice means any.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Filters {
-    /// Any of these services.
-    pub services: Vec<String>,
-    /// Any of these levels, as they are stored.
-    pub levels: Vec<String>,
-    /// At this time or after.
-    pub from: Option<Micros>,
-    /// Before this time.
-    pub to: Option<Micros>,
-}
 
 /// Why a request's parameters can't be used. Said to the client as it stands.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -92,7 +66,7 @@ fn message_holds(text: String) -> Query {
 /// Parameters of `GET /api/search`.
 pub fn search(pairs: &[(String, String)]) -> Result<Page, InvalidParams> {
     let page = page("search", pairs, "q, limit, cursor, service, level, from, to", |page, name, value| match name {
-        "q" => once(&mut page.query, name, query::parse(value)?),
+        "q" => once(&mut page.query, name, parse(value)?),
         _ => Err(unknown(name)),
     })?;
     if page.query.is_none() {
@@ -202,6 +176,7 @@ fn choices(chosen: &mut Vec<String>, name: &str, value: &str) -> Result<(), Inva
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filters::Filters;
 
     fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()

@@ -6,41 +6,77 @@
 //! anything. So a word that stands in a message is found, and one that does not may stand in the rest:
 //! nothing is found because of that. What is shown always matches.
 
-use sqlx::{Postgres, QueryBuilder};
+use stages::time::Micros;
+use uuid::Uuid;
 
-use super::params::{Filters, Page};
-use super::query::{Clause, Field, Pattern, Query};
-use crate::event::date_time;
+use crate::expression::{Clause, Field, Pattern, Query};
+use crate::filters::{Filters, Page};
 
-/// Adds the conditions of a page to a statement that ends in `WHERE true`.
-pub(super) fn push_conditions(sql: &mut QueryBuilder<Postgres>, page: &Page) {
+/// A piece of a statement, in order: SQL of ours, or a value to bind where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Part {
+    /// SQL; holds nothing of a client's.
+    Sql(String),
+    /// A text to bind.
+    Text(String),
+    /// An array of texts to bind.
+    Texts(Vec<String>),
+    /// A time to bind.
+    Time(Micros),
+    /// An event's id to bind.
+    Id(Uuid),
+}
+
+/// The conditions of a page, to follow `WHERE true`.
+pub fn conditions(page: &Page) -> Vec<Part> {
+    let mut sql = Statement::default();
     if let Some(after) = page.after {
-        sql.push(" AND (event_time, event_id) < (").push_bind(date_time(after.time));
-        sql.push(", ").push_bind(after.event_id).push(")");
+        sql.push(" AND (event_time, event_id) < (").bind(Part::Time(after.time));
+        sql.push(", ").bind(Part::Id(after.event_id)).push(")");
     }
-    push_filters(sql, &page.filters);
+    push_filters(&mut sql, &page.filters);
     if let Some(query) = &page.query {
         sql.push(" AND ");
-        push_query(sql, query);
+        push_query(&mut sql, query);
+    }
+    sql.0
+}
+
+/// A statement that grows at its end.
+#[derive(Default)]
+struct Statement(Vec<Part>);
+
+impl Statement {
+    fn push(&mut self, sql: &str) -> &mut Self {
+        match self.0.last_mut() {
+            Some(Part::Sql(text)) => text.push_str(sql),
+            _ => self.0.push(Part::Sql(sql.to_owned())),
+        }
+        self
+    }
+
+    fn bind(&mut self, value: Part) -> &mut Self {
+        self.0.push(value);
+        self
     }
 }
 
-fn push_filters(sql: &mut QueryBuilder<Postgres>, filters: &Filters) {
+fn push_filters(sql: &mut Statement, filters: &Filters) {
     if !filters.services.is_empty() {
-        sql.push(" AND service = ANY(").push_bind(filters.services.clone()).push(")");
+        sql.push(" AND service = ANY(").bind(Part::Texts(filters.services.clone())).push(")");
     }
     if !filters.levels.is_empty() {
-        sql.push(" AND level = ANY(").push_bind(filters.levels.clone()).push(")");
+        sql.push(" AND level = ANY(").bind(Part::Texts(filters.levels.clone())).push(")");
     }
     if let Some(from) = filters.from {
-        sql.push(" AND event_time >= ").push_bind(date_time(from));
+        sql.push(" AND event_time >= ").bind(Part::Time(from));
     }
     if let Some(to) = filters.to {
-        sql.push(" AND event_time < ").push_bind(date_time(to));
+        sql.push(" AND event_time < ").bind(Part::Time(to));
     }
 }
 
-fn push_query(sql: &mut QueryBuilder<Postgres>, query: &Query) {
+fn push_query(sql: &mut Statement, query: &Query) {
     match query {
         Query::And(parts) => push_joined(sql, parts, " AND "),
         Query::Or(parts) => push_joined(sql, parts, " OR "),
@@ -50,11 +86,11 @@ fn push_query(sql: &mut QueryBuilder<Postgres>, query: &Query) {
         }
         Query::Clause(Clause { field, pattern }) => match field {
             Field::Text => {
-                sql.push("(nullif(message ~* ").push_bind(words(pattern)).push(", false))");
+                sql.push("(nullif(message ~* ").bind(Part::Text(words(pattern))).push(", false))");
             }
             Field::Message => {
                 let (Pattern::Phrase(text) | Pattern::Prefix(text)) = pattern;
-                sql.push("(message ILIKE ").push_bind(format!("%{}%", escaped(text))).push(")");
+                sql.push("(message ILIKE ").bind(Part::Text(format!("%{}%", escaped(text)))).push(")");
             }
             Field::Service => push_exact(sql, "service", pattern),
             Field::Level => push_exact(sql, "level", &pattern.of_level()),
@@ -67,7 +103,7 @@ fn push_query(sql: &mut QueryBuilder<Postgres>, query: &Query) {
     }
 }
 
-fn push_joined(sql: &mut QueryBuilder<Postgres>, parts: &[Query], by: &str) {
+fn push_joined(sql: &mut Statement, parts: &[Query], by: &str) {
     sql.push("(");
     for (index, part) in parts.iter().enumerate() {
         if index > 0 {
@@ -79,13 +115,14 @@ fn push_joined(sql: &mut QueryBuilder<Postgres>, parts: &[Query], by: &str) {
 }
 
 /// An absent value is not the one asked for: its opposite is true, not NULL.
-fn push_exact(sql: &mut QueryBuilder<Postgres>, column: &'static str, pattern: &Pattern) {
+fn push_exact(sql: &mut Statement, column: &'static str, pattern: &Pattern) {
     match pattern {
         Pattern::Phrase(text) => {
-            sql.push(format_args!("({column} IS NOT DISTINCT FROM ")).push_bind(text.clone()).push(")");
+            sql.push(&format!("({column} IS NOT DISTINCT FROM ")).bind(Part::Text(text.clone())).push(")");
         }
         Pattern::Prefix(text) => {
-            sql.push(format_args!("(coalesce({column}, '') LIKE ")).push_bind(format!("{}%", escaped(text))).push(")");
+            let like = format!("{}%", escaped(text));
+            sql.push(&format!("(coalesce({column}, '') LIKE ")).bind(Part::Text(like)).push(")");
         }
     }
 }
@@ -129,33 +166,33 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cursor::Cursor;
-    use super::super::query::parse;
     use super::*;
+    use crate::cursor::Cursor;
+    use crate::parse::parse;
 
-    fn conditions(page: &Page) -> String {
-        let mut sql = QueryBuilder::new("");
-        push_conditions(&mut sql, page);
-        sql.sql().to_owned()
+    /// The conditions with a `?` for every value.
+    fn sql(page: &Page) -> String {
+        let part = |part: &Part| if let Part::Sql(sql) = part { sql.clone() } else { "?".to_owned() };
+        conditions(page).iter().map(part).collect()
     }
 
     #[test]
     fn a_query_becomes_conditions_with_every_value_bound() {
-        for (text, sql) in [
-            ("timeout", "(nullif(message ~* $1, false))"),
-            ("timeou*", "(nullif(message ~* $1, false))"),
-            ("aa -bb", "((nullif(message ~* $1, false)) AND NOT (nullif(message ~* $2, false)))"),
+        for (text, expected) in [
+            ("timeout", "(nullif(message ~* ?, false))"),
+            ("timeou*", "(nullif(message ~* ?, false))"),
+            ("aa -bb", "((nullif(message ~* ?, false)) AND NOT (nullif(message ~* ?, false)))"),
             (
                 "aa OR (bb level:warn)",
-                "((nullif(message ~* $1, false)) OR ((nullif(message ~* $2, false)) AND (level IS NOT DISTINCT FROM $3)))",
+                "((nullif(message ~* ?, false)) OR ((nullif(message ~* ?, false)) AND (level IS NOT DISTINCT FROM ?)))",
             ),
-            ("service:api", "(service IS NOT DISTINCT FROM $1)"),
-            ("-application:ap*", "NOT (coalesce(application, '') LIKE $1)"),
-            ("level:error language:java", "((level IS NOT DISTINCT FROM $1) AND (language IS NOT DISTINCT FROM $2))"),
+            ("service:api", "(service IS NOT DISTINCT FROM ?)"),
+            ("-application:ap*", "NOT (coalesce(application, '') LIKE ?)"),
+            ("level:error language:java", "((level IS NOT DISTINCT FROM ?) AND (language IS NOT DISTINCT FROM ?))"),
             ("-metadata.a:b attributes.c:d", "(NOT (NULL::boolean) AND (NULL::boolean))"),
         ] {
             let page = Page { query: Some(parse(text).unwrap()), ..Page::default() };
-            assert_eq!(conditions(&page), format!(" AND {sql}"), "{text}");
+            assert_eq!(sql(&page), format!(" AND {expected}"), "{text}");
         }
     }
 
@@ -164,11 +201,11 @@ mod tests {
         let filters = Filters { services: vec!["api".into()], levels: vec!["WARN".into()], from: Some(1), to: Some(2) };
         let after = Some(Cursor { time: 5, event_id: uuid::Uuid::nil() });
         assert_eq!(
-            conditions(&Page { filters, after, ..Page::default() }),
-            " AND (event_time, event_id) < ($1, $2) AND service = ANY($3) AND level = ANY($4) \
-             AND event_time >= $5 AND event_time < $6"
+            sql(&Page { filters, after, ..Page::default() }),
+            " AND (event_time, event_id) < (?, ?) AND service = ANY(?) AND level = ANY(?) \
+             AND event_time >= ? AND event_time < ?"
         );
-        assert_eq!(conditions(&Page::default()), "");
+        assert_eq!(sql(&Page::default()), "");
     }
 
     #[test]
@@ -194,7 +231,7 @@ mod tests {
     fn a_text_is_any_part_of_a_message() {
         let clause = Clause { field: Field::Message, pattern: Pattern::Phrase("a b".into()) };
         let page = Page { query: Some(Query::Clause(clause)), ..Page::default() };
-        assert_eq!(conditions(&page), " AND (message ILIKE $1)");
+        assert_eq!(sql(&page), " AND (message ILIKE ?)");
     }
 
     #[test]

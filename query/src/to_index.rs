@@ -3,21 +3,18 @@
 use crds::TenantName;
 use serde_json::{Value, json};
 
-use super::params::{Filters, Page};
-use super::query::{Clause, Field, Pattern, Query};
-use crate::event::{Micros, rfc3339};
-use crate::stores::index::word;
+use stages::time::{Micros, rfc3339};
 
-/// Time that OpenSearch may spend on a query before it answers with what it has. Below the time
-/// that we wait for the answer, so that a slow query ends with a part and not with nothing.
-const TIMEOUT: &str = "2500ms";
+use crate::expression::{Clause, Field, Pattern, Query};
+use crate::filters::{Filters, Page};
+use crate::leaves::word;
 
 /// Most words of an index that the last word of `foo-ba*` is looked up as.
 const MAX_EXPANSIONS: u32 = 200;
 
 /// How a prefix of several words is looked for, such as `foo-ba*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Prefixes {
+pub enum Prefixes {
     /// As a phrase whose last word begins so. OpenSearch makes a clause of every word of the index that does, of any
     /// tenant's of a pool, and fails where these are too many.
     SideBySide,
@@ -27,7 +24,7 @@ pub(super) enum Prefixes {
 
 /// The body of a search for one page. One event more than the page holds is asked for, because it
 /// says whether there is a next page.
-pub(super) fn search_body(tenant: &TenantName, page: &Page, prefixes: Prefixes) -> Value {
+pub fn search(tenant: &TenantName, page: &Page, prefixes: Prefixes) -> Value {
     let mut must = vec![json!({"term": {"tenant": tenant.as_str()}})];
     must.extend(filters(&page.filters));
     must.extend(page.query.as_ref().map(|tree| query(tree, prefixes)));
@@ -35,7 +32,6 @@ pub(super) fn search_body(tenant: &TenantName, page: &Page, prefixes: Prefixes) 
         "query": {"bool": {"filter": must}},
         "sort": [{"@timestamp": {"order": "desc"}}, {"id": {"order": "desc"}}],
         "size": page.limit + 1,
-        "timeout": TIMEOUT,
         "track_total_hits": false,
         "_source": false,
     });
@@ -43,36 +39,6 @@ pub(super) fn search_body(tenant: &TenantName, page: &Page, prefixes: Prefixes) 
         body["search_after"] = json!([nanos(after.time), after.event_id.to_string()]);
     }
     body
-}
-
-/// The body of a search for one event.
-pub(super) fn event_body(tenant: &TenantName, event_id: uuid::Uuid) -> Value {
-    let must = [json!({"term": {"tenant": tenant.as_str()}}), json!({"ids": {"values": [event_id.to_string()]}})];
-    json!({"query": {"bool": {"filter": must}}, "size": 1, "timeout": TIMEOUT, "track_total_hits": false})
-}
-
-/// The body of a search that says which of these events the index holds.
-pub(super) fn held_body(tenant: &TenantName, ids: &[uuid::Uuid]) -> Value {
-    let values: Vec<String> = ids.iter().map(ToString::to_string).collect();
-    let must = [json!({"term": {"tenant": tenant.as_str()}}), json!({"ids": {"values": values}})];
-    json!({
-        "query": {"bool": {"filter": must}}, "size": ids.len(), "timeout": TIMEOUT, "track_total_hits": false,
-        "_source": false,
-    })
-}
-
-/// The body of a search for the newest event of which the index holds less than the whole.
-pub(super) fn reduced_body(tenant: &TenantName) -> Value {
-    let must = [json!({"term": {"tenant": tenant.as_str()}}), json!({"exists": {"field": "index_error"}})];
-    json!({
-        "query": {"bool": {"filter": must}}, "sort": [{"@timestamp": {"order": "desc"}}], "size": 1,
-        "timeout": TIMEOUT, "track_total_hits": false, "_source": false,
-    })
-}
-
-/// The body of a search that costs nothing.
-pub(super) fn easy_body() -> Value {
-    json!({"query": {"match_none": {}}, "size": 0, "track_total_hits": false})
 }
 
 fn filters(filters: &Filters) -> Vec<Value> {
@@ -167,9 +133,9 @@ fn nanos(time: Micros) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cursor::Cursor;
-    use super::super::query::parse;
     use super::*;
+    use crate::cursor::Cursor;
+    use crate::parse::parse;
 
     fn compiled(text: &str) -> Value {
         query(&parse(text).unwrap(), Prefixes::SideBySide)
@@ -238,13 +204,11 @@ mod tests {
         let tenant = "acme".parse().unwrap();
         for text in ["aa", "aa OR bb", "-aa", "-(aa bb)"] {
             let page = Page { query: Some(parse(text).unwrap()), limit: 50, ..Page::default() };
-            let body = search_body(&tenant, &page, Prefixes::SideBySide);
+            let body = search(&tenant, &page, Prefixes::SideBySide);
             assert_eq!(body["query"]["bool"]["filter"][0], json!({"term": {"tenant": "acme"}}), "{text}");
             assert_eq!(body["query"].as_object().unwrap().len(), 1, "{text}");
             assert_eq!(body["query"]["bool"].as_object().unwrap().len(), 1, "{text}");
         }
-        let body = event_body(&tenant, uuid::Uuid::nil());
-        assert_eq!(body["query"]["bool"]["filter"][0], json!({"term": {"tenant": "acme"}}));
     }
 
     #[test]
@@ -258,7 +222,7 @@ mod tests {
         };
         let after = Some(Cursor { time: 5, event_id });
         let page = Page { filters, after, limit: 10, ..Page::default() };
-        let body = search_body(&"acme".parse().unwrap(), &page, Prefixes::SideBySide);
+        let body = search(&"acme".parse().unwrap(), &page, Prefixes::SideBySide);
         assert_eq!(body["size"], 11);
         assert_eq!(body["search_after"], json!([5000, event_id.to_string()]));
         assert_eq!(

@@ -4,7 +4,8 @@ use std::fmt;
 use std::iter::Peekable;
 use std::str::CharIndices;
 
-use super::{Clause, Field, Pattern, QueryError};
+use super::QueryError;
+use crate::expression::{Clause, Field, Pattern};
 
 /// Fewest letters before a `*`: a shorter prefix names too many words of an index.
 const MIN_PREFIX: usize = 2;

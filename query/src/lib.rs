@@ -1,0 +1,24 @@
+//! A question about events, before any store is asked: pure, with no clock and no I/O.
+//!
+//! ```text
+//!  URL ─► params ─► filters + parse ─► expression ─┬─► to_index    a request to OpenSearch
+//!                                                  ├─► to_catalog  a WHERE clause
+//!                                                  └─► matches     one event in memory
+//! ```
+//! [`matches`] is the definition of what a query means; the stores' answers are held to it.
+
+pub mod params;
+pub mod filters;
+pub mod cursor;
+pub mod parse;
+pub mod expression;
+pub mod words;
+pub mod leaves;
+pub mod matches;
+pub mod to_index;
+pub mod to_catalog;
+
+pub use cursor::{Asked, Cursor, InvalidCursor};
+pub use expression::{Clause, Field, Pattern, Query};
+pub use filters::{Filters, Page};
+pub use parse::{QueryError, parse};
