@@ -345,7 +345,7 @@ impl Ingest {
         let accepted_at = now();
         let reading = Reading { form, taking, keyed: key.is_some(), now: accepted_at };
         let (read, unpacked) = self.read(caller.tenant.name(), decoding, reading, claim).await;
-        if read.is_err() {
+        if read.as_ref().is_err_and(Refusal::is_the_senders) {
             self.quotas.charge(&caller.tenant, refused_cost(unpacked));
         }
         let Read { parsed, body_hash, bytes } = read?;
@@ -358,6 +358,7 @@ impl Ingest {
             None => Seen::Unknown,
         };
         if seen == Seen::Other {
+            self.quotas.charge(&caller.tenant, refused_cost(unpacked));
             return Err(Refusal::IdempotencyKeyReused { kept: false });
         }
         let Parsed { events, raw, rejected } = parsed;
@@ -374,15 +375,14 @@ impl Ingest {
         let accepted = events.len() - rejected;
         let answer = Accepted { batch_id, accepted, rejected, receipt, duplicate, state: None };
         let raw_bytes = raw.len();
-        let header = BatchHeader { batch_id, accepted_at, key_id: caller.key_id, body_hash, events };
+        let header = BatchHeader { batch_id, accepted_at, key_id: caller.key_id.clone(), body_hash, events };
         if let Some(cache) = telling {
             cache.lease_fates(&tenant).await;
         }
         reach(Point::IngestParsed);
-        if let Err(error) = self.producer.send(Batch { tenant: caller.tenant, header, raw, claim: claim.take() }).await
-        {
+        if let Err(refusal) = self.queue(&caller, header, raw, claim).await {
             self.quotas.give_back(&tenant, cost);
-            return Err(error.into());
+            return Err(refusal);
         }
         reach(Point::IngestQueued);
         if let (Some(hash), Seen::Unknown) = (&body_hash, seen) {
@@ -392,6 +392,19 @@ impl Ingest {
         self.metrics.rejected_events.inc_by(answer.rejected as u64);
         self.metrics.raw_bytes.inc_by(raw_bytes as u64);
         Ok(Queued { tenant, accepted_at, answer })
+    }
+
+    /// Gives a batch to the queue, in the lane where its tenant's events go now. A body may have been under way for
+    /// half a minute: its tenant may be gone since it was admitted, or in another pipeline.
+    async fn queue(
+        &self,
+        caller: &Caller,
+        header: BatchHeader,
+        raw: Vec<u8>,
+        claim: &mut Claim,
+    ) -> Result<(), Refusal> {
+        let tenant = self.registry.still_admits(caller)?;
+        Ok(self.producer.send(Batch { tenant, header, raw, claim: claim.take() }).await?)
     }
 
     /// Sets the gauges to what holds now.

@@ -195,7 +195,9 @@ impl Reader {
         // What is no JSON still ends somewhere, if its brackets and quotation marks match.
         let Some(length) = length_of_item(bytes).filter(|length| *length > 0) else { return Err(error) };
         let item = &bytes[..length];
-        if !self.take_objects(item) {
+        if self.take_objects(item) {
+            self.bound_exceeded()?;
+        } else {
             let problem = if length > MAX_EVENT_BYTES { Rejection::TooLarge } else { Rejection::InvalidJson };
             self.reject(item, problem, error)?;
         }
@@ -264,7 +266,7 @@ impl Reader {
         if self.parsed.events.len() >= MAX_EVENTS { Err(Refusal::TooManyEvents) } else { Ok(()) }
     }
 
-    /// Whether a line of several objects was one too many.
+    /// Whether a line or an item of several objects was one too many.
     fn bound_exceeded(&self) -> Result<(), Refusal> {
         if self.parsed.events.len() > MAX_EVENTS { Err(Refusal::TooManyEvents) } else { Ok(()) }
     }

@@ -87,6 +87,12 @@ impl Refusal {
         }
     }
 
+    /// Whether what was sent is at fault, and not what we have room for.
+    pub(super) fn is_the_senders(&self) -> bool {
+        let (status, _) = self.code();
+        status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS
+    }
+
     /// Seconds after which to send again: a round of the queue for an overload, about the time
     /// that processors need to make room for a full one, when a quota has enough again.
     fn retry_after(&self) -> Option<u64> {

@@ -142,6 +142,14 @@ fn without_a_content_type_the_body_says_its_form() {
 }
 
 #[test]
+fn an_item_of_several_objects_counts_each_of_them() {
+    // The half of a surrogate pair makes the last item one to look at again, and it is full of objects.
+    let (few, many) = ("{},".repeat(super::parse::MAX_EVENTS - 1), " {}".repeat(super::parse::MAX_EVENTS));
+    let body = format!(r#"[{few}{{"a":"\ud83d"}}{many}]"#);
+    assert_eq!(parsed(body, ContentType::Json), Err(Refusal::TooManyEvents));
+}
+
+#[test]
 fn all_or_nothing_is_kept_on_request() {
     for (query, expected) in [
         (None, Ok(Taking::Each)),

@@ -107,6 +107,22 @@ impl Registry {
         self.authenticate_key_at(key, SystemTime::now())
     }
 
+    /// The caller's tenant as it is now, for what is written long after it was admitted to send. Refused where it has
+    /// left or was suspended since.
+    pub fn still_admits(&self, caller: &Caller) -> Result<Arc<Tenant>, AuthError> {
+        let tenant = self.tenant(caller.tenant.name()).ok_or(AuthError::Invalid)?;
+        let (now, then) = (&tenant.registered.uid, &caller.tenant.registered.uid);
+        // An entry of before has none.
+        if !now.is_empty() && !then.is_empty() && now != then {
+            return Err(AuthError::Invalid);
+        }
+        match tenant.registered.state {
+            TenantState::Deleting => Err(AuthError::Invalid),
+            TenantState::Suspended => Err(AuthError::Suspended),
+            TenantState::Active => Ok(tenant),
+        }
+    }
+
     fn authenticate_key_at(&self, key: &str, now: SystemTime) -> Result<Caller, AuthError> {
         let key = ApiKey::parse(key).map_err(|_| AuthError::Invalid)?;
         let snapshot = self.snapshot().filter(|_| !self.is_too_old()).ok_or(AuthError::NotLoaded)?;

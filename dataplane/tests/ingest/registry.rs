@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crds::names::{REGISTRY_CHANGES, REGISTRY_EPOCH, REGISTRY_TENANTS};
-use crds::registry::KEY_USES_SECONDS;
+use crds::registry::{KEY_USES_SECONDS, TenantState};
+use futures::StreamExt as _;
 
 use crate::door::{Door, Sender, eventually, outcome};
 use crate::redis_server::RedisServer;
@@ -30,6 +31,43 @@ async fn a_new_tenant_sends_at_once_and_a_removed_one_no_more() {
     second.withdraw(&redis).await;
     eventually("the removed tenant is refused", async || !accepted(&door, &second).await).await;
     assert!(accepted(&door, &first).await);
+}
+
+/// A request whose body comes in two halves, of which the second waits for `go`.
+fn in_two_halves(door: &Door, sender: &Sender, go: tokio::sync::oneshot::Receiver<()>) -> reqwest::RequestBuilder {
+    let second = futures::stream::once(async move {
+        go.await.ok();
+        Ok::<_, std::io::Error>("\"late\"}")
+    });
+    let body = futures::stream::iter([Ok("{\"message\":")]).chain(second);
+    door.logs(sender).body(reqwest::Body::wrap_stream(body))
+}
+
+#[tokio::test]
+async fn a_body_that_was_under_way_goes_where_its_tenant_is_now() {
+    let redis = RedisServer::durable().await;
+    for (now, expected) in [(TenantState::Deleting, 401), (TenantState::Suspended, 403), (TenantState::Active, 202)] {
+        let mut sender = Sender::new();
+        sender.project(&redis).await;
+        let door = Door::open(&redis).await;
+        assert!(accepted(&door, &sender).await);
+        let before = sender.tenant().lane().stream();
+        let entries = redis.command::<i64>(&["XLEN", &before]).await;
+        let (go, went) = tokio::sync::oneshot::channel();
+        let answer = tokio::spawn(outcome(in_two_halves(&door, &sender, went)));
+        // The first half is there, and its tenant admitted.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        sender.registered.state = now;
+        sender.registered.pipeline = "another".parse().unwrap();
+        sender.project(&redis).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        go.send(()).unwrap();
+        let (status, body) = answer.await.unwrap();
+        assert_eq!(status, expected, "{body}");
+        assert_eq!(redis.command::<i64>(&["XLEN", &before]).await, entries, "nothing more where it was");
+        let there = redis.command::<i64>(&["XLEN", &sender.tenant().lane().stream()]).await;
+        assert_eq!(there, i64::from(expected == 202));
+    }
 }
 
 #[tokio::test]
