@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::kubernetes::{ACTOR, explain, operator_itself};
-use crate::provision::{self, Missing, Owner, RowState};
-use crate::tenant::delete::keep_archive;
+use crate::provision::{self, Missing, Owner};
+use crate::tenant::delete::retain_data;
 use crate::tenant::lane;
 
 /// Tenants of one page of the list.
@@ -99,8 +99,7 @@ async fn retain(ctx: &Context, name: &TenantName, row: Option<&Owner>) -> Result
         tracing::warn!(tenant.name = %name, "removed {name} from ingest's registry: there is no such Tenant");
         return Ok(());
     };
-    keep_archive(stores, owner).await?;
-    stores.postgres.set_state(owner, RowState::Retained).await?;
+    retain_data(stores, owner).await?;
     tracing::warn!(tenant.name = %name, "revoked the keys of {name}: there is no such Tenant; its data stays");
     let (action, outcome) = (Action::TenantDeleted, "there is no such Tenant; its data stays");
     audit::tell(&Act { actor: ACTOR, action, tenant: name.as_str(), object: name.as_str(), outcome });

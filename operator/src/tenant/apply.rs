@@ -347,6 +347,7 @@ mod tests {
             archive: desired.archive.clone(),
             total_days: 30,
             beside_retained: false,
+            neighbours_days: 0,
         };
         let entry = |state, keys: &[&str]| {
             let keys = keys.iter().map(|id| key(id)).collect();

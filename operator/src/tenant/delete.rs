@@ -135,7 +135,7 @@ async fn abandon(ctx: &Context, tenant: &Tenant) {
         }
         let owner = owner(ctx, tenant, name);
         ctx.stores.postgres.revoke_keys(&owner.installation, &owner.tenant).await.ok()?;
-        Some(keep_archive(&ctx.stores, &owner).await.is_ok())
+        Some(retain_data(&ctx.stores, &owner).await.is_ok())
     };
     let keys = match tokio::time::timeout(FORCE_PATIENCE, revoked).await {
         Ok(Some(true)) => "its keys are revoked",
@@ -218,8 +218,7 @@ async fn advance(
         }
         Step::Retain => {
             revoke(ctx, &owner).await?;
-            keep_archive(stores, &owner).await?;
-            stores.postgres.set_state(&owner, RowState::Retained).await?;
+            retain_data(stores, &owner).await?;
             Ok(Deletion::Done(STAYS))
         }
         Step::Delete => {
@@ -258,8 +257,16 @@ async fn refuse(ctx: &Context, name: &TenantName) -> Result<Option<String>, prov
     Ok(Some(entry.pipeline.to_string()))
 }
 
-/// Has the archive of a tenant stay for as long as nobody removes it.
-pub async fn keep_archive(stores: &Stores, owner: &Owner) -> Result<(), provision::Error> {
+/// Notes that a Tenant is gone and its data stays: also in its archive, for as long as nobody removes it.
+pub async fn retain_data(stores: &Stores, owner: &Owner) -> Result<(), provision::Error> {
+    // First, so that it is tried again where it fails: nobody comes back to what is retained.
+    keep_archive(stores, owner).await?;
+    stores.postgres.set_state(owner, RowState::Retained).await?;
+    // Again: until that is noted, a neighbour in a shared bucket puts its rule back.
+    keep_archive(stores, owner).await
+}
+
+async fn keep_archive(stores: &Stores, owner: &Owner) -> Result<(), provision::Error> {
     match stores.postgres.archive_of(owner).await? {
         Some(archive) => stores.object_store.keep(owner, &archive).await,
         None => Ok(()),

@@ -297,6 +297,7 @@ mod tests {
                 archive: settings_archive(),
                 total_days: 30,
                 beside_retained: false,
+                neighbours_days: 0,
             },
             &[],
         );

@@ -6,6 +6,7 @@ use crds::registry::{IngestQuotas, Rate, RegistryTenant};
 use crds::tenant::Isolation;
 use opensearch::http::Method;
 use operator::provision::{DesiredTenant, Error, ObjectStore, Outcome, Retired, RowState, SeenEntry, delete_tenant};
+use operator::tenant::delete::retain_data;
 use serde_json::json;
 
 use testkit::s3_policy::shipped;
@@ -163,6 +164,38 @@ async fn what_is_retained_does_not_expire_until_its_tenant_is_back() {
         assert_eq!(days(&goes).await, Some(32), "{layout:?}");
         assert_eq!(days(&neighbour).await, Some(32), "{layout:?}");
     }
+}
+
+#[tokio::test]
+async fn the_rule_of_a_shared_bucket_comes_back_with_the_days_of_whom_is_kept_longest() {
+    let on = stores().await;
+    let prefix = testkit::unique("longest");
+    let kept_for = |days: i32| {
+        let mut desired = tenant();
+        desired.archive = desired.name().archive(BucketLayout::Shared, &prefix);
+        desired.retention.total_days = days;
+        desired
+    };
+    let (longest, neighbour, goes) = (kept_for(365), kept_for(7), kept_for(7));
+    let days = async || {
+        let rules = on.s3.get_bucket_lifecycle_configuration().bucket(&goes.archive.bucket).send().await;
+        rules.ok().and_then(|rules| rules.rules().iter().find_map(|rule| rule.expiration()?.days()))
+    };
+    for desired in [&longest, &neighbour, &goes] {
+        on.provision(desired, &[]).await;
+    }
+    assert_eq!(days().await, Some(367));
+    retain_data(&on.stores, &goes.owner).await.unwrap();
+    assert_eq!(days().await, None);
+    on.provision(&neighbour, &[]).await;
+    assert_eq!(days().await, None, "a neighbour's rule reaches what is retained");
+    on.provision(&goes, &[]).await;
+    assert_eq!(days().await, Some(367), "back, it puts a rule in place that reaches what another keeps");
+
+    // One that is new in the bucket finds the rule gone, too.
+    on.s3.delete_bucket_lifecycle().bucket(&goes.archive.bucket).send().await.unwrap();
+    on.provision(&kept_for(7), &[]).await;
+    assert_eq!(days().await, Some(367));
 }
 
 #[tokio::test]

@@ -22,12 +22,16 @@ pub struct TenantRow {
     pub total_days: i32,
     /// Whether the data of a tenant that is gone is retained in the same bucket.
     pub beside_retained: bool,
+    /// The most days that another tenant's events in the same bucket are kept; 0 in a bucket of its own.
+    pub neighbours_days: i32,
 }
 
 impl TenantRow {
-    /// When objects expire that `maintain` should have removed.
+    /// When objects expire that `maintain` should have removed. A shared bucket has one rule for all of its tenants:
+    /// it may be gone, and is then made again of what the longest of them needs.
     pub fn backstop(&self) -> Backstop {
-        if self.beside_retained { Backstop::None } else { Backstop::Days(self.total_days) }
+        let days = self.total_days.max(self.neighbours_days);
+        if self.beside_retained { Backstop::None } else { Backstop::Days(days) }
     }
 }
 
@@ -165,9 +169,10 @@ fn isolation_text(isolation: Isolation) -> &'static str {
 async fn find(core: &mut PgConnection, tenant: &TenantName) -> Result<Option<Found>, Error> {
     let row = sqlx::query(
         "SELECT installation, uid, display_name, plan, state, pipeline, isolation, index_series, hot_days, total_days, \
-         bucket, prefix, prefix <> '' AND EXISTS (SELECT FROM public.tenants AS other WHERE other.bucket = tenants.bucket \
-         AND other.name <> tenants.name AND other.state = 'Retained') AS beside_retained \
-         FROM public.tenants WHERE name = $1",
+         bucket, prefix, beside.retained, beside.days FROM public.tenants CROSS JOIN LATERAL \
+         (SELECT coalesce(bool_or(other.state = 'Retained'), false) AS retained, \
+         coalesce(max(other.total_days), 0) AS days FROM public.tenants AS other WHERE tenants.prefix <> '' \
+         AND other.bucket = tenants.bucket AND other.name <> tenants.name) AS beside WHERE name = $1",
     )
     .bind(tenant.as_str())
     .fetch_optional(core)
@@ -186,7 +191,8 @@ async fn find(core: &mut PgConnection, tenant: &TenantName) -> Result<Option<Fou
             index_series: row.get("index_series"),
             archive: ArchiveLocation { bucket: row.get("bucket"), prefix: row.get("prefix") },
             total_days: row.get("total_days"),
-            beside_retained: row.get("beside_retained"),
+            beside_retained: row.get("retained"),
+            neighbours_days: row.get("days"),
         },
     }))
 }
@@ -236,13 +242,12 @@ async fn update(
         return Ok((found.row, Outcome::Unchanged));
     }
     let index_series = if series_fits(desired, &found.row.index_series) {
-        found.row.index_series
+        found.row.index_series.clone()
     } else {
         assign_series(core, desired, pool_tenants).await?
     };
     let total_days = desired.kept_days(found.row.total_days);
-    let row =
-        TenantRow { index_series, archive: found.row.archive, total_days, beside_retained: found.row.beside_retained };
+    let row = TenantRow { index_series, total_days, ..found.row };
     sqlx::query(
         "UPDATE public.tenants SET installation = $2, uid = $3, display_name = $4, plan = $5, state = $6, pipeline = $7, \
          isolation = $8, hot_days = $9, total_days = $10, index_series = $11, updated_at = now() WHERE name = $1",
@@ -265,11 +270,13 @@ async fn update(
 }
 
 async fn insert(core: &mut PgConnection, desired: &DesiredTenant, pool_tenants: u32) -> Result<TenantRow, Error> {
+    let (beside_retained, neighbours_days) = neighbours(core, &desired.archive).await?;
     let row = TenantRow {
         index_series: assign_series(core, desired, pool_tenants).await?,
         archive: desired.archive.clone(),
         total_days: desired.retention.total_days,
-        beside_retained: !desired.archive.prefix.is_empty() && beside_retained(core, desired).await?,
+        beside_retained,
+        neighbours_days,
     };
     sqlx::query(
         "INSERT INTO public.tenants (name, uid, installation, display_name, plan, state, pipeline, isolation, \
@@ -296,13 +303,20 @@ async fn insert(core: &mut PgConnection, desired: &DesiredTenant, pool_tenants: 
     Ok(row)
 }
 
-/// Whether the bucket that a new tenant's archive goes to holds the data of one that is gone.
-async fn beside_retained(core: &mut PgConnection, desired: &DesiredTenant) -> Result<bool, Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT FROM public.tenants WHERE bucket = $1 AND state = 'Retained')")
-        .bind(&desired.archive.bucket)
-        .fetch_one(core)
-        .await
-        .doing("look for tenants that are retained in the bucket")
+/// Whether the bucket that a new tenant's archive goes to holds the data of one that is gone, and the most days that
+/// those are kept who have it already.
+async fn neighbours(core: &mut PgConnection, archive: &ArchiveLocation) -> Result<(bool, i32), Error> {
+    if archive.prefix.is_empty() {
+        return Ok((false, 0));
+    }
+    sqlx::query_as(
+        "SELECT coalesce(bool_or(state = 'Retained'), false), coalesce(max(total_days), 0) \
+         FROM public.tenants WHERE bucket = $1",
+    )
+    .bind(&archive.bucket)
+    .fetch_one(core)
+    .await
+    .doing("look for the tenants of a bucket")
 }
 
 /// Whether a series that a tenant has may stay: its own, or a pool of its hot class.

@@ -27,8 +27,9 @@ pub enum Backstop {
 }
 
 impl ObjectStore {
-    /// Ensures the rule. In a shared bucket one rule covers all tenants and only ever grows,
-    /// because a bucket holds no more than 1,000 rules; each tenant's own days are kept by maintain.
+    /// Ensures the rule. In a shared bucket one rule covers all tenants, because a bucket holds no more than 1,000 rules:
+    /// `backstop` is of the tenant that is kept longest, and the rule only ever grows. Each tenant's own days are kept
+    /// by maintain.
     pub(super) async fn ensure_lifecycle(
         &self,
         archive: &ArchiveLocation,
