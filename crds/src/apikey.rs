@@ -103,9 +103,14 @@ impl Pepper {
     /// What orders peppers by age, the newest last: the number at the end of an id counts as one, so that `p10`
     /// comes after `p9`.
     pub fn age(&self) -> (&str, u64, &str) {
-        let name = self.id.trim_end_matches(|letter: char| letter.is_ascii_digit());
-        (name, self.id[name.len()..].parse().unwrap_or(u64::MAX), &self.id)
+        age_of(&self.id)
     }
+}
+
+/// What orders numbered ids by age, the newest last.
+pub fn age_of(id: &str) -> (&str, u64, &str) {
+    let name = id.trim_end_matches(|letter: char| letter.is_ascii_digit());
+    (name, id[name.len()..].parse().unwrap_or(u64::MAX), id)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod condition;
 pub mod names;
 pub mod apikey;
 pub mod registry;
+pub mod signature;
 pub mod canary;
 
 pub use names::{PipelineName, TenantName};

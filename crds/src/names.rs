@@ -41,6 +41,8 @@ pub const SEARCH_ROLE: &str = "lh_search";
 pub const REGISTRY_EPOCH: &str = "lh:registry:epoch";
 /// Redis hash: tenant name → JSON of [`crate::registry::RegistryTenant`].
 pub const REGISTRY_TENANTS: &str = "lh:registry:tenants";
+/// Redis hash: tenant name → [`crate::signature::Signature`] of its entry in [`REGISTRY_TENANTS`].
+pub const REGISTRY_SIGNATURES: &str = "lh:registry:signatures";
 /// Redis stream of onboarding events; fields `tenant`, `kind` (`upserted` or `removed`), `epoch`.
 pub const REGISTRY_CHANGES: &str = "lh:registry:changes";
 /// Redis sorted set: replicas of ingest by when each was last heard of, in milliseconds.
@@ -347,6 +349,16 @@ impl PipelineName {
 /// Service of the gateway, which the chart makes; `release` is the Helm release's full name.
 pub fn gateway_service(release: &str) -> String {
     format!("{release}-gateway")
+}
+
+/// Secret of the private keys that the operator signs the registry with; `release` is the Helm release's full name.
+pub fn registry_signing_secret(release: &str) -> String {
+    format!("{release}-registry-signing")
+}
+
+/// ConfigMap of the public keys that the registry's entries are verified with.
+pub fn registry_keys_config_map(release: &str) -> String {
+    format!("{release}-registry-keys")
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The tenant registry as the operator projects it into Redis and the data plane reads it.
 //!
-//! One hash holds a JSON document per tenant; an epoch grows with every change; a stream announces
-//! each change. A reader follows the stream and compares the epoch each second: a lost
-//! announcement costs a second, never a stale key.
+//! One hash holds a JSON document per tenant, another the operator's [signature](crate::signature)
+//! of it; an epoch grows with every change; a stream announces each change. A reader follows the
+//! stream and compares the epoch each second: a lost announcement costs a second, never a stale key.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

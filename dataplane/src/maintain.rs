@@ -48,7 +48,7 @@ use crate::status::{self, Status};
 use crate::stores::archive::Archive;
 use crate::stores::catalog::Catalog;
 use crate::stores::index::Index;
-use crate::tenancy::Registry;
+use crate::tenancy::{Registry, TrustSettings};
 
 /// Where the stores are.
 #[derive(Args, Clone, Debug)]
@@ -68,6 +68,9 @@ pub struct StoreSettings {
     /// The certificates that stores are trusted by.
     #[command(flatten)]
     pub tls: TlsSettings,
+    /// What the registry is verified with.
+    #[command(flatten)]
+    pub trust: TrustSettings,
 }
 
 /// Settings of the role.
@@ -145,7 +148,7 @@ const APPLICATION: &str = "loggerhub-maintain";
 pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
     let listener = settings.admin.bind().await?;
     let redis = Redis::queue(&settings.stores.queue, &settings.stores.tls)?;
-    let registry = Registry::follow(&redis, stop.clone())?;
+    let registry = Registry::follow(&redis, &settings.stores.trust, stop.clone())?;
     let metrics = Metrics::default();
     let measures = pass::Measures::register(&metrics);
     let lanes = Lanes::new(&redis)?;

@@ -46,8 +46,8 @@ use crate::queue::{Consumer, ConsumerSettings, Lanes};
 use crate::status::{self, Status};
 use crate::stores::catalog::{Catalog, Provenance};
 use crate::stores::index::{Index, IndexHealth, UnusableIndices};
-use crate::tenancy::Registry;
 use crate::tenancy::workers::Workers;
+use crate::tenancy::{Registry, TrustSettings};
 use flush::Flusher;
 use marks::Marks;
 use measures::Measures;
@@ -110,6 +110,9 @@ pub struct Settings {
     /// How much may wait for the archive.
     #[command(flatten)]
     pub spool: SpoolSettings,
+    /// What the registry is verified with.
+    #[command(flatten)]
+    pub trust: TrustSettings,
 }
 
 fn parse_pipeline(name: &str) -> Result<PipelineName, String> {
@@ -155,7 +158,7 @@ pub async fn run_on(listener: TcpListener, settings: Settings, stop: Cancellatio
     let lanes = Lanes::new(&redis)?;
     // Reading the registry and serving status go on while the last flushes are finished.
     let last = CancellationToken::new();
-    let registry = Registry::follow(&redis, last.clone())?;
+    let registry = Registry::follow(&redis, &settings.trust, last.clone())?;
     let metrics = Metrics::default();
     let measures = Measures::register(&metrics);
     let pool = stores::postgres(&catalog_settings(&settings), &settings.tls, PROCESSOR_DATABASE, &settings.consumer)?;

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::maintain::tool::{Output, loaded_registry, parse_tenant, print};
 use crate::queue::entry::UNKNOWN_TENANT;
 use crate::queue::{Error, Lanes, Quarantined};
-use crate::tenancy::Registry;
+use crate::tenancy::{Registry, TrustSettings};
 
 /// Exit code: something is left.
 const LEFT: u8 = 1;
@@ -34,6 +34,9 @@ pub struct Settings {
     /// The certificates that stores are trusted by.
     #[command(flatten)]
     pub tls: TlsSettings,
+    /// Which entries of the registry are believed.
+    #[command(flatten)]
+    pub trust: TrustSettings,
     /// What is put back.
     #[command(flatten)]
     pub wanted: Wanted,
@@ -141,7 +144,7 @@ async fn requeue_by(settings: &Settings) -> anyhow::Result<Report> {
     let redis = Redis::queue(&settings.queue, &settings.tls)?;
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
-    let registry = loaded_registry(&redis, stop).await?;
+    let registry = loaded_registry(&redis, &settings.trust, stop).await?;
     let lanes = Lanes::new(&redis)?;
     if settings.wanted.apply && lanes.is_full().await? {
         bail!("the queue is too full to take anything back: wait until processors have caught up");

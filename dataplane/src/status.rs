@@ -15,6 +15,7 @@ use crds::PipelineName;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use runtime::http::refusal;
 use runtime::logging::chain;
@@ -71,8 +72,15 @@ pub fn routes_refreshed(
     metrics: Metrics,
     refresh: impl Fn() + Clone + Send + Sync + 'static,
 ) -> Router {
+    let (registry, refused) = (status.registry.clone(), Gauge::<i64>::default());
+    metrics.registry().register(
+        "loggerhub_registry_refused_entries",
+        "Entries of the tenant registry that are not believed: not the operator's, or older than what was believed before",
+        refused.clone(),
+    );
     let show_metrics = move || {
         refresh();
+        refused.set(i64::try_from(registry.refused()).unwrap_or(i64::MAX));
         std::future::ready(metrics.response())
     };
     let queue = match status.lanes.clone() {

@@ -7,11 +7,13 @@
 //! with a request can ever choose whose data is touched.
 
 mod auth;
+mod folder;
 mod follow;
 mod peppers;
 mod receipt;
 pub(crate) mod rotation;
 mod snapshot;
+mod trust;
 mod uses;
 pub(crate) mod workers;
 
@@ -19,6 +21,7 @@ pub use auth::{AuthError, Caller};
 pub use follow::RegistrySettings;
 pub use peppers::Peppers;
 pub use receipt::Receipt;
+pub use trust::TrustSettings;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,6 +54,22 @@ pub enum Error {
         folder: String,
         /// Fewest bytes of a pepper.
         minimum: usize,
+    },
+    /// The folder of the registry's keys can't be read.
+    #[error("read the keys of the registry in `{folder}`")]
+    RegistryKeys {
+        /// The folder.
+        folder: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// What is there is no key.
+    #[error("the keys of the registry in `{folder}`")]
+    RegistryKey {
+        /// The folder.
+        folder: String,
+        /// The cause.
+        source: crds::signature::BadKey,
     },
     /// A client can't be made.
     #[error("connect to the registry")]
@@ -92,12 +111,14 @@ pub struct Registry {
 }
 
 /// What the follower publishes.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct State {
     /// The tenants; `None` until Redis gave them for the first time.
     snapshot: Option<Arc<Snapshot>>,
     /// When Redis last confirmed the snapshot.
     confirmed: Option<Instant>,
+    /// Entries that stand in Redis and are not believed.
+    refused: usize,
 }
 
 /// Longest time that keys are checked by a registry that Redis does not confirm: it may be that only this process
@@ -107,9 +128,9 @@ pub const MOST_AGE: Duration = Duration::from_secs(15 * 60);
 impl Registry {
     /// Follows the registry in Redis until `stop`, for a process that checks no keys. Returns at
     /// once: see [`Self::is_loaded`].
-    pub fn follow(redis: &Redis, stop: CancellationToken) -> Result<Self, Error> {
-        let (publish, state) = watch::channel(State { snapshot: None, confirmed: None });
-        let follower = follow::Follower::new(redis)?;
+    pub fn follow(redis: &Redis, trust: &TrustSettings, stop: CancellationToken) -> Result<Self, Error> {
+        let (publish, state) = watch::channel(State::default());
+        let follower = follow::Follower::new(redis, trust::follow(trust, stop.clone())?)?;
         tokio::spawn(follower.run(publish, stop));
         Ok(Self { peppers: Peppers::none().unchanging(), state, uses: Uses::none() })
     }
@@ -118,14 +139,14 @@ impl Registry {
     pub fn check_keys(redis: &Redis, settings: &RegistrySettings, stop: CancellationToken) -> Result<Self, Error> {
         let peppers = Peppers::follow(settings.peppers.clone(), stop.clone())?;
         let uses = Uses::write(redis, stop.clone())?;
-        Ok(Self { peppers, uses, ..Self::follow(redis, stop)? })
+        Ok(Self { peppers, uses, ..Self::follow(redis, &settings.trust, stop)? })
     }
 
     /// A registry that holds these tenants and follows nothing: for tools and tests.
     pub fn fixed(tenants: impl IntoIterator<Item = RegistryTenant>, peppers: Peppers) -> Self {
         let snapshot = Snapshot::new(0, tenants);
         // The sender is dropped: a receiver keeps the last value.
-        let (_, state) = watch::channel(State { snapshot: Some(Arc::new(snapshot)), confirmed: None });
+        let (_, state) = watch::channel(State { snapshot: Some(Arc::new(snapshot)), ..State::default() });
         Self { peppers: peppers.unchanging(), state, uses: Uses::none() }
     }
 
@@ -152,6 +173,11 @@ impl Registry {
     /// While Redis is away, the last known tenants stay in force: reading goes on, with any key for [`MOST_AGE`].
     pub fn age(&self) -> Option<Duration> {
         self.state.borrow().confirmed.map(|at| at.elapsed())
+    }
+
+    /// How many entries stand in Redis that are not believed: somebody but the operator wrote them.
+    pub fn refused(&self) -> usize {
+        self.state.borrow().refused
     }
 
     /// The tenant of this name, in whatever state: what is queued is stored even while it leaves.

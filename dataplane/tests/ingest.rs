@@ -28,6 +28,8 @@ mod quotas;
 mod bounds;
 #[path = "ingest/registry.rs"]
 mod registry;
+#[path = "ingest/signed.rs"]
+mod signed;
 #[path = "ingest/privileges.rs"]
 mod privileges;
 #[path = "ingest/outage.rs"]

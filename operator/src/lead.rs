@@ -17,7 +17,7 @@ use crate::plans::{self, Plans};
 use crate::provision::{Claim, Stores};
 use crate::scaler::{self, Pipelines};
 use crate::settings::Settings;
-use crate::{canary, default_pipeline, pipeline, platform, sweep, tenant};
+use crate::{canary, default_pipeline, pipeline, platform, signing, sweep, tenant};
 
 /// What a leader works with.
 pub struct Work {
@@ -42,9 +42,19 @@ pub struct Work {
 /// Begins all of it. Each task ends by itself after `shutdown`, when what it has in flight is done;
 /// dropping the set ends them at once.
 pub fn begin(work: Work, shutdown: &CancellationToken) -> JoinSet<()> {
-    let Work { client, settings, plans, stores, health, metrics, claim, displaced } = work;
+    let Work { client, settings, plans, mut stores, health, metrics, claim, displaced } = work;
     let mut tasks = JoinSet::new();
     let (pepper_sender, peppers) = watch::channel(Vec::new());
+    let (publish, signed_by) = watch::channel(None);
+    stores.registry = stores.registry.signed_by(signed_by);
+    let keeper = signing::Keeper {
+        client: client.clone(),
+        settings: settings.clone(),
+        stores: stores.clone(),
+        publish,
+        added: Default::default(),
+    };
+    tasks.spawn(keeper.run(shutdown.clone()));
     tasks.spawn(platform::run(
         client.clone(),
         settings.clone(),

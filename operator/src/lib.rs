@@ -6,6 +6,7 @@ pub mod run;
 pub mod lease;
 pub mod lead;
 pub mod platform;
+pub mod signing;
 pub mod plans;
 pub mod context;
 pub mod health;

@@ -46,6 +46,20 @@ pub enum Error {
         /// What it lacks.
         lacks: String,
     },
+    /// The ConfigMap of public keys can't be read or written.
+    #[error("ConfigMap `{name}`")]
+    ConfigMap {
+        /// The ConfigMap.
+        name: String,
+        /// The cause.
+        source: Box<kube::Error>,
+    },
+    /// A key that the registry is signed with is none.
+    #[error("the keys that sign the registry")]
+    Signing(#[from] crds::signature::BadKey),
+    /// The registry can't be signed.
+    #[error("sign the registry")]
+    Registry(#[source] provision::Error),
     /// It can't be told which cluster this is.
     #[error("look which cluster this is: the UID of namespace `kube-system`")]
     Cluster(#[source] Box<kube::Error>),
@@ -198,19 +212,33 @@ async fn ensure_secret(
     }
     let random = || rand::rng().sample_iter(Alphanumeric).take(SECRET_LENGTH).map(char::from).collect::<String>();
     let value = |given: Option<&str>| ByteString(given.map_or_else(random, str::to_owned).into_bytes());
-    let data: BTreeMap<String, ByteString> =
-        wanted.iter().map(|(key, given)| ((*key).to_owned(), value(*given))).collect();
+    let data = wanted.iter().map(|(key, given)| ((*key).to_owned(), value(*given))).collect();
+    create_secret(secrets, settings, name, data).await
+}
+
+/// Makes a Secret of ours, and gives back its data.
+pub(crate) async fn create_secret(
+    secrets: &Api<Secret>,
+    settings: &Settings,
+    name: &str,
+    data: BTreeMap<String, ByteString>,
+) -> Result<BTreeMap<String, ByteString>, Error> {
+    let failed = |source: kube::Error| Error::Secret { name: name.to_owned(), source: Box::new(source) };
+    let secret = Secret { metadata: metadata(settings, name), data: Some(data), ..Secret::default() };
+    // Create, never apply: whoever made it first keeps it, and the next try reads theirs.
+    let made = secrets.create(&PostParams::default(), &secret).await.map_err(failed)?;
+    tracing::info!("created Secret {name}");
+    Ok(made.data.unwrap_or_default())
+}
+
+/// What says that an object of the platform is ours.
+pub(crate) fn metadata(settings: &Settings, name: &str) -> ObjectMeta {
     let labels = BTreeMap::from([
         ("app.kubernetes.io/name".to_owned(), "loggerhub".to_owned()),
         ("app.kubernetes.io/instance".to_owned(), settings.release.clone()),
         ("app.kubernetes.io/managed-by".to_owned(), "loggerhub-operator".to_owned()),
     ]);
-    let metadata = ObjectMeta { name: Some(name.to_owned()), labels: Some(labels), ..ObjectMeta::default() };
-    let secret = Secret { metadata, data: Some(data), ..Secret::default() };
-    // Create, never apply: whoever made it first keeps it, and the next try reads theirs.
-    let made = secrets.create(&PostParams::default(), &secret).await.map_err(failed)?;
-    tracing::info!("created Secret {name}");
-    Ok(made.data.unwrap_or_default())
+    ObjectMeta { name: Some(name.to_owned()), labels: Some(labels), ..ObjectMeta::default() }
 }
 
 /// The peppers in the Secret, the newest first: that one is for new keys.

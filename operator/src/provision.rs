@@ -18,6 +18,7 @@ pub mod postgres;
 pub mod s3;
 pub mod opensearch;
 pub mod redis;
+pub mod signing;
 #[cfg(test)]
 mod testing;
 
@@ -27,6 +28,7 @@ pub use opensearch::{Search, Shape};
 pub use postgres::{Claim, HeldTenant, IssuedKeyRow, Missing, Postgres, RolePasswords, RowState, TenantRow};
 pub use redis::{Registry, SeenEntry};
 pub use s3::{Backstop, ObjectStore};
+pub use signing::Signing;
 
 /// What an `ensure` did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

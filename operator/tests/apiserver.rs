@@ -7,6 +7,8 @@
 mod operator_under_test;
 #[path = "apiserver/tenants.rs"]
 mod tenants;
+#[path = "apiserver/signing.rs"]
+mod signing;
 #[path = "apiserver/keys.rs"]
 mod keys;
 #[path = "apiserver/deletion.rs"]

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use crds::names::registry_signing_secret;
 use crds::{LogPipeline, Tenant};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -24,7 +25,8 @@ const SERVED: Duration = Duration::from_secs(20);
 pub async fn prepare(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.ensure_namespace(&cluster.namespace).await?;
     install_crds(cluster).await?;
-    keep_passwords(cluster).await
+    keep_passwords(cluster).await?;
+    keep_signing_keys(cluster).await
 }
 
 /// Settings of an operator of release `r` there, which looks at the objects of `class` only.
@@ -71,5 +73,17 @@ async fn keep_passwords(cluster: &Cluster) -> anyhow::Result<()> {
         secret.metadata.name = Some(name.to_owned());
         cluster.apply(&cluster.ours::<Secret>(), &secret).await.context("keep the roles' passwords")?;
     }
+    Ok(())
+}
+
+/// The operator signs as the installed one does, whose data plane reads the same registry.
+async fn keep_signing_keys(cluster: &Cluster) -> anyhow::Result<()> {
+    let keys = crate::tenant::signing_keys().await?;
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut secret = Secret { data: Some(keys), ..Secret::default() };
+    secret.metadata.name = Some(registry_signing_secret("r"));
+    cluster.apply(&cluster.ours::<Secret>(), &secret).await.context("keep the keys of the registry")?;
     Ok(())
 }

@@ -6,19 +6,25 @@
 //! tenant.retire().await
 //! ```
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
-use crds::apikey::{ApiKey, Pepper};
-use crds::names::{BucketLayout, PipelineName};
+use crds::apikey::{ApiKey, Pepper, age_of};
+use crds::names::{BucketLayout, PipelineName, registry_signing_secret};
 use crds::registry::{IngestQuotas, Rate, RegistryTenant, TenantState};
+use crds::signature::SigningKey;
 use crds::tenant::{Isolation, Retention, Scope};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
 use operator::provision::{
     self, DesiredTenant, IssuedKey, ObjectStore, Owner, Postgres, Registry, Retired, RolePasswords, Search, Shape,
+    Signing,
 };
 use runtime::settings::PostgresSettings;
 use secrecy::ExposeSecret;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 use crate::cluster::Cluster;
 use crate::stores::Stores;
@@ -200,7 +206,7 @@ pub async fn platform(stores: &Stores) -> anyhow::Result<provision::Stores> {
         postgres: Postgres::new(options),
         object_store: ObjectStore::new(stores.s3()?),
         search: Search::new(stores.opensearch()?, INSTALLATION, Shape::default()),
-        registry: Registry::new(stores.queue()?.connection()?),
+        registry: signed(Registry::new(stores.queue()?.connection()?)).await?,
     };
     static BOOTSTRAPPED: OnceCell<()> = OnceCell::const_new();
     BOOTSTRAPPED
@@ -228,6 +234,28 @@ pub async fn role_passwords() -> anyhow::Result<RolePasswords> {
         maintain: installed("loggerhub-postgres-maintain", "testmaintain").await?,
         search: installed("loggerhub-postgres-search", "testsearch").await?,
     })
+}
+
+/// The keys that the installed operator signs the registry with, by id; none where LoggerHub is not installed.
+pub async fn signing_keys() -> anyhow::Result<BTreeMap<String, ByteString>> {
+    let Ok(cluster) = Cluster::connect().await else { return Ok(BTreeMap::new()) };
+    let secret = registry_signing_secret("loggerhub");
+    match cluster.ours::<Secret>().get(&secret).await {
+        Ok(found) => Ok(found.data.unwrap_or_default()),
+        Err(kube::Error::Api(status)) if !status.is_not_found() => Err(kube::Error::Api(status).into()),
+        Err(_) => Ok(BTreeMap::new()),
+    }
+}
+
+/// The registry, signed as the installed operator signs it: the installed data plane passes over other entries.
+async fn signed(registry: Registry) -> anyhow::Result<Registry> {
+    let keys = signing_keys().await?;
+    let Some((id, key)) = keys.iter().max_by(|a, b| age_of(a.0).cmp(&age_of(b.0))) else { return Ok(registry) };
+    let signer = SigningKey::from_pkcs8(id, &key.0)?;
+    let accepted = [signer.public()].into_iter().collect();
+    let signing = Signing { signer, accepted, in_force: false };
+    // The sender is dropped: a receiver keeps the last value.
+    Ok(registry.signed_by(watch::channel(Some(Arc::new(signing))).1))
 }
 
 /// No cluster answers, or it has no such Secret.

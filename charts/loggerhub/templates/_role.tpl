@@ -49,6 +49,7 @@ spec:
           env:
             {{- include "loggerhub.env" $root | nindent 12 }}
             {{- include "loggerhub.credentialEnv" $mounted | trim | nindent 12 }}
+            - {name: LOGGERHUB_REGISTRY_KEYS, value: /etc/loggerhub/registry-keys}
             {{- range .env }}
             - {{ toJson . }}
             {{- end }}
@@ -60,6 +61,9 @@ spec:
             {{- include "loggerhub.securityContext" $root | nindent 12 }}
           volumeMounts:
             {{- include "loggerhub.credentialMounts" $mounted | trim | nindent 12 }}
+            - {name: registry-keys, mountPath: /etc/loggerhub/registry-keys, readOnly: true}
       volumes:
         {{- include "loggerhub.credentialVolumes" $mounted | trim | nindent 8 }}
+        # The operator writes it once every entry of the registry is signed.
+        - {name: registry-keys, configMap: {name: {{ $name }}-registry-keys, optional: true}}
 {{- end -}}

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::pass::now;
 use super::{Rooms, StoreSettings, VerifyOptions, rebuild, repair, verify};
 use crate::event::{Micros, micros};
-use crate::tenancy::{Registry, Tenant};
+use crate::tenancy::{Registry, Tenant, TrustSettings};
 
 /// Exit code: something differs, or could not be restored.
 const DIFFERENT: u8 = 1;
@@ -160,15 +160,19 @@ impl StoreSettings {
         let redis = Redis::queue(&self.queue, &self.tls)?;
         let stop = CancellationToken::new();
         let _stop = stop.clone().drop_guard();
-        let registry = loaded_registry(&redis, stop).await?;
+        let registry = loaded_registry(&redis, &self.trust, stop).await?;
         let tenant = registry.tenant(name).with_context(|| format!("no tenant {name} in the registry"))?;
         Ok((Rooms::new(self)?, tenant))
     }
 }
 
 /// The registry, once it is read; followed until `stop`.
-pub(crate) async fn loaded_registry(redis: &Redis, stop: CancellationToken) -> anyhow::Result<Registry> {
-    let registry = Registry::follow(redis, stop)?;
+pub(crate) async fn loaded_registry(
+    redis: &Redis,
+    trust: &TrustSettings,
+    stop: CancellationToken,
+) -> anyhow::Result<Registry> {
+    let registry = Registry::follow(redis, trust, stop)?;
     let loaded = tokio::time::timeout(REGISTRY_TIMEOUT, registry.loaded()).await;
     loaded.context("the tenant registry in Redis does not answer, or the operator has not filled it")?;
     Ok(registry)

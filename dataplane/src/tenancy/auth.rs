@@ -260,7 +260,7 @@ mod tests {
         let snapshot = registry.snapshot();
         for (age, admitted) in [(MOST_AGE - SECOND, Ok(())), (MOST_AGE + SECOND, Err(AuthError::NotLoaded))] {
             let confirmed = Instant::now().checked_sub(age);
-            registry.state = tokio::sync::watch::channel(State { snapshot: snapshot.clone(), confirmed }).1;
+            registry.state = tokio::sync::watch::channel(State { snapshot: snapshot.clone(), confirmed, refused: 0 }).1;
             assert_eq!(registry.authenticate_key(&key.to_string()).map(drop), admitted, "{age:?}");
             assert_eq!(registry.is_loaded(), admitted.is_ok(), "readiness");
         }

@@ -11,19 +11,23 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use crds::TenantName;
-use crds::names::{REGISTRY_CHANGES, REGISTRY_EPOCH, REGISTRY_TENANTS};
+use crds::names::{REGISTRY_CHANGES, REGISTRY_EPOCH, REGISTRY_SIGNATURES, REGISTRY_TENANTS};
 use crds::registry::{REGISTRY_VERSION, RegistryTenant};
+use crds::signature::VerifyingKeys;
 use runtime::logging::chain;
 use runtime::stores::{Connection, Redis};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::snapshot::{Load, Snapshot, load};
+use super::trust::{Trust, TrustSettings};
 use super::{Error, State};
 
 /// Longest wait for a change before the epoch is compared: a revocation whose announcement was
 /// lost holds after this, one round-trip and one load, well within the 5 s promised.
 const POLL: Duration = Duration::from_secs(1);
+/// Entries of a whole registry that are verified before something else has its turn.
+const AT_A_TURN: usize = 64;
 /// Changes read at once; more follow at once.
 const CHANGES_AT_ONCE: usize = 256;
 /// How long the operator may take to project a lost registry anew: a resync of 10,000 tenants.
@@ -35,6 +39,9 @@ pub struct RegistrySettings {
     /// Folder with one file for each pepper; a file's name is the pepper's id.
     #[arg(long, env = "LOGGERHUB_PEPPERS")]
     pub peppers: PathBuf,
+    /// What the registry is verified with.
+    #[command(flatten)]
+    pub trust: TrustSettings,
 }
 
 /// Before the first change.
@@ -51,12 +58,37 @@ pub(super) struct Follower {
     cursor: String,
     /// Set while Redis is being filled anew: until then a load takes nothing away.
     rebuilding_until: Option<Instant>,
+    /// The keys as they are mounted now.
+    keys: watch::Receiver<Arc<VerifyingKeys>>,
+    trust: Trust,
+    /// Set while what we hold was believed by other keys than those of now.
+    unverified: bool,
 }
 
+/// An entry as it was read.
+enum Read {
+    /// The tenant.
+    Tenant(Box<RegistryTenant>),
+    /// There is none, or none of a form that is ours.
+    Nothing,
+    /// Somebody else wrote it.
+    Refused,
+}
+
+/// A document and its signature.
+type Entry = (Option<Vec<u8>>, Option<String>);
+
 impl Follower {
-    pub(super) fn new(redis: &Redis) -> Result<Self, Error> {
-        let connection = redis.blocking_connection(POLL)?;
-        Ok(Self { connection, held: None, cursor: BEGINNING.to_owned(), rebuilding_until: None })
+    pub(super) fn new(redis: &Redis, keys: watch::Receiver<Arc<VerifyingKeys>>) -> Result<Self, Error> {
+        Ok(Self {
+            connection: redis.blocking_connection(POLL)?,
+            held: None,
+            cursor: BEGINNING.to_owned(),
+            rebuilding_until: None,
+            keys,
+            trust: Trust::default(),
+            unverified: false,
+        })
     }
 
     pub(super) async fn run(mut self, publish: watch::Sender<State>, stop: CancellationToken) {
@@ -68,7 +100,11 @@ impl Follower {
             };
             let pause = match step {
                 Ok(true) => {
-                    publish.send_replace(State { snapshot: self.held.clone(), confirmed: Some(Instant::now()) });
+                    publish.send_replace(State {
+                        snapshot: self.held.clone(),
+                        confirmed: Some(Instant::now()),
+                        refused: self.trust.refused(),
+                    });
                     if std::mem::take(&mut failing) {
                         tracing::info!("the tenant registry answers again");
                     }
@@ -96,10 +132,12 @@ impl Follower {
 
     /// Waits for changes or for the next poll. `false`: Redis holds no registry.
     async fn step(&mut self) -> Result<bool, Error> {
-        let Some(held) = self.held.clone() else { return self.load().await };
+        let keys = Arc::clone(&self.keys.borrow_and_update());
+        self.unverified |= self.trust.take(keys);
+        let Some(held) = self.held.clone().filter(|_| !self.unverified) else { return self.load().await };
         let changes = self.changes().await?;
         let names = named(&changes);
-        let (epoch, documents) = self.documents(&names).await?;
+        let (epoch, entries) = self.entries(&names).await?;
         let Some(epoch_after) = epoch_after(held.epoch, &changes) else { return self.load().await };
         let rebuilt = self.rebuilding_until.is_some_and(|until| until <= Instant::now());
         if rebuilt || (changes.is_empty() && epoch != Some(held.epoch)) {
@@ -109,10 +147,11 @@ impl Follower {
             self.cursor.clone_from(id);
             let mut next = Snapshot::clone(&held);
             next.epoch = epoch_after;
-            for (name, document) in names.iter().zip(documents) {
-                match document.and_then(|document| read(name, &document)) {
-                    Some(tenant) => next.put(tenant),
-                    None => next.remove_named(name),
+            for (name, (document, signature)) in names.iter().zip(entries) {
+                match self.read(name, document.as_deref(), signature.as_deref()) {
+                    Read::Tenant(tenant) => next.put(*tenant),
+                    Read::Nothing => next.remove_named(name),
+                    Read::Refused => {}
                 }
             }
             self.held = Some(Arc::new(next));
@@ -135,25 +174,42 @@ impl Follower {
         Ok(read.unwrap_or_default().into_iter().flat_map(|(_, changes)| changes).collect())
     }
 
-    /// The epoch and the named tenants' documents, at one moment.
-    async fn documents(&mut self, names: &[String]) -> Result<(Option<u64>, Vec<Option<Vec<u8>>>), Error> {
+    /// An entry, if it is to be believed.
+    fn read(&mut self, name: &str, document: Option<&[u8]>, signature: Option<&str>) -> Read {
+        let Some(document) = document else {
+            self.trust.removed(name);
+            return Read::Nothing;
+        };
+        if !self.trust.believes(name, document, signature) {
+            return Read::Refused;
+        }
+        read(name, document).map_or(Read::Nothing, |tenant| Read::Tenant(Box::new(tenant)))
+    }
+
+    /// The epoch and the named tenants' entries, at one moment.
+    async fn entries(&mut self, names: &[String]) -> Result<(Option<u64>, Vec<Entry>), Error> {
         if names.is_empty() {
             return Ok((redis::cmd("GET").arg(REGISTRY_EPOCH).query_async(&mut self.connection).await?, Vec::new()));
         }
+        type Found = (Option<u64>, Vec<Option<Vec<u8>>>, Vec<Option<String>>);
         let mut pipe = redis::pipe();
         pipe.atomic().cmd("GET").arg(REGISTRY_EPOCH).cmd("HMGET").arg(REGISTRY_TENANTS).arg(names);
-        Ok(pipe.query_async(&mut self.connection).await?)
+        pipe.cmd("HMGET").arg(REGISTRY_SIGNATURES).arg(names);
+        let (epoch, documents, signatures): Found = pipe.query_async(&mut self.connection).await?;
+        Ok((epoch, documents.into_iter().zip(signatures).collect()))
     }
 
     /// Reads everything, at one moment.
     async fn load(&mut self) -> Result<bool, Error> {
-        type Everything = (Option<u64>, HashMap<String, Vec<u8>>, Vec<Change>, Vec<Change>);
-        let (found, documents, last, ours): Everything = redis::pipe()
+        type Everything = (Option<u64>, HashMap<String, Vec<u8>>, HashMap<String, String>, Vec<Change>, Vec<Change>);
+        let (found, documents, signatures, last, ours): Everything = redis::pipe()
             .atomic()
             .cmd("GET")
             .arg(REGISTRY_EPOCH)
             .cmd("HGETALL")
             .arg(REGISTRY_TENANTS)
+            .cmd("HGETALL")
+            .arg(REGISTRY_SIGNATURES)
             .cmd("XREVRANGE")
             .arg(REGISTRY_CHANGES)
             .arg(&["+", "-", "COUNT", "1"])
@@ -164,26 +220,63 @@ impl Follower {
             .await?;
         let rebuilding = self.rebuilding_until.is_some_and(|until| Instant::now() < until);
         let lost = self.cursor != BEGINNING && ours.is_empty();
-        let tenants = documents.iter().filter_map(|(name, document)| read(name, document));
-        let next = match (load(found, lost || rebuilding), self.held.as_deref()) {
+        // What other keys made us believe counts for nothing.
+        let held = self.held.clone().filter(|_| !self.unverified);
+        let next = match (load(found, lost || rebuilding), held) {
             (Load::Keep, _) => return Ok(false),
             (Load::Merge, Some(held)) => {
                 tracing::warn!("Redis lost the tenant registry: for a while, what is missing there stays valid");
                 self.rebuilding_until.get_or_insert_with(|| Instant::now() + REBUILD_TIME);
-                let mut merged = held.clone();
-                tenants.for_each(|tenant| merged.put(tenant));
+                let mut merged = Snapshot::clone(&held);
+                self.read_all(&documents, &signatures, Some(&held))
+                    .await
+                    .into_iter()
+                    .for_each(|tenant| merged.put(tenant));
                 merged
             }
-            (Load::Merge | Load::Replace, _) => {
+            (Load::Merge | Load::Replace, held) => {
                 self.rebuilding_until = None;
+                let tenants = self.read_all(&documents, &signatures, held.as_deref()).await;
+                for gone in held.iter().flat_map(|held| held.tenants.keys()) {
+                    if !documents.contains_key(gone.as_str()) {
+                        self.trust.removed(gone.as_str());
+                    }
+                }
                 Snapshot::new(0, tenants)
             }
         };
         let epoch = found.unwrap_or_default();
         tracing::info!(epoch, tenants = next.tenants.len(), "loaded the tenant registry");
         self.held = Some(Arc::new(Snapshot { epoch, ..next }));
+        self.unverified = false;
         self.cursor = last.into_iter().next().map_or_else(|| BEGINNING.to_owned(), |(id, _)| id);
         Ok(true)
+    }
+
+    /// The tenants of a whole registry. One whose entry is not believed stays as it is held.
+    async fn read_all(
+        &mut self,
+        documents: &HashMap<String, Vec<u8>>,
+        signatures: &HashMap<String, String>,
+        held: Option<&Snapshot>,
+    ) -> Vec<RegistryTenant> {
+        self.trust.only(&documents.keys().map(String::as_str).collect());
+        let mut tenants = Vec::with_capacity(documents.len());
+        for (number, (name, document)) in documents.iter().enumerate() {
+            match self.read(name, Some(document), signatures.get(name).map(String::as_str)) {
+                Read::Tenant(tenant) => tenants.push(*tenant),
+                Read::Nothing => {}
+                Read::Refused => {
+                    let before = name.parse::<TenantName>().ok().and_then(|name| held?.tenants.get(&name).cloned());
+                    tenants.extend(before.map(|before| before.registered().clone()));
+                }
+            }
+            // To verify ten thousand takes half a second: others have their turns.
+            if number % AT_A_TURN == AT_A_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        tenants
     }
 }
 

@@ -4,19 +4,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crds::apikey::Pepper;
-use runtime::logging::chain;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
+use super::folder::{self, Content};
 
 /// Fewest bytes of a pepper: 256 bits even if each byte held eight.
 const MINIMUM_BYTES: usize = 32;
-/// Time between two looks: the kubelet itself takes up to a minute to mount a change.
-const INTERVAL: Duration = Duration::from_secs(5);
 
 /// The peppers by id. It has no `Debug`, so that they cannot slip into a log.
 #[derive(Clone)]
@@ -26,32 +23,18 @@ pub struct Peppers {
 }
 
 impl Peppers {
-    /// Reads the folder. Hidden entries (a mounted Secret has `..data`) are passed over.
+    /// Reads the folder.
     pub fn load(folder: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Peppers { folder: folder.display().to_string(), source };
-        let mut peppers = Vec::new();
-        for file in std::fs::read_dir(folder).map_err(failed)? {
-            let file = file.map_err(failed)?;
-            let id = file.file_name().to_string_lossy().into_owned();
-            if id.starts_with('.') || !file.path().is_file() {
-                continue;
-            }
-            let mut bytes = std::fs::read(file.path()).map_err(failed)?;
-            while matches!(bytes.last(), Some(b'\r' | b'\n')) {
-                bytes.pop();
-            }
-            peppers.push(Pepper { id, bytes });
-        }
-        Self::new(peppers)
+        let files = folder::files(folder).map_err(failed)?;
+        Self::new(files.into_iter().map(|(id, bytes)| Pepper { id, bytes }))
             .ok_or_else(|| Error::NoPepper { folder: folder.display().to_string(), minimum: MINIMUM_BYTES })
     }
 
     /// The folder's peppers, and from then on until `stop` whatever it holds. While it can't be read
     /// or holds no good ones, the last ones stay.
     pub fn follow(folder: PathBuf, stop: CancellationToken) -> Result<watch::Receiver<Arc<Self>>, Error> {
-        let (publish, peppers) = watch::channel(Arc::new(Self::load(&folder)?));
-        tokio::spawn(stop.run_until_cancelled_owned(watch_folder(folder, publish)));
-        Ok(peppers)
+        folder::follow(folder, Content { what: "peppers", load: Self::load, same: Self::is_same }, stop)
     }
 
     /// These and never others.
@@ -90,34 +73,6 @@ impl Peppers {
     /// The newest pepper, by its id: what new receipts are signed under.
     pub fn newest(&self) -> &Pepper {
         &self.newest
-    }
-}
-
-async fn watch_folder(folder: PathBuf, publish: watch::Sender<Arc<Peppers>>) {
-    let mut failing = false;
-    loop {
-        tokio::time::sleep(INTERVAL).await;
-        let at = folder.clone();
-        let Ok(loaded) = tokio::task::spawn_blocking(move || Peppers::load(&at)).await else { return };
-        match loaded {
-            Ok(peppers) => {
-                failing = false;
-                let changed = publish.send_if_modified(|known| {
-                    let same = known.is_same(&peppers);
-                    if !same {
-                        *known = Arc::new(peppers);
-                    }
-                    !same
-                });
-                if changed {
-                    tracing::info!("read the peppers anew: they have changed");
-                }
-            }
-            Err(error) if !std::mem::replace(&mut failing, true) => {
-                tracing::warn!(error = chain(&error), "can't read the peppers: those of before stay");
-            }
-            Err(_) => {}
-        }
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crds::TenantName;
 use crds::apikey::{ApiKey, Pepper};
-use crds::names::{BucketLayout, REGISTRY_CHANGES, REGISTRY_EPOCH, REGISTRY_TENANTS};
+use crds::names::{BucketLayout, REGISTRY_CHANGES, REGISTRY_EPOCH, REGISTRY_SIGNATURES, REGISTRY_TENANTS};
 use crds::registry::{REGISTRY_VERSION, RegistryKey, RegistryTenant, TenantState};
+use crds::signature::SigningKey;
 use crds::tenant::Scope;
 use dataplane::cache::OptionalCacheSettings;
 use dataplane::ingest::{self, Settings};
@@ -80,14 +81,24 @@ impl Sender {
 
     /// Projects the tenant as the operator does: state, epoch and announcement at once.
     pub(crate) async fn project(&self, redis: &RedisServer) {
-        let json = serde_json::to_string(&self.registered).unwrap();
-        announce(redis, self.name(), Some(&json), true).await;
+        announce(redis, self.name(), Some(&self.document()), true).await;
+    }
+
+    /// What the registry holds of the tenant.
+    pub(crate) fn document(&self) -> String {
+        serde_json::to_string(&self.registered).unwrap()
+    }
+
+    /// Projects the tenant, signed.
+    pub(crate) async fn project_signed(&self, redis: &RedisServer, key: &SigningKey, revision: u64) {
+        let signature = key.sign(&self.registered.tenant, revision, self.document().as_bytes()).to_string();
+        let _: u64 = redis.command(&["HSET", REGISTRY_SIGNATURES, self.name(), &signature]).await;
+        self.project(redis).await;
     }
 
     /// Projects the tenant, and the announcement is lost.
     pub(crate) async fn project_unannounced(&self, redis: &RedisServer) {
-        let json = serde_json::to_string(&self.registered).unwrap();
-        announce(redis, self.name(), Some(&json), false).await;
+        announce(redis, self.name(), Some(&self.document()), false).await;
     }
 
     pub(crate) async fn withdraw(&self, redis: &RedisServer) {
@@ -139,7 +150,7 @@ impl Door {
         door
     }
 
-    async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         eventually("the ingest is ready", async || self.get("/ready").await.status() == 200).await;
     }
 
@@ -165,7 +176,7 @@ impl Door {
             queue: redis.settings(),
             batch: 0,
             cache: OptionalCacheSettings { cache_url: None, cache_credentials: None },
-            registry: RegistrySettings { peppers: peppers.clone() },
+            registry: RegistrySettings { peppers: peppers.clone(), trust: Default::default() },
             tls: TlsSettings::default(),
         };
         change(&mut settings);

@@ -178,6 +178,7 @@ impl Bench {
             workers: 2,
             claim_idle_seconds: 1,
             spool: process::SpoolSettings::default(),
+            trust: Default::default(),
         })
     }
 
@@ -335,6 +336,7 @@ impl Bench {
             s3: self.stores.s3.clone(),
             opensearch: self.stores.opensearch.clone(),
             tls: self.stores.tls.clone(),
+            trust: Default::default(),
         })?)
     }
 }

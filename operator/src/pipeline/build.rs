@@ -37,6 +37,11 @@ impl Role {
         }
     }
 
+    /// Whether it follows the tenant registry. A canary knows its own tenant alone.
+    pub(super) fn reads_registry(self) -> bool {
+        self != Self::Canary
+    }
+
     /// Subcommand of `loggerhub`.
     pub(super) fn command(self) -> &'static str {
         match self {
@@ -294,6 +299,7 @@ mod tests {
         assert_eq!(value("LOGGERHUB_PIPELINE_GENERATION"), "3");
         assert_eq!(value("LOGGERHUB_LOG"), "info");
         assert_eq!(value("LOGGERHUB_POSTGRES_CREDENTIALS"), "/etc/loggerhub/secrets/postgres");
+        assert_eq!(value("LOGGERHUB_REGISTRY_KEYS"), "/etc/loggerhub/registry-keys");
         assert!(env.iter().all(|one| one["name"] != "LOGGERHUB_OPENSEARCH_CREDENTIALS"));
     }
 
@@ -305,7 +311,9 @@ mod tests {
         assert_eq!(deployment["spec"]["replicas"], 2);
         let volumes = deployment["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
         let names: Vec<&str> = volumes.iter().filter_map(|volume| volume["name"].as_str()).collect();
-        assert_eq!(names, ["redis-queue", "redis-cache", "peppers", "ca"]);
+        assert_eq!(names, ["redis-queue", "redis-cache", "peppers", "registry-keys", "ca"]);
+        let keys = &volumes[3]["configMap"];
+        assert_eq!((&keys["name"], &keys["optional"]), (&json!("loggerhub-registry-keys"), &json!(true)));
         let service = serde_json::to_value(ingest_service(&settings(), &pipeline, &name, &spec)).unwrap();
         assert_eq!(service["spec"]["selector"]["app.kubernetes.io/component"], "ingest");
         assert_eq!(service["spec"]["ports"][0]["port"], 80);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crds::names::registry_keys_config_map;
 use crds::pipeline::Resources;
 use crds::{LogPipeline, PipelineName};
 use k8s_openapi::api::core::v1::{
@@ -24,6 +25,8 @@ const ADMIN: (&str, i32) = ("admin", 9090);
 const USER: i64 = 65532;
 /// Where Secrets are mounted.
 const SECRETS: &str = "/etc/loggerhub/secrets";
+/// Where the public keys of the registry are mounted.
+const REGISTRY_KEYS: &str = "/etc/loggerhub/registry-keys";
 
 /// A Secret that a pod mounts, and the variable that names its folder.
 pub(super) struct Mount {
@@ -46,6 +49,10 @@ pub(super) fn pod(
     let mut volumes: Vec<Volume> = mounts.iter().map(secret_volume).collect();
     let mut volume_mounts: Vec<VolumeMount> =
         mounts.iter().map(|mount| read_only(mount.folder, format!("{SECRETS}/{}", mount.folder))).collect();
+    if role.reads_registry() {
+        volumes.push(registry_keys_volume(settings));
+        volume_mounts.push(read_only("registry-keys", REGISTRY_KEYS.to_owned()));
+    }
     if let Some(bundle) = &dataplane.ca_bundle {
         volumes.push(ca_volume(bundle));
         volume_mounts.push(read_only("ca", "/etc/loggerhub/ca".to_owned()));
@@ -55,7 +62,7 @@ pub(super) fn pod(
         image: Some(dataplane.image.clone()),
         image_pull_policy: dataplane.image_pull_policy.clone(),
         command: Some(vec!["loggerhub".to_owned(), role.command().to_owned()]),
-        env: Some(environment(settings, pipeline, name, own, mounts)),
+        env: Some(environment(settings, pipeline, name, role, own, mounts)),
         ports: Some(if role == Role::Ingest { vec![port(HTTP), port(ADMIN)] } else { vec![port(ADMIN)] }),
         // The process is alive unless it hangs for half a minute; it is ready when its stores are.
         liveness_probe: Some(probe("/health", 10, 3)),
@@ -117,6 +124,7 @@ fn environment(
     settings: &Settings,
     pipeline: &LogPipeline,
     name: &PipelineName,
+    role: Role,
     own: Vec<EnvVar>,
     mounts: &[Mount],
 ) -> Vec<EnvVar> {
@@ -137,6 +145,9 @@ fn environment(
     ];
     ours.extend(own);
     ours.extend(mounts.iter().map(|mount| variable(mount.variable, format!("{SECRETS}/{}", mount.folder))));
+    if role.reads_registry() {
+        ours.push(variable("LOGGERHUB_REGISTRY_KEYS", REGISTRY_KEYS.to_owned()));
+    }
     if settings.dataplane.ca_bundle.is_some() {
         ours.push(variable("LOGGERHUB_CA_BUNDLE", "/etc/loggerhub/ca/ca.crt".to_owned()));
     }
@@ -159,6 +170,16 @@ fn secret_volume(mount: &Mount) -> Volume {
         }),
         ..Volume::default()
     }
+}
+
+/// The public keys; the operator writes them once every entry is signed, and the kubelet mounts them then.
+fn registry_keys_volume(settings: &Settings) -> Volume {
+    let config_map = ConfigMapVolumeSource {
+        name: registry_keys_config_map(&settings.release),
+        optional: Some(true),
+        ..ConfigMapVolumeSource::default()
+    };
+    Volume { name: "registry-keys".to_owned(), config_map: Some(config_map), ..Volume::default() }
 }
 
 fn ca_volume(bundle: &CaBundle) -> Volume {

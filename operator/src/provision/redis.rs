@@ -1,18 +1,22 @@
 //! The registry that ingest and the other roles read, in the queue's Redis.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use redis::{AsyncCommands, Script};
+use tokio::sync::watch;
 
 use crds::TenantName;
 use crds::names::{
-    HELD_PIPELINES, ORPHANED_PIPELINES, PipelineName, REGISTRY_CHANGES, REGISTRY_EPOCH, REGISTRY_TENANTS, taken_back,
+    HELD_PIPELINES, ORPHANED_PIPELINES, PipelineName, REGISTRY_CHANGES, REGISTRY_EPOCH, REGISTRY_SIGNATURES,
+    REGISTRY_TENANTS, taken_back,
 };
-use crds::registry::RegistryTenant;
+use crds::registry::{RegistryKey, RegistryTenant};
 use runtime::stores::Connection;
 
 use crate::provision::error::RedisContext;
+use crate::provision::signing::{Entry, Signing, Standing};
 use crate::provision::{Error, Outcome};
 
 /// An epoch that is not there, or was lost, begins with the clock, so that it never comes back to a
@@ -24,27 +28,40 @@ if redis.call('EXISTS', KEYS[2]) == 0 then
 end
 ";
 
-/// Changes one tenant's entry, the epoch and the stream of changes together, or nothing at all
-/// where the entry is already so. `ARGV[2]` is the entry, or empty to remove it; `ARGV[3]`, if given, is
-/// what the entry must be before. Answers what it did, and the entry as it was. Runs after [`BEGIN`].
+/// Changes one tenant's entry, its signature, the epoch and the stream of changes together, or nothing at
+/// all where both are already so. `ARGV[2]` is the entry, or empty to remove it; `ARGV[3]` its signature, or
+/// empty. Where `ARGV[4]` is 1, `ARGV[5]` and `ARGV[6]` are what the two must be before. Answers what it
+/// did. Runs after [`BEGIN`].
 const CHANGE: &str = r"
-local before = redis.call('HGET', KEYS[1], ARGV[1])
-if ARGV[3] and before ~= ARGV[3] then return {3, ''} end
+local before = redis.call('HGET', KEYS[1], ARGV[1]) or ''
+local signed = redis.call('HGET', KEYS[4], ARGV[1]) or ''
+if ARGV[4] == '1' and (before ~= ARGV[5] or signed ~= ARGV[6]) then return 3 end
+if before == ARGV[2] and signed == ARGV[3] then return 0 end
 local kind = 'upserted'
 if ARGV[2] == '' then
-    if not before then return {0, ''} end
     redis.call('HDEL', KEYS[1], ARGV[1])
     kind = 'removed'
 else
-    if before == ARGV[2] then return {0, before} end
     redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+end
+if ARGV[3] == '' then
+    redis.call('HDEL', KEYS[4], ARGV[1])
+else
+    redis.call('HSET', KEYS[4], ARGV[1], ARGV[3])
 end
 local epoch = redis.call('INCR', KEYS[2])
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', 10000, '*',
     'tenant', ARGV[1], 'kind', kind, 'epoch', string.format('%d', epoch))
-if before then return {1, before} end
-return {2, ''}
+if before == '' and ARGV[2] ~= '' then return 2 end
+return 1
 ";
+
+/// Tries to write an entry that somebody else writes at the same time.
+const TRIES: usize = 8;
+/// Longest wait for the key that entries are signed with: it comes with the first look at the cluster's Secrets.
+const KEY_WAIT: Duration = Duration::from_secs(10);
+/// Entries that are looked at in one go.
+const AT_ONCE: usize = 200;
 
 /// How long processors of `default` may go on reading streams that are theirs no more: they look every ten seconds.
 const STILL_READ: Duration = Duration::from_secs(15);
@@ -72,19 +89,35 @@ pub struct SeenEntry {
     /// The entry.
     pub entry: RegistryTenant,
     /// The same as it stands in Redis.
-    json: String,
+    raw: Entry,
+}
+
+/// What [`Registry::sign_anew`] leaves to do.
+#[derive(Debug, Default)]
+pub struct Unsigned {
+    /// Entries that nobody signed, before entries have to be signed.
+    pub new: Vec<SeenEntry>,
+    /// Whether somebody else changed one meanwhile.
+    pub changed: bool,
 }
 
 /// The registry in Redis.
 #[derive(Clone)]
 pub struct Registry {
     connection: Connection,
+    /// What entries are signed with, once it is known; absent: they are not.
+    signing: Option<watch::Receiver<Option<Arc<Signing>>>>,
 }
 
 impl Registry {
-    /// Over a shared connection, which reconnects by itself.
+    /// Over a shared connection, which reconnects by itself. Entries are not signed.
     pub fn new(connection: Connection) -> Self {
-        Self { connection }
+        Self { connection, signing: None }
+    }
+
+    /// The same registry, whose entries are signed by what is sent here. Nothing is written before the first is.
+    pub fn signed_by(self, signing: watch::Receiver<Option<Arc<Signing>>>) -> Self {
+        Self { signing: Some(signing), ..self }
     }
 
     /// Gives an empty registry its epoch: a reader takes "no tenants" from one that has begun, and
@@ -106,32 +139,85 @@ impl Registry {
 
     /// The same; gives back the entry as it was, too, if there was one that can be read.
     pub async fn put(&self, entry: &RegistryTenant) -> Result<(Outcome, Option<RegistryTenant>), Error> {
-        let (changed, before) = self.change(&entry.tenant, &encoded(entry)?, None, "write a registry entry").await?;
-        Ok((outcome(changed), serde_json::from_str(&before).ok()))
+        let (doing, json) = ("write a registry entry", encoded(entry)?);
+        let signing = self.signing().await?;
+        for _ in 0..TRIES {
+            let seen = self.read(&entry.tenant, doing).await?;
+            let before = serde_json::from_str(&seen.document).ok();
+            if signing.as_ref().is_some_and(|signing| !signing.believes(&entry.tenant, &seen)) {
+                let name = &entry.tenant;
+                tracing::warn!(tenant.name = %name, "somebody else wrote the registry entry of {name}: it is not signed");
+            }
+            let changed = self.write(&entry.tenant, &seen, &json, signing.as_deref(), doing).await?;
+            if changed != OTHER {
+                return Ok((outcome(changed), before));
+            }
+        }
+        Err(failed(doing, "others write it again and again"))
     }
 
     /// Writes `entry` in place of the one that was seen. `None`: it is another by now, or gone, and stays so.
     pub async fn replace(&self, seen: &SeenEntry, entry: &RegistryTenant) -> Result<Option<Outcome>, Error> {
-        let doing = "replace a registry entry";
-        let (changed, _) = self.change(&seen.entry.tenant, &encoded(entry)?, Some(&seen.json), doing).await?;
+        let signing = self.signing().await?;
+        let (json, doing) = (encoded(entry)?, "replace a registry entry");
+        let changed = self.write(&seen.entry.tenant, &seen.raw, &json, signing.as_deref(), doing).await?;
         Ok((changed != OTHER).then(|| outcome(changed)))
     }
 
     /// Removes a tenant's entry and announces it; nothing if there is none.
     pub async fn remove(&self, tenant: &TenantName) -> Result<Outcome, Error> {
-        Ok(outcome(self.change(tenant, "", None, "remove a registry entry").await?.0))
+        Ok(outcome(self.change(tenant, "", "", None, "remove a registry entry").await?))
     }
 
-    /// One tenant's entry, if it is there and can be read.
+    /// One tenant's entry, if it is there, can be read, and is to be believed.
     pub async fn get(&self, tenant: &TenantName) -> Result<Option<RegistryTenant>, Error> {
         Ok(self.see(tenant).await?.map(|seen| seen.entry))
     }
 
-    /// The same, to be replaced.
+    /// The same, to be replaced. What somebody else wrote, where entries have to be signed, is not there: signed by
+    /// us with a change of ours, it would be believed.
     pub async fn see(&self, tenant: &TenantName) -> Result<Option<SeenEntry>, Error> {
-        let json: Option<String> =
-            self.connection.clone().hget(REGISTRY_TENANTS, tenant.as_str()).await.doing("read a registry entry")?;
-        Ok(json.and_then(|json| Some(SeenEntry { entry: serde_json::from_str(&json).ok()?, json })))
+        let signing = self.signing().await?;
+        let raw = self.read(tenant, "read a registry entry").await?;
+        if signing.is_some_and(|signing| !signing.believes(tenant, &raw)) {
+            tracing::warn!(tenant.name = %tenant, "passed over the registry entry of {tenant}: it is not signed");
+            return Ok(None);
+        }
+        Ok(serde_json::from_str(&raw.document).ok().map(|entry| SeenEntry { entry, raw }))
+    }
+
+    /// Signs with the newest key what another key of ours signed, or the same a day ago. Answers what is left to do.
+    pub async fn sign_anew(&self, tenants: &[TenantName]) -> Result<Unsigned, Error> {
+        let mut left = Unsigned::default();
+        let Some(signing) = self.signing().await? else { return Ok(left) };
+        for names in tenants.chunks(AT_ONCE) {
+            let found = self.read_all(names, "look which registry entries are signed").await?;
+            for (tenant, raw) in names.iter().zip(found) {
+                match signing.standing(tenant, &raw, SystemTime::now()) {
+                    Standing::Absent | Standing::Signed | Standing::Foreign => {}
+                    Standing::Stale => {
+                        left.changed |= !self.sign(&signing, tenant, &raw, &raw.document).await?;
+                    }
+                    // What can't be read is read by nobody.
+                    Standing::New => {
+                        left.new.extend(serde_json::from_str(&raw.document).ok().map(|entry| SeenEntry { entry, raw }))
+                    }
+                }
+            }
+        }
+        Ok(left)
+    }
+
+    /// Signs an entry that nobody signed, less the keys that do not live. False: somebody else has changed it.
+    pub async fn sign_new(&self, seen: &SeenEntry, lives: impl Fn(&RegistryKey) -> bool) -> Result<bool, Error> {
+        let Some(signing) = self.signing().await? else { return Ok(true) };
+        let keys = seen.entry.keys.iter().filter(|key| lives(key)).cloned().collect();
+        let json = encoded(&RegistryTenant { keys, ..seen.entry.clone() })?;
+        self.sign(&signing, &seen.entry.tenant, &seen.raw, &json).await
+    }
+
+    async fn sign(&self, signing: &Signing, tenant: &TenantName, raw: &Entry, json: &str) -> Result<bool, Error> {
+        Ok(self.write(tenant, raw, json, Some(signing), "sign a registry entry").await? != OTHER)
     }
 
     /// The pipelines that entries name; `None` if one can't be read, which may name any.
@@ -220,18 +306,60 @@ impl Registry {
         self.connection.clone()
     }
 
+    /// What entries are signed with, once that is known; `None` where they are not signed.
+    async fn signing(&self) -> Result<Option<Arc<Signing>>, Error> {
+        let Some(mut signing) = self.signing.clone() else { return Ok(None) };
+        match tokio::time::timeout(KEY_WAIT, signing.wait_for(Option::is_some)).await {
+            Ok(Ok(known)) => Ok(known.clone()),
+            _ => Err(failed("sign the registry", "the key is not known yet: see what the operator says of its Secret")),
+        }
+    }
+
+    async fn read(&self, tenant: &TenantName, doing: &'static str) -> Result<Entry, Error> {
+        Ok(self.read_all(std::slice::from_ref(tenant), doing).await?.pop().unwrap_or_default())
+    }
+
+    async fn read_all(&self, tenants: &[TenantName], doing: &'static str) -> Result<Vec<Entry>, Error> {
+        let names: Vec<&str> = tenants.iter().map(TenantName::as_str).collect();
+        let mut pipe = redis::pipe();
+        pipe.atomic().cmd("HMGET").arg(REGISTRY_TENANTS).arg(&names).cmd("HMGET").arg(REGISTRY_SIGNATURES).arg(&names);
+        type Found = Vec<Option<String>>;
+        let (documents, signatures): (Found, Found) =
+            pipe.query_async(&mut self.connection.clone()).await.doing(doing)?;
+        let entry = |(document, signature): (Option<String>, Option<String>)| Entry {
+            document: document.unwrap_or_default(),
+            signature: signature.unwrap_or_default(),
+        };
+        Ok(documents.into_iter().zip(signatures).map(entry).collect())
+    }
+
+    /// Writes an entry, signed, in place of the one that was seen, or answers [`OTHER`].
+    async fn write(
+        &self,
+        tenant: &TenantName,
+        seen: &Entry,
+        json: &str,
+        signing: Option<&Signing>,
+        doing: &'static str,
+    ) -> Result<i64, Error> {
+        let signature = signing.map(|signing| signing.signature(tenant, seen, json, SystemTime::now()));
+        self.change(tenant, json, &signature.unwrap_or_default(), Some(seen), doing).await
+    }
+
     async fn change(
         &self,
         tenant: &TenantName,
         json: &str,
-        before: Option<&str>,
+        signature: &str,
+        seen: Option<&Entry>,
         doing: &'static str,
-    ) -> Result<(i64, String), Error> {
+    ) -> Result<i64, Error> {
         let script = Script::new(&format!("{BEGIN}{CHANGE}"));
         let mut invocation = script.key(REGISTRY_TENANTS);
-        invocation.key(REGISTRY_EPOCH).key(REGISTRY_CHANGES).arg(tenant.as_str()).arg(json);
-        if let Some(before) = before {
-            invocation.arg(before);
+        invocation.key(REGISTRY_EPOCH).key(REGISTRY_CHANGES).key(REGISTRY_SIGNATURES);
+        invocation.arg(tenant.as_str()).arg(json).arg(signature).arg(u8::from(seen.is_some()));
+        if let Some(seen) = seen {
+            invocation.arg(&seen.document).arg(&seen.signature);
         }
         invocation.invoke_async(&mut self.connection.clone()).await.doing(doing)
     }
@@ -249,8 +377,9 @@ fn outcome(changed: i64) -> Outcome {
 }
 
 fn encoded(entry: &RegistryTenant) -> Result<String, Error> {
-    serde_json::to_string(entry).map_err(|error| Error::Redis {
-        doing: "encode a registry entry",
-        source: (redis::ErrorKind::Client, "JSON", error.to_string()).into(),
-    })
+    serde_json::to_string(entry).map_err(|error| failed("encode a registry entry", &error.to_string()))
+}
+
+fn failed(doing: &'static str, why: &str) -> Error {
+    Error::Redis { doing, source: (redis::ErrorKind::Client, "not done", why.to_owned()).into() }
 }

@@ -251,7 +251,11 @@ fn owner(ctx: &Context, tenant: &Tenant, name: TenantName) -> Owner {
 
 /// Tells ingest to refuse. Gives back the pipeline whose lanes took the tenant's entries.
 async fn refuse(ctx: &Context, name: &TenantName) -> Result<Option<String>, provision::Error> {
-    let Some(mut entry) = ctx.stores.registry.get(name).await? else { return Ok(None) };
+    let Some(mut entry) = ctx.stores.registry.get(name).await? else {
+        // If there is one that somebody else wrote, nobody is to go by it.
+        ctx.stores.registry.remove(name).await?;
+        return Ok(None);
+    };
     entry.state = TenantState::Deleting;
     ctx.stores.registry.upsert(&entry).await?;
     Ok(Some(entry.pipeline.to_string()))
