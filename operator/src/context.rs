@@ -41,6 +41,8 @@ pub struct Context {
     pub pipeline_backoff: Backoff,
     /// When each Tenant that is being deleted was first refused at ingest.
     pub refused_since: Mutex<HashMap<String, Instant>>,
+    /// Since when each LogPipeline that is being deleted has been needed by nobody.
+    pub unneeded_since: Mutex<HashMap<String, Instant>>,
 }
 
 impl Context {
@@ -53,6 +55,22 @@ impl Context {
     pub fn refused_for(&self, tenant: &str) -> Duration {
         let mut refused = self.refused_since.lock().unwrap_or_else(PoisonError::into_inner);
         refused.entry(tenant.to_owned()).or_insert_with(Instant::now).elapsed()
+    }
+
+    /// How long a LogPipeline under deletion has been needed by nobody; begins anew whenever somebody needs it.
+    pub fn unneeded_for(&self, pipeline: &str, needed: bool) -> Duration {
+        let mut unneeded = self.unneeded_since.lock().unwrap_or_else(PoisonError::into_inner);
+        if needed {
+            unneeded.remove(pipeline);
+            return Duration::ZERO;
+        }
+        unneeded.entry(pipeline.to_owned()).or_insert_with(Instant::now).elapsed()
+    }
+
+    /// Forgets a LogPipeline that is gone.
+    pub fn forget_pipeline(&self, pipeline: &str) {
+        self.unneeded_since.lock().unwrap_or_else(PoisonError::into_inner).remove(pipeline);
+        self.pipeline_backoff.succeeded(pipeline);
     }
 
     /// Forgets a Tenant that is gone.

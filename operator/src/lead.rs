@@ -77,6 +77,7 @@ pub fn begin(work: Work, shutdown: &CancellationToken) -> JoinSet<()> {
         tenant_backoff: Default::default(),
         pipeline_backoff: Default::default(),
         refused_since: Default::default(),
+        unneeded_since: Default::default(),
     });
     let pipelines = Pipelines::default();
     let wake = |ctx: &Arc<Context>| wakes(Arc::clone(ctx), health.clone(), peppers.clone(), plans.clone());

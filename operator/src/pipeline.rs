@@ -359,8 +359,9 @@ enum Leaving {
 }
 
 /// Decides about a pipeline that is to be deleted: events that were sent to its stages go through no others,
-/// unless somebody confirms that. `dependents` are the Tenants that have no other, `waiting` the entries of its lanes.
-fn leaving(pipeline: &LogPipeline, dependents: &[String], waiting: i64, deleted_for: Duration) -> Leaving {
+/// unless somebody confirms that. `dependents` are the Tenants that have no other, `waiting` the entries of its lanes;
+/// `unneeded_for` is how long the registry has sent nothing there.
+fn leaving(pipeline: &LogPipeline, dependents: &[String], waiting: i64, unneeded_for: Duration) -> Leaving {
     let name = pipeline.name_any();
     let annotated = pipeline.annotations().get(CONFIRM_DELETE_ANNOTATION);
     let confirmed = annotated.is_some_and(|value| *value == name);
@@ -375,8 +376,12 @@ fn leaving(pipeline: &LogPipeline, dependents: &[String], waiting: i64, deleted_
             );
             Leaving::Stays(Reason::Draining, message)
         }
-        ([], false) if deleted_for < GRACE => {
-            Leaving::Stays(Reason::Draining, "to be deleted: ingest hears of its Tenants' moves first".to_owned())
+        ([], false) if unneeded_for < GRACE => {
+            let message = format!(
+                "to be deleted: ingest hears of its Tenants' moves first, which wait as long as such a Tenant is paused. \
+                 To have its lanes go through `default` at once: {confirm}"
+            );
+            Leaving::Stays(Reason::Draining, message)
         }
         ([], false) => Leaving::HandsOver,
         (_, false) => {
@@ -410,7 +415,7 @@ async fn conclude(
         return Ok(Some(status::blocked(reason, &message)));
     }
     remove_finalizer(api, pipeline, PIPELINE_FINALIZER).await.map_err(failed("remove the finalizer", pipeline))?;
-    ctx.pipeline_backoff.succeeded(&name);
+    ctx.forget_pipeline(&name);
     tracing::info!(pipeline.name = %name, "pipeline {name} is gone");
     Ok(None)
 }
@@ -423,14 +428,14 @@ async fn let_go(
 ) -> Result<Result<(), (Reason, String)>, Error> {
     let registry = &ctx.stores.registry;
     let dependents = lane::dependents(ctx, name.as_str()).await.map_err(failed("list the Tenants", pipeline))?;
-    let since = pipeline.metadata.deletion_timestamp.as_ref().map_or(0, |at| at.0.as_microsecond());
-    let deleted_for = Duration::from_micros(u64::try_from(unix_micros() - since).unwrap_or(0));
     let unreachable = |error: provision::Error| (Reason::DeletionBlocked, runtime::logging::chain(&error));
-    let waiting = match backlog::entries(registry, name).await {
-        Ok(entries) => entries,
+    // What ingest goes by is the registry, which a Tenant's spec is ahead of.
+    let (waiting, named) = match tokio::try_join!(backlog::entries(registry, name), registry.named_pipelines()) {
+        Ok((entries, named)) => (entries, named.is_none_or(|named| named.contains(name))),
         Err(error) => return Ok(Err(unreachable(error))),
     };
-    Ok(match leaving(pipeline, &dependents, waiting, deleted_for) {
+    let unneeded_for = ctx.unneeded_for(name.as_str(), named || !dependents.is_empty());
+    Ok(match leaving(pipeline, &dependents, waiting, unneeded_for) {
         Leaving::Stays(reason, message) => Err((reason, message)),
         Leaving::HandsOver => lane::hand_over(ctx, name).await.map_err(|message| (Reason::DeletionBlocked, message)),
         Leaving::IsWaitedFor => registry.hold(name).await.map(drop).map_err(unreachable),

@@ -236,6 +236,10 @@ async fn bound(
                 stands.store(Standing::StandsAside as u8, Ordering::Relaxed);
                 metrics.stands_aside(true);
                 tracing::error!("{error}");
+                // Or what stood before would be believed at the next time that PostgreSQL is away.
+                if let Err(error) = leadership.note(BOUND_ANNOTATION, "").await {
+                    tracing::warn!("note on the lease whose the stores are: {}", crate::kubernetes::explain(&error));
+                }
                 say(&recorder, settings, &error.to_string()).await;
             }
             Err(error) => {

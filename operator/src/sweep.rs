@@ -81,6 +81,11 @@ async fn sweep(ctx: &Context) -> Result<(), Error> {
     for name in verdict.gone.iter().filter_map(|name| name.parse::<TenantName>().ok()) {
         // Whoever else works on it sees to it.
         if let Some(held) = stores.postgres.hold_tenant(&name).await? {
+            // It may have been applied since the list.
+            let live = live_tenants(ctx).await.map_err(|error| Error::List(Box::new(error)))?;
+            if live.contains(name.as_str()) {
+                continue;
+            }
             let row = rows.iter().find(|row| row.tenant == name);
             held.during(retain(ctx, &name, row)).await??;
         }

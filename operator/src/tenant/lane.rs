@@ -75,13 +75,8 @@ pub async fn leave(ctx: &Context, pipeline: &PipelineName) -> Result<(), String>
 /// Hands a lane that no Tenant needs to `default`, or says who came meanwhile.
 pub async fn hand_over(ctx: &Context, pipeline: &PipelineName) -> Result<(), String> {
     let (registry, chain) = (&ctx.stores.registry, |error: Error| runtime::logging::chain(&error));
-    // The Tenants of another cluster need it, if that one has taken over.
-    match ctx.stores.postgres.still_ours().await {
-        Err(displaced @ Error::OtherCluster { .. }) => return Err(chain(displaced)),
-        // Without PostgreSQL nobody takes over.
-        Err(error) => tracing::debug!("{}", runtime::logging::chain(&error)),
-        Ok(()) => {}
-    }
+    // The Tenants of another cluster need it, if that one has taken over. While nobody can say, the lane waits.
+    ctx.stores.postgres.still_ours().await.map_err(chain)?;
     registry.orphan(pipeline).await.map_err(chain)?;
     // A Tenant that came between the look before and this has taken the lane already, and has just lost it.
     if let Err(said) = needed_by_nobody(ctx, pipeline).await {
