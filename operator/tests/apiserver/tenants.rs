@@ -5,7 +5,7 @@ use std::time::Duration;
 use crds::apikey::ApiKey;
 use crds::names::Lane;
 use crds::registry::TenantState;
-use crds::{CONFIRM_DELETE_ANNOTATION, PipelineName};
+use crds::{CONFIRM_DELETE_ANNOTATION, PAUSED_ANNOTATION, PipelineName};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -247,6 +247,40 @@ async fn a_pipeline_that_is_needed_is_kept_until_nobody_needs_it_or_its_end_is_c
     for pipeline in [&first, &second] {
         on.stores.registry.adopt(pipeline).await.unwrap();
     }
+    on.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_stays_for_as_long_as_the_registry_sends_events_there() {
+    let on = Operator::start().await;
+    let name = unique("api");
+    let (first, second): (PipelineName, PipelineName) =
+        (unique("pii").parse().unwrap(), unique("pii").parse().unwrap());
+    for pipeline in [&first, &second] {
+        on.pipeline(pipeline.as_str(), json!({})).await;
+    }
+    on.tenant(&name, json!({"pipelineRef": {"name": first}})).await;
+    on.cluster.tenant_ready(&name, SOON).await.unwrap();
+    // What is paused keeps its place in the registry, whatever its spec says by now.
+    on.cluster.annotate_tenant(&name, &[(PAUSED_ANNOTATION, "true")]).await.unwrap();
+    eventually("the Tenant is paused", SOON, || async {
+        let conditions = on.cluster.tenants().get(&name).await?.status.unwrap_or_default().conditions;
+        anyhow::ensure!(conditions.iter().any(|condition| condition.reason == "Paused"), "{conditions:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    on.cluster.pipelines().delete(first.as_str(), &DeleteParams::default()).await.unwrap();
+    on.tenant(&name, json!({"pipelineRef": {"name": second}})).await;
+    testkit::holds("the pipeline stays", Duration::from_secs(12), || async {
+        anyhow::ensure!(on.cluster.pipelines().get_opt(first.as_str()).await?.is_some(), "it is gone");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(lanes_of(&on, &first).await, "its own");
+    on.cluster.annotate_tenant(&name, &[(PAUSED_ANNOTATION, "false")]).await.unwrap();
+    gone(&on, &first).await;
     on.stop().await;
 }
 
