@@ -58,10 +58,18 @@ fn load(folder: &Path) -> Result<VerifyingKeys, Error> {
 #[derive(Default)]
 pub(super) struct Trust {
     keys: Arc<VerifyingKeys>,
-    /// The earliest revision that is believed of each tenant, also of those that are gone.
-    earliest: HashMap<TenantName, u64>,
+    /// The latest entry of each tenant, also of those that are gone.
+    latest: HashMap<TenantName, Latest>,
     /// Entries as they stand in Redis that are not believed.
     refused: HashMap<String, Refusal>,
+}
+
+/// The latest entry of a tenant that was believed.
+#[derive(Default)]
+struct Latest {
+    revision: u64,
+    /// Whether it was removed since.
+    gone: bool,
 }
 
 impl Trust {
@@ -93,8 +101,8 @@ impl Trust {
     /// Notes that a tenant's entry is gone: only a later one than the last is believed from now on.
     pub(super) fn removed(&mut self, name: &str) {
         self.refused.remove(name);
-        if let Some(earliest) = name.parse::<TenantName>().ok().and_then(|name| self.earliest.get_mut(&name)) {
-            *earliest = earliest.saturating_add(1);
+        if let Some(latest) = name.parse::<TenantName>().ok().and_then(|name| self.latest.get_mut(&name)) {
+            latest.gone = true;
         }
     }
 
@@ -115,11 +123,11 @@ impl Trust {
         // Under what is no tenant's name the operator signs nothing.
         let tenant: TenantName = name.parse().map_err(|_| Refusal::Wrong)?;
         let revision = self.keys.verify(&tenant, document, signature)?.revision;
-        let earliest = self.earliest.entry(tenant).or_default();
-        if revision < *earliest {
+        let latest = self.latest.entry(tenant).or_default();
+        if revision < latest.revision || (latest.gone && revision == latest.revision) {
             return Err(Refusal::Older);
         }
-        *earliest = revision;
+        *latest = Latest { revision, gone: false };
         Ok(())
     }
 
@@ -169,7 +177,10 @@ mod tests {
         }
         assert_eq!(trust.refused(), 1);
         assert!(!trust.believes("globex", b"{}", Some(&by(9))), "another tenant's");
-        trust.removed("acme");
+        // Said again and again, it stays one removal.
+        for _ in 0..10 {
+            trust.removed("acme");
+        }
         assert!(!trust.believes("acme", b"{}", Some(&by(7))), "what was removed is put back");
         assert!(trust.believes("acme", b"{}", Some(&by(8))), "the operator wrote it anew");
         trust.only(&BTreeSet::from(["acme"]));
