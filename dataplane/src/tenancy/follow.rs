@@ -271,7 +271,7 @@ impl Follower {
                     tenants.extend(before.map(|before| before.registered().clone()));
                 }
             }
-            // To verify ten thousand takes half a second: others have their turns.
+            // To verify ten thousand takes a while: others have their turns.
             if number % AT_A_TURN == AT_A_TURN - 1 {
                 tokio::task::yield_now().await;
             }
