@@ -38,10 +38,11 @@ static WORD: LazyLock<Regex> = LazyLock::new(|| {
     let complex = format!("{}+", one(&format!(r"[{scripts}]&&[\p{{L}}\p{{M}}]")));
     let alone = one(r"\p{Han}\p{Hiragana}");
     let picture = r"[[\p{Emoji}\p{Extended_Pictographic}]--[0-9#*\p{wb=Regional_Indicator}]]";
+    let joined = r"[\p{Extended_Pictographic}]";
     // The sign that asks for a picture ends it.
     let plain = r"[[\p{wb=Format}\p{wb=Extend}]--\x{FE0F}]*\x{FE0F}?";
     let short_tail = class(r"[\p{wb=Format}\p{wb=Extend}\p{wb=ZWJ}]--\x{FE0F}");
-    let pictures = format!(r"\x{{200D}}?(?:{picture}{plain}\x{{200D}})*{picture}{short_tail}*\x{{FE0F}}?");
+    let pictures = format!(r"(?:\x{{200D}}{joined}|{picture})(?:{plain}\x{{200D}}{joined})*{short_tail}*\x{{FE0F}}?");
     let flag = format!("{}{{2}}", one(r"\p{wb=Regional_Indicator}"));
     let keycap = format!(r"[0-9#*]\x{{FE0F}}?\x{{20E3}}{short_tail}*");
     expression(&format!("{keycap}|{flag}|{word}|{pictures}|{complex}|{alone}"))
