@@ -8,11 +8,11 @@ use std::sync::LazyLock;
 pub use seeds::seeds;
 
 use axum::http::HeaderMap;
+use query::cursor::{Asked, Cursor, InvalidCursor};
 
 use crate::event::Micros;
 use crate::ingest::fuzzing as ingest;
 use crate::queue::entry::Entry;
-use query::cursor::{Asked, Cursor, InvalidCursor};
 
 use crate::stores::archive::fuzzing as archive;
 use crate::stores::batch::{Treatment, map};

@@ -1,7 +1,7 @@
 //! What every reconciliation works with.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crds::apikey::Pepper;
@@ -40,9 +40,29 @@ pub struct Context {
     /// Waits of failing LogPipelines.
     pub pipeline_backoff: Backoff,
     /// When each Tenant that is being deleted was first refused at ingest.
-    pub refused_since: Mutex<HashMap<String, Instant>>,
+    pub refused_since: Since,
     /// Since when each LogPipeline that is being deleted has been needed by nobody.
-    pub unneeded_since: Mutex<HashMap<String, Instant>>,
+    pub unneeded_since: Since,
+}
+
+/// Since when something has been true of an object, by its name.
+#[derive(Default)]
+pub struct Since(Mutex<HashMap<String, Instant>>);
+
+impl Since {
+    /// For how long; begins to count at the first call.
+    pub fn elapsed(&self, name: &str) -> Duration {
+        self.begun().entry(name.to_owned()).or_insert_with(Instant::now).elapsed()
+    }
+
+    /// It is no longer true.
+    pub fn end(&self, name: &str) {
+        self.begun().remove(name);
+    }
+
+    fn begun(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Context {
@@ -51,31 +71,15 @@ impl Context {
         jittered(Duration::from_secs(self.settings.resync_seconds))
     }
 
-    /// How long a Tenant under deletion has been refused at ingest; begins to count at the first call.
-    pub fn refused_for(&self, tenant: &str) -> Duration {
-        let mut refused = self.refused_since.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.entry(tenant.to_owned()).or_insert_with(Instant::now).elapsed()
-    }
-
-    /// How long a LogPipeline under deletion has been needed by nobody; begins anew whenever somebody needs it.
-    pub fn unneeded_for(&self, pipeline: &str, needed: bool) -> Duration {
-        let mut unneeded = self.unneeded_since.lock().unwrap_or_else(PoisonError::into_inner);
-        if needed {
-            unneeded.remove(pipeline);
-            return Duration::ZERO;
-        }
-        unneeded.entry(pipeline.to_owned()).or_insert_with(Instant::now).elapsed()
-    }
-
     /// Forgets a LogPipeline that is gone.
     pub fn forget_pipeline(&self, pipeline: &str) {
-        self.unneeded_since.lock().unwrap_or_else(PoisonError::into_inner).remove(pipeline);
+        self.unneeded_since.end(pipeline);
         self.pipeline_backoff.succeeded(pipeline);
     }
 
     /// Forgets a Tenant that is gone.
     pub fn forget_tenant(&self, tenant: &str) {
-        self.refused_since.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant);
+        self.refused_since.end(tenant);
         self.tenant_backoff.succeeded(tenant);
     }
 }

@@ -434,7 +434,10 @@ async fn let_go(
         Ok((entries, named)) => (entries, named.is_none_or(|named| named.contains(name))),
         Err(error) => return Ok(Err(unreachable(error))),
     };
-    let unneeded_for = ctx.unneeded_for(name.as_str(), named || !dependents.is_empty());
+    if named || !dependents.is_empty() {
+        ctx.unneeded_since.end(name.as_str());
+    }
+    let unneeded_for = ctx.unneeded_since.elapsed(name.as_str());
     Ok(match leaving(pipeline, &dependents, waiting, unneeded_for) {
         Leaving::Stays(reason, message) => Err((reason, message)),
         Leaving::HandsOver => lane::hand_over(ctx, name).await.map_err(|message| (Reason::DeletionBlocked, message)),

@@ -82,8 +82,8 @@ async fn sweep(ctx: &Context) -> Result<(), Error> {
         // Whoever else works on it sees to it.
         if let Some(held) = stores.postgres.hold_tenant(&name).await? {
             // It may have been applied since the list.
-            let live = live_tenants(ctx).await.map_err(|error| Error::List(Box::new(error)))?;
-            if live.contains(name.as_str()) {
+            let applied = Api::<Tenant>::all(ctx.client.clone()).get_metadata_opt(name.as_str()).await;
+            if applied.map_err(|error| Error::List(Box::new(error)))?.is_some() {
                 continue;
             }
             let row = rows.iter().find(|row| row.tenant == name);

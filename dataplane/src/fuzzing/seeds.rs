@@ -5,12 +5,12 @@ use std::io::{self, Read};
 
 use flate2::Compression;
 use flate2::bufread::GzEncoder;
+use query::cursor::{Asked, Cursor};
 use uuid::Uuid;
 
 use super::NOW;
 use crate::queue::entry::{BatchHeader, EventHeader, Header, Rejection};
 use crate::stores::archive::{Footer, FooterBatch};
-use query::cursor::{Asked, Cursor};
 
 /// Bodies of each form.
 const BODIES: [&str; 8] = [

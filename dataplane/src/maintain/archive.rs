@@ -207,7 +207,7 @@ async fn build(rooms: &Rooms, tenant: &Tenant, spool_ids: &[i64]) -> Result<Read
     Ok(builder.finish(tenant)?.map_or(Read::Leftovers, Read::Object))
 }
 
-/// Sets spool rows aside that can't be read, and leaves the others to the next object. Gives back how many.
+/// Sets spool rows aside that can't be read, and leaves the others to the next object. Returns how many.
 async fn set_aside(
     rooms: &Rooms,
     tenant: &Tenant,
@@ -227,12 +227,7 @@ async fn set_aside(
     .await
     .map_err(failed(doing))?;
     // Noted anew, because rows may have come that go with what is left.
-    let noted = sqlx::query("DELETE FROM archiving WHERE spool_ids = $1")
-        .bind(spool_ids)
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed(doing))?;
-    if noted.rows_affected() == 0 {
+    if !forget(&mut transaction, spool_ids, doing).await? {
         // Somebody else was at this very object meanwhile.
         return Ok(0);
     }
@@ -315,16 +310,17 @@ fn spool_error(spool_id: i64, reason: impl std::fmt::Display) -> Error {
     Error::Spool { spool_id, reason: reason.to_string() }
 }
 
+/// Takes the note of an object away. False: there is none any more.
+async fn forget(connection: &mut PgConnection, spool_ids: &[i64], doing: &'static str) -> Result<bool, Error> {
+    let forgotten = sqlx::query("DELETE FROM archiving WHERE spool_ids = $1").bind(spool_ids).execute(connection).await;
+    Ok(forgotten.map_err(failed(doing))?.rows_affected() > 0)
+}
+
 /// Points the batches to their object and removes the spool rows: all of it, once.
 async fn stamp(rooms: &Rooms, tenant: &Tenant, spool_ids: &[i64], built: Option<&Built>) -> Result<(), Error> {
     let doing = STAMP;
     let mut transaction = rooms.catalog.begin(tenant).await?;
-    let noted = sqlx::query("DELETE FROM archiving WHERE spool_ids = $1")
-        .bind(spool_ids)
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed(doing))?;
-    if noted.rows_affected() == 0 {
+    if !forget(&mut transaction, spool_ids, doing).await? {
         // Somebody else made this very object meanwhile, and stamped it.
         return Ok(());
     }

@@ -16,7 +16,7 @@ const PAGE: usize = 16;
 /// Keys that Redis looks at for one step of a search for quarantines.
 const SCANNED: usize = 1_000;
 
-/// KEYS quarantine; ARGV first id, most entries. Gives back id, reason, tenant, number of events,
+/// KEYS quarantine; ARGV first id, most entries. Returns id, reason, tenant, number of events,
 /// header and bytes of the payload of each.
 pub(super) const QUARANTINED: &str = r"
 local found = {}

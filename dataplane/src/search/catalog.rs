@@ -2,6 +2,9 @@
 
 pub(super) mod letters;
 
+use query::Page;
+use query::cursor::Cursor;
+use query::to_catalog::{Part, conditions};
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Postgres, QueryBuilder, Row as _, Transaction};
 use time::OffsetDateTime;
@@ -12,10 +15,8 @@ use super::raw::{Place, RawAt};
 use super::show::{Batch, Item, Source};
 use crate::event::{Micros, date_time, flag_names, micros, rfc3339};
 use crate::stores::archive::Frames;
+use crate::stores::catalog::UNDEFINED_COLUMN;
 use crate::tenancy::Tenant;
-use query::Page;
-use query::cursor::Cursor;
-use query::to_catalog::{Part, conditions};
 
 /// Longest statement, in milliseconds: the time that a client waits for a page, and a bound on what
 /// one client's rare word costs the others.
@@ -54,7 +55,6 @@ pub enum CatalogError {
 impl From<sqlx::Error> for CatalogError {
     fn from(error: sqlx::Error) -> Self {
         const QUERY_CANCELED: &str = "57014";
-        const UNDEFINED_COLUMN: &str = "42703";
         // Of `SET ROLE`: there is no such role yet.
         const INVALID_PARAMETER_VALUE: &str = "22023";
         match error.as_database_error().and_then(|error| error.code()).as_deref() {

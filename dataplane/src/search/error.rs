@@ -3,6 +3,7 @@
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use query::params::InvalidParams;
 use runtime::http::refusal;
 use runtime::logging::chain;
 
@@ -10,7 +11,6 @@ use super::catalog::CatalogError;
 use super::index::{Fault, IndexError};
 use super::limits::TooMany;
 use crate::tenancy::AuthError;
-use query::params::InvalidParams;
 
 /// Why a request has no answer. The client reads what `Display` says.
 #[derive(Debug, thiserror::Error)]

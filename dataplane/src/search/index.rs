@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use opensearch::{OpenSearch, SearchParts};
+use query::Page;
+use query::cursor::Cursor;
+use query::to_index::Prefixes;
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -16,9 +19,6 @@ use super::show::Document;
 use crate::event::Micros;
 use crate::stores::index::Ask;
 use crate::tenancy::Tenant;
-use query::Page;
-use query::cursor::Cursor;
-use query::to_index::Prefixes;
 
 /// Longest wait for the index; by itself it ends a query before that.
 const TIMEOUT: Duration = Duration::from_secs(3);

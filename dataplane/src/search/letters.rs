@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use query::params::letters::{Chosen, LetterPage};
 use runtime::logging::chain;
 use serde::Serialize;
 use uuid::Uuid;
@@ -12,7 +13,6 @@ use super::raw;
 use super::reader::Reader;
 use super::show::{Source, cut};
 use crate::tenancy::Tenant;
-use query::params::letters::{Chosen, LetterPage};
 
 /// Most original bytes that one answer holds: a whole event of the largest size. Only lines that
 /// were refused for their length are longer.

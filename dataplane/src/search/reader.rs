@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use query::Page;
+use query::cursor::Cursor;
 use runtime::logging::chain;
 use uuid::Uuid;
 
@@ -17,8 +19,6 @@ use super::waiting::{Waiting, Waits};
 use crate::event::{Micros, rfc3339};
 use crate::stores::archive::Archive;
 use crate::tenancy::{Receipt, Tenant};
-use query::Page;
-use query::cursor::Cursor;
 
 /// Said while the index is away.
 const INDEX_AWAY: &str = "the search index doesn't answer; this is a search of the first 500 characters of each \

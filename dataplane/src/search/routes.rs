@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use crds::tenant::Scope;
+use query::params::{self, InvalidParams};
 use serde::Serialize;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -20,7 +21,6 @@ use super::reader::Reader;
 use super::{Error, Search};
 use crate::event::Micros;
 use crate::tenancy::{Caller, Receipt, Tenant};
-use query::params::{self, InvalidParams};
 
 type Pairs = Vec<(String, String)>;
 

@@ -79,8 +79,7 @@ impl Waiting {
             return Ok(Some(0));
         }
         let (lane, mut connection) = (tenant.lane(), self.connection.clone());
-        let mut bytes = redis::cmd("HGET");
-        bytes.arg(lane.tenant_bytes()).arg(tenant.name().as_str());
+        let bytes = bytes_of(&lane, tenant);
         if bytes.query_async::<Option<i64>>(&mut connection).await?.unwrap_or(0) <= 0 {
             return Ok(None);
         }
@@ -107,18 +106,17 @@ impl Waiting {
     /// Whether events of the tenant wait for a pipeline that is not there and that it no longer names. They wait until
     /// somebody does something about it.
     async fn waits_for_another(&self, tenant: &Tenant) -> redis::RedisResult<bool> {
-        for pipeline in self.held().await? {
-            let lane = pipeline.lane(tenant.name());
-            if lane == tenant.lane() {
-                continue;
-            }
-            let mut bytes = redis::cmd("HGET");
-            bytes.arg(lane.tenant_bytes()).arg(tenant.name().as_str());
-            if bytes.query_async::<Option<i64>>(&mut self.connection.clone()).await?.unwrap_or(0) > 0 {
-                return Ok(true);
-            }
+        let held = self.held().await?;
+        let lanes = held.iter().map(|pipeline| pipeline.lane(tenant.name())).filter(|lane| *lane != tenant.lane());
+        let mut all = redis::pipe();
+        lanes.for_each(|lane| {
+            all.add_command(bytes_of(&lane, tenant));
+        });
+        if all.is_empty() {
+            return Ok(false);
         }
-        Ok(false)
+        let bytes: Vec<Option<i64>> = all.query_async(&mut self.connection.clone()).await?;
+        Ok(bytes.into_iter().flatten().any(|bytes| bytes > 0))
     }
 
     async fn held(&self) -> redis::RedisResult<BTreeSet<PipelineName>> {
@@ -141,6 +139,13 @@ impl Waiting {
         let known = self.oldest.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(lane).filter(|(at, _)| at.elapsed() < HOLDS).map(|(_, oldest)| *oldest)
     }
+}
+
+/// Asks for the bytes that a lane holds of a tenant.
+fn bytes_of(lane: &Lane, tenant: &Tenant) -> redis::Cmd {
+    let mut bytes = redis::cmd("HGET");
+    bytes.arg(lane.tenant_bytes()).arg(tenant.name().as_str());
+    bytes
 }
 
 /// When the oldest entry of a lane that is handed out was added: told without its payload, which search may not read.

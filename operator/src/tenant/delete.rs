@@ -178,7 +178,7 @@ async fn advance(
     reach(Point::Refused);
     stores.postgres.set_state(&owner, RowState::Deleting).await?;
     reach(Point::Deleting);
-    let refused_for = ctx.refused_for(name.as_str());
+    let refused_for = ctx.refused_since.elapsed(name.as_str());
     let orphaned = stores.registry.orphaned().await?;
     used.extend(orphaned.iter().cloned());
     used.extend(stores.registry.held().await?);

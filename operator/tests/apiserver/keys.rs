@@ -74,17 +74,6 @@ async fn rotated(on: &Operator, tenant: &str, value: &str) {
     .unwrap();
 }
 
-async fn pause(on: &Operator, tenant: &str) {
-    on.cluster.annotate_tenant(tenant, &[(PAUSED_ANNOTATION, "true")]).await.unwrap();
-    eventually("the Tenant is paused", SOON, || async {
-        let conditions = on.cluster.tenants().get(tenant).await?.status.unwrap_or_default().conditions;
-        anyhow::ensure!(conditions.iter().any(|condition| condition.reason == "Paused"), "{conditions:?}");
-        Ok(())
-    })
-    .await
-    .unwrap();
-}
-
 async fn put(on: &Operator, secret: &str, key: &str) -> Secret {
     let secret: Secret = serde_json::from_value(json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}, "stringData": {"apiKey": key},
@@ -249,7 +238,7 @@ async fn a_rotation_that_was_cut_off_is_finished() {
     });
     let secrets = on.cluster.ours::<Secret>();
     // No other look at the Tenant comes between the Secret and the request.
-    pause(&on, &name).await;
+    on.pause(&name).await;
     secrets.patch("cut", &PatchParams::default(), &Patch::Merge(written)).await.unwrap();
     let request = [(ROTATE_KEYS_ANNOTATION, "main@1"), (PAUSED_ANNOTATION, "false")];
     on.cluster.annotate_tenant(&name, &request).await.unwrap();

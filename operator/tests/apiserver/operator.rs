@@ -47,6 +47,18 @@ impl Deref for Operator {
 }
 
 impl Operator {
+    /// Pauses a Tenant, and waits until that is taken note of.
+    pub(crate) async fn pause(&self, tenant: &str) {
+        self.cluster.annotate_tenant(tenant, &[(crds::PAUSED_ANNOTATION, "true")]).await.unwrap();
+        testkit::eventually("the Tenant is paused", SOON, || async {
+            let conditions = self.cluster.tenants().get(tenant).await?.status.unwrap_or_default().conditions;
+            anyhow::ensure!(conditions.iter().any(|condition| condition.reason == "Paused"), "{conditions:?}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
+
     /// Starts one on a ground of its own.
     pub(crate) async fn start() -> Self {
         Self::start_with("").await

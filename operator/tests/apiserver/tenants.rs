@@ -182,15 +182,20 @@ async fn what_waits_for_a_pipeline_that_is_not_there_goes_through_default_only_w
     on.stop().await;
 }
 
+async fn two_pipelines(on: &Operator) -> (PipelineName, PipelineName) {
+    let pipelines = [unique("pii"), unique("pii")];
+    for pipeline in &pipelines {
+        on.pipeline(pipeline, json!({})).await;
+    }
+    let [first, second] = pipelines.map(|pipeline| pipeline.parse().unwrap());
+    (first, second)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_that_is_needed_is_kept_until_nobody_needs_it_or_its_end_is_confirmed() {
     let on = Operator::start().await;
     let name = unique("api");
-    let (first, second): (PipelineName, PipelineName) =
-        (unique("pii").parse().unwrap(), unique("pii").parse().unwrap());
-    for pipeline in [&first, &second] {
-        on.pipeline(pipeline.as_str(), json!({})).await;
-    }
+    let (first, second) = two_pipelines(&on).await;
     on.tenant(&name, json!({"pipelineRef": {"name": first}, "deletionPolicy": "Delete"})).await;
     on.cluster.tenant_ready(&name, SOON).await.unwrap();
     let foreground = DeleteParams::foreground();
@@ -258,22 +263,11 @@ async fn a_pipeline_that_is_needed_is_kept_until_nobody_needs_it_or_its_end_is_c
 async fn a_pipeline_stays_for_as_long_as_the_registry_sends_events_there() {
     let on = Operator::start().await;
     let name = unique("api");
-    let (first, second): (PipelineName, PipelineName) =
-        (unique("pii").parse().unwrap(), unique("pii").parse().unwrap());
-    for pipeline in [&first, &second] {
-        on.pipeline(pipeline.as_str(), json!({})).await;
-    }
+    let (first, second) = two_pipelines(&on).await;
     on.tenant(&name, json!({"pipelineRef": {"name": first}})).await;
     on.cluster.tenant_ready(&name, SOON).await.unwrap();
     // What is paused keeps its place in the registry, whatever its spec says by now.
-    on.cluster.annotate_tenant(&name, &[(PAUSED_ANNOTATION, "true")]).await.unwrap();
-    eventually("the Tenant is paused", SOON, || async {
-        let conditions = on.cluster.tenants().get(&name).await?.status.unwrap_or_default().conditions;
-        anyhow::ensure!(conditions.iter().any(|condition| condition.reason == "Paused"), "{conditions:?}");
-        Ok(())
-    })
-    .await
-    .unwrap();
+    on.pause(&name).await;
     on.cluster.pipelines().delete(first.as_str(), &DeleteParams::default()).await.unwrap();
     on.tenant(&name, json!({"pipelineRef": {"name": second}})).await;
     testkit::holds("the pipeline stays", Duration::from_secs(12), || async {

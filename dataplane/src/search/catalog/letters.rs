@@ -1,5 +1,7 @@
 //! Dead letters in the catalog: read, marked to be tried again, purged.
 
+use query::cursor::Cursor;
+use query::params::letters::{Chosen, LetterFilters, LetterPage};
 use sqlx::postgres::PgRow;
 use sqlx::{Postgres, QueryBuilder, Row as _};
 use time::OffsetDateTime;
@@ -10,8 +12,6 @@ use super::super::raw::{Place, RawAt};
 use super::{Catalog, CatalogError, shown_time};
 use crate::event::{date_time, micros};
 use crate::tenancy::Tenant;
-use query::cursor::Cursor;
-use query::params::letters::{Chosen, LetterFilters, LetterPage};
 
 /// Letters that one request marks or purges: a fraction of a second.
 const AT_ONCE: i64 = 10_000;

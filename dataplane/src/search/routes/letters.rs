@@ -9,12 +9,12 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use crds::tenant::Scope;
+use query::params::{self, letters};
 use runtime::audit::{self, Act, Action};
 
 use super::super::{Error, Search};
 use super::{Id, answer, caller, pairs, read};
 use crate::tenancy::Caller;
-use query::params::{self, letters};
 
 /// Longest body: a thousand ids.
 const MAX_BODY: usize = 64 * 1024;

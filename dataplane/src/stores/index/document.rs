@@ -1,12 +1,12 @@
 //! An event as the index keeps it.
 
+use query::leaves::Leaves;
 use serde::Serialize;
 use stages::Map;
 use uuid::Uuid;
 
 use crate::event::{flag_names, rfc3339};
 use crate::stores::batch::{Batch, BatchEvent};
-use query::leaves::Leaves;
 
 /// What `_source` holds: the event as it is shown, less what changes later.
 #[derive(Debug, Serialize)]
