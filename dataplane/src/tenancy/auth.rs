@@ -107,13 +107,11 @@ impl Registry {
         self.authenticate_key_at(key, SystemTime::now())
     }
 
-    /// The caller's tenant as it is now, for what is written long after it was admitted to send. Refused where it has
-    /// left or was suspended since.
+    /// The caller's tenant as it is now, for what is written long after it was admitted to send. Refused where the key
+    /// was revoked since, or the tenant has left or was suspended.
     pub fn still_admits(&self, caller: &Caller) -> Result<Arc<Tenant>, AuthError> {
         let tenant = self.tenant(caller.tenant.name()).ok_or(AuthError::Invalid)?;
-        let (now, then) = (&tenant.registered.uid, &caller.tenant.registered.uid);
-        // An entry of before has none.
-        if !now.is_empty() && !then.is_empty() && now != then {
+        if !tenant.registered.keys.iter().any(|key| key.id == caller.key_id) {
             return Err(AuthError::Invalid);
         }
         match tenant.registered.state {

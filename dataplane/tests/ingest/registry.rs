@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crds::names::{REGISTRY_CHANGES, REGISTRY_EPOCH, REGISTRY_TENANTS};
-use crds::registry::{KEY_USES_SECONDS, TenantState};
+use crds::registry::{KEY_USES_SECONDS, RegistryTenant, TenantState};
 use futures::StreamExt as _;
 
 use crate::door::{Door, Sender, eventually, outcome};
@@ -46,7 +46,15 @@ fn in_two_halves(door: &Door, sender: &Sender, go: tokio::sync::oneshot::Receive
 #[tokio::test]
 async fn a_body_that_was_under_way_goes_where_its_tenant_is_now() {
     let redis = RedisServer::durable().await;
-    for (now, expected) in [(TenantState::Deleting, 401), (TenantState::Suspended, 403), (TenantState::Active, 202)] {
+    type Change = fn(&mut RegistryTenant);
+    let changes: [(&str, Change, u16); 5] = [
+        ("it leaves", |tenant| tenant.state = TenantState::Deleting, 401),
+        ("it is suspended", |tenant| tenant.state = TenantState::Suspended, 403),
+        ("its key is revoked", |tenant| tenant.keys.clear(), 401),
+        ("it moves", |_| {}, 202),
+        ("another cluster has taken it over", |tenant| tenant.uid = "another".into(), 202),
+    ];
+    for (what, change, expected) in changes {
         let mut sender = Sender::new();
         sender.project(&redis).await;
         let door = Door::open(&redis).await;
@@ -57,16 +65,18 @@ async fn a_body_that_was_under_way_goes_where_its_tenant_is_now() {
         let answer = tokio::spawn(outcome(in_two_halves(&door, &sender, went)));
         // The first half is there, and its tenant admitted.
         tokio::time::sleep(Duration::from_millis(300)).await;
-        sender.registered.state = now;
+        change(&mut sender.registered);
         sender.registered.pipeline = "another".parse().unwrap();
+        let after = sender.tenant().lane().stream();
+        let others = redis.command::<i64>(&["XLEN", &after]).await;
         sender.project(&redis).await;
         tokio::time::sleep(Duration::from_secs(2)).await;
         go.send(()).unwrap();
         let (status, body) = answer.await.unwrap();
-        assert_eq!(status, expected, "{body}");
-        assert_eq!(redis.command::<i64>(&["XLEN", &before]).await, entries, "nothing more where it was");
-        let there = redis.command::<i64>(&["XLEN", &sender.tenant().lane().stream()]).await;
-        assert_eq!(there, i64::from(expected == 202));
+        assert_eq!(status, expected, "{what}: {body}");
+        assert_eq!(redis.command::<i64>(&["XLEN", &before]).await, entries, "{what}: nothing more where it was");
+        let there = redis.command::<i64>(&["XLEN", &after]).await - others;
+        assert_eq!(there, i64::from(expected == 202), "{what}");
     }
 }
 
