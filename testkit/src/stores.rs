@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use opensearch::CountParts;
+use opensearch::indices::IndicesRefreshParts;
 use runtime::settings::{
     CacheSettings, OpenSearchSettings, PostgresSettings, QueueSettings, S3Settings, SslMode, TlsSettings,
 };
@@ -13,6 +16,7 @@ use sqlx::PgPool;
 use url::Url;
 
 use crate::environment::variable;
+use crate::eventually;
 
 pub mod control;
 
@@ -21,6 +25,9 @@ const QUEUE_TLS_PORT: u16 = 6479;
 const CACHE_TLS_PORT: u16 = 6480;
 const S3_TLS_PORT: u16 = 9443;
 const OPENSEARCH_TLS_PORT: u16 = 9643;
+
+/// Longest wait for a shard on a busy machine.
+const SHARDS_ANSWER: Duration = Duration::from_secs(60);
 
 /// Every store of the instance that the environment names. Cheap to clone; the folder with the
 /// credentials goes with the last clone.
@@ -133,6 +140,20 @@ impl Stores {
         Ok(stores::opensearch(&self.opensearch, &self.tls)?)
     }
 
+    /// Documents that are found under an index or alias, 0 where there is none. A shard that has
+    /// just been made may not answer yet: what it holds would be missing, so this waits for all.
+    pub async fn documents(&self, index: &str) -> anyhow::Result<i64> {
+        let (client, names) = (self.opensearch()?, [index]);
+        eventually("every shard answers", SHARDS_ANSWER, async || {
+            let refresh = IndicesRefreshParts::Index(&names);
+            whole(client.indices().refresh(refresh).ignore_unavailable(true).send().await?).await?;
+            let count = client.count(CountParts::Index(&names)).ignore_unavailable(true);
+            let answer = whole(count.send().await?).await?;
+            answer["count"].as_i64().with_context(|| format!("no count in {answer}"))
+        })
+        .await
+    }
+
     /// Where they are, as programs are told by their environment.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let folder = |folder: &Path| folder.display().to_string();
@@ -161,6 +182,13 @@ impl Stores {
     pub fn credentials(&self, name: &str, files: &[(&str, &str)]) -> anyhow::Result<PathBuf> {
         self.folder.write(name, files)
     }
+}
+
+/// What OpenSearch answered, if every shard took part.
+pub async fn whole(response: opensearch::http::response::Response) -> anyhow::Result<serde_json::Value> {
+    let answer: serde_json::Value = response.error_for_status_code()?.json().await?;
+    ensure!(answer["_shards"]["failed"] == 0, "shards failed: {}", answer["_shards"]);
+    Ok(answer)
 }
 
 fn url(name: &str) -> anyhow::Result<Url> {

@@ -67,7 +67,7 @@ async fn everything(bench: &Bench) -> anyhow::Result<String> {
     let alias = bench.tenant.name().index_alias();
     let client = bench.stores.opensearch()?;
     let search = client.search(opensearch::SearchParts::Index(&[&alias])).size(1000).send().await?;
-    all.push_str(&search.text().await?);
+    all.push_str(&testkit::stores::whole(search).await?.to_string());
     Ok(all)
 }
 

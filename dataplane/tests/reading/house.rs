@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use crds::apikey::ApiKey;
 use crds::names::PROCESSOR_DATABASE;
 use crds::registry::RegistryKey;
@@ -167,7 +167,7 @@ impl House {
         let alias = seat.tenant.name().index_alias();
         let (alias, indices) = ([alias.as_str()], client.indices());
         let refreshed = indices.refresh(IndicesRefreshParts::Index(&alias)).send().await?;
-        ensure!(refreshed.status_code().is_success());
+        testkit::stores::whole(refreshed).await?;
         Ok(())
     }
 

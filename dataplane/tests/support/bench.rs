@@ -202,14 +202,7 @@ impl Bench {
 
     /// Documents that the tenant's alias finds.
     pub(crate) async fn documents(&self) -> anyhow::Result<i64> {
-        let alias = self.tenant.name().index_alias();
-        let client = self.stores.opensearch()?;
-        let parts = opensearch::indices::IndicesRefreshParts::Index(&[&alias]);
-        let refreshed = client.indices().refresh(parts).send().await?;
-        ensure!(refreshed.status_code().is_success());
-        let answer = client.count(opensearch::CountParts::Index(&[&alias])).send().await?;
-        let answer: serde_json::Value = answer.json().await?;
-        answer["count"].as_i64().ok_or_else(|| anyhow::anyhow!("no count in {answer}"))
+        self.stores.documents(&self.tenant.name().index_alias()).await
     }
 
     /// Events that wait in the lanes.

@@ -138,16 +138,13 @@ async fn look(ground: &Ground, name: &str) -> Left {
     let schema = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)");
     let bucket = tenant.archive(BucketLayout::PerTenant, "lh-test-").bucket;
     let alias = tenant.index_alias();
-    let found = servers.opensearch().unwrap();
-    let found = found.count(opensearch::CountParts::Index(&[&alias])).ignore_unavailable(true).send().await.unwrap();
-    let found: serde_json::Value = found.json().await.unwrap();
     Left {
         row: row.bind(name).fetch_one(stores.postgres.core()).await.unwrap(),
         live_keys: stores.postgres.keys(&tenant, &[]).await.unwrap().len(),
         known_to_ingest: stores.registry.get(&tenant).await.unwrap().is_some(),
         schema: schema.bind(tenant.database_schema()).fetch_one(stores.postgres.processor()).await.unwrap(),
         object: servers.s3().unwrap().head_object().bucket(bucket).key(OBJECT).send().await.is_ok(),
-        document: found["count"].as_u64() == Some(1),
+        document: servers.documents(&alias).await.unwrap() == 1,
     }
 }
 

@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Holdings;
+use crate::stores::whole;
 
 /// Hits of one page of the index: OpenSearch's own bound of a result window.
 const PAGE: usize = 10_000;
@@ -149,7 +150,7 @@ impl Holdings {
     async fn documents(&self) -> anyhow::Result<Vec<IndexedEvent>> {
         let alias = self.backends.index_alias.as_str();
         let refreshed = self.opensearch.indices().refresh(IndicesRefreshParts::Index(&[alias])).send().await?;
-        refreshed.error_for_status_code()?;
+        whole(refreshed).await?;
         let mut documents = Vec::new();
         let mut after: Option<Value> = None;
         loop {
@@ -157,9 +158,7 @@ impl Holdings {
             if let Some(after) = &after {
                 body["search_after"] = after.clone();
             }
-            let response = self.opensearch.search(SearchParts::Index(&[alias])).body(body).send().await?;
-            let answer: Value = response.error_for_status_code()?.json().await?;
-            ensure!(answer["_shards"]["failed"] == 0, "shards failed: {}", answer["_shards"]);
+            let answer = whole(self.opensearch.search(SearchParts::Index(&[alias])).body(body).send().await?).await?;
             let hits = answer["hits"]["hits"].as_array().context("hits")?;
             for hit in hits {
                 documents.push(IndexedEvent {

@@ -10,7 +10,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::Counts;
-use crate::stores::Stores;
+use crate::stores::{Stores, whole};
 
 /// Hits of one page of the index: OpenSearch's own bound of a result window.
 const PAGE: usize = 10_000;
@@ -88,9 +88,7 @@ impl Holdings {
             body["search_after"] = after.clone();
         }
         let alias = self.backends.index_alias.as_str();
-        let response = self.opensearch.search(SearchParts::Index(&[alias])).body(body).send().await?;
-        let mut answer: Value = response.error_for_status_code()?.json().await?;
-        ensure!(answer["_shards"]["failed"] == 0, "shards failed: {}", answer["_shards"]);
+        let mut answer = whole(self.opensearch.search(SearchParts::Index(&[alias])).body(body).send().await?).await?;
         serde_json::from_value(answer["hits"]["hits"].take()).context("hits")
     }
 
