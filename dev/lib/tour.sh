@@ -37,7 +37,7 @@ curl -s $ingest/logs -H "Authorization: Bearer \$KEY" -H 'Content-Type: applicat
 curl -s "$url/api/logs?service=tour" -H "Authorization: Bearer \$KEY" | jq
 
 ${DIM}# watch them arrive${PLAIN}
-dev/tail $url "\$KEY"
+kubectl loggerhub tail acme
 
 ${DIM}# the tenants, and a fourth one${PLAIN}
 kubectl get tenants
