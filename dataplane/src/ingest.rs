@@ -51,10 +51,10 @@ use uuid::Uuid;
 use crate::cache::{Cache, Fate, OptionalCacheSettings};
 use crate::event::{Micros, keyed_batch_id, new_batch_id};
 use crate::fail_points::{Point, reach};
+use crate::fair::workers::Workers;
 use crate::queue::entry::BatchHeader;
 use crate::queue::{Batch, Budget, Claim, Commit, Lanes, Producer, ProducerSettings};
 use crate::status::{self, Status};
-use crate::tenancy::workers::Workers;
 use crate::tenancy::{AuthError, Caller, Receipt, Registry, RegistrySettings, Tenant};
 
 use body::Decoding;

@@ -5,6 +5,7 @@
 
 pub mod event;
 pub mod tenancy;
+mod fair;
 pub mod queue;
 pub mod cache;
 pub mod status;

@@ -18,7 +18,6 @@ mod redelivered;
 mod set_aside;
 mod spool;
 mod staged;
-mod suspects;
 mod tail;
 
 pub use liveness::{Life, Liveness};
@@ -42,11 +41,11 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
-use crate::queue::{Consumer, ConsumerSettings, Lanes};
+use crate::fair::workers::Workers;
+use crate::queue::{Consumer, ConsumerSettings, Lanes, Suspects};
 use crate::status::{self, Status};
 use crate::stores::catalog::{Catalog, Provenance};
 use crate::stores::index::{Index, IndexHealth, UnusableIndices};
-use crate::tenancy::workers::Workers;
 use crate::tenancy::{Registry, TrustSettings};
 use flush::Flusher;
 use marks::Marks;
@@ -55,7 +54,6 @@ use memory::Memory;
 use reader::Reader;
 use set_aside::SetAside;
 use spool::Spool;
-use suspects::Suspects;
 use tail::Tail;
 
 /// Settings of the role.

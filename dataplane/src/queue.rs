@@ -17,6 +17,7 @@ mod producer;
 mod quarantine;
 mod consumer;
 mod lanes;
+mod suspects;
 
 pub use budget::{Budget, Claim, Overloaded};
 pub use consumer::{Consumer, ConsumerSettings, Delivery, EntryRef};
@@ -27,6 +28,7 @@ pub(crate) use lanes::pipelines_in;
 pub use lanes::{LaneStatus, Lanes};
 pub use producer::{Batch, Commit, Producer, ProducerSettings, SendError};
 pub use quarantine::Quarantined;
+pub(crate) use suspects::Suspects;
 
 /// What can go wrong here.
 #[derive(Debug, thiserror::Error)]

@@ -11,11 +11,9 @@ mod folder;
 mod follow;
 mod peppers;
 mod receipt;
-pub(crate) mod rotation;
 mod snapshot;
 mod trust;
 mod uses;
-pub(crate) mod workers;
 
 pub use auth::{AuthError, Caller};
 pub use follow::RegistrySettings;

@@ -14,18 +14,18 @@ use super::measures::Measures;
 use super::plan::{Flush, Readable};
 use super::redelivered::leave_out_dead_letters;
 use super::staged::staged;
-use super::suspects::Suspects;
 use super::tail::Tail;
 use crate::cache::{Cache, Fate};
 use crate::event::Micros;
 use crate::fail_points::{Point, reach};
+use crate::fair::workers::Workers;
+use crate::queue::Suspects;
 use crate::queue::entry::{Entry, Undecodable};
 use crate::queue::{EntryRef, Lanes};
 use crate::stores::batch::{Batch, Frame, Treatment, map};
 use crate::stores::catalog::{Catalog, Error, Kind, Provenance, Reason, Stored};
 use crate::stores::index::{self, Ask, Index, IndexHealth, UnusableIndices};
 use crate::tenancy::Tenant;
-use crate::tenancy::workers::Workers;
 
 /// How long an outage of the index holds up acknowledging. What comes in meanwhile stays in Redis:
 /// 100,000 events a second for this long are some 33 MiB there. What is stored without being indexed

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::tenancy::workers::Workers;
+use crate::fair::workers::Workers;
 
 /// Longest time that one step of a flush may take. Mapping 20 MiB takes seconds, and every wait for a store ends within
 /// a minute: whoever takes five times as long waits for something that never comes.

@@ -1,23 +1,18 @@
 //! Bounds what is held of raw lines, in all and of one tenant.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crds::TenantName;
 use tokio::sync::Notify;
 
+use crate::fair::share::{Shares, is_fair};
+
 /// The memory of one process. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Memory {
     total: usize,
-    held: Arc<Mutex<Held>>,
+    held: Arc<Mutex<Shares>>,
     released: Arc<Notify>,
-}
-
-#[derive(Default)]
-struct Held {
-    all: usize,
-    tenants: HashMap<TenantName, usize>,
 }
 
 /// What a flush holds; given back when dropped.
@@ -38,16 +33,15 @@ pub(super) enum Fit {
     OverShare,
 }
 
-/// Whether a tenant that holds `own` may hold `bytes` more. Half of what the others leave is the most,
-/// so that there is always room for another tenant; but one that holds nothing may hold whatever is
-/// free, or a large entry would wait for ever.
+/// Whether a tenant that holds `own` may hold `bytes` more: its fair share; but one that holds nothing
+/// may hold whatever is free, or a large entry would wait for ever.
 fn fit(total: usize, all: usize, own: usize, bytes: usize) -> Fit {
     let free = total.saturating_sub(all);
     let bytes = bytes.min(total);
     match own {
         0 if bytes <= free => Fit::Now,
         0 => Fit::Later,
-        _ if own + bytes <= (free + own) / 2 => Fit::Now,
+        _ if is_fair(total, all, own, bytes) => Fit::Now,
         _ => Fit::OverShare,
     }
 }
@@ -60,18 +54,17 @@ impl Memory {
     /// Takes room, or says what there is to wait for.
     pub(super) fn take(&self, tenant: &TenantName, bytes: usize) -> Result<Hold, Fit> {
         let mut held = self.lock();
-        match fit(self.total, held.all, held.tenants.get(tenant).copied().unwrap_or_default(), bytes) {
+        match fit(self.total, held.all(), held.of(tenant), bytes) {
             Fit::Now => {}
             other => return Err(other),
         }
-        held.all += bytes;
-        *held.tenants.entry(tenant.clone()).or_default() += bytes;
+        held.add(Some(tenant), bytes);
         Ok(Hold { memory: self.clone(), tenant: tenant.clone(), bytes })
     }
 
     /// Whether a tenant holds nothing, so that it can surely begin something.
     pub(super) fn is_idle(&self, tenant: &TenantName) -> bool {
-        !self.lock().tenants.contains_key(tenant)
+        self.lock().of(tenant) == 0
     }
 
     /// Waits until something is given back. One that was given back since the last call counts.
@@ -79,22 +72,14 @@ impl Memory {
         self.released.notified().await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
+    fn lock(&self) -> MutexGuard<'_, Shares> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let mut held = self.memory.lock();
-        held.all = held.all.saturating_sub(self.bytes);
-        let left = held.tenants.get(&self.tenant).copied().unwrap_or_default().saturating_sub(self.bytes);
-        if left == 0 {
-            held.tenants.remove(&self.tenant);
-        } else if let Some(own) = held.tenants.get_mut(&self.tenant) {
-            *own = left;
-        }
-        drop(held);
+        self.memory.lock().remove(Some(&self.tenant), self.bytes);
         self.memory.released.notify_one();
     }
 }

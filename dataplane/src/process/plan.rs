@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crds::TenantName;
 
+use crate::fair::turns::Turns;
 use crate::queue::EntryRef;
 use crate::queue::entry::Entry;
 use crate::tenancy::Tenant;
-use crate::tenancy::rotation::Rotation;
 
 /// Bounds of a flush.
 #[derive(Debug, Clone, Copy)]
@@ -57,12 +57,12 @@ impl Flush {
 }
 
 /// The flushes of what was read. Tenants take turns: each one's first flush goes before anybody's second.
-pub(super) fn flushes(read: Vec<Readable>, limits: Limits) -> Rotation<Flush> {
-    let mut rotation = Rotation::default();
+pub(super) fn flushes(read: Vec<Readable>, limits: Limits) -> Turns<Flush> {
+    let mut turns = Turns::default();
     for flush in cut(read, limits) {
-        rotation.push(&Arc::clone(&flush.tenant).name().clone(), flush);
+        turns.push(&Arc::clone(&flush.tenant).name().clone(), flush);
     }
-    rotation
+    turns
 }
 
 /// The flushes of what was read, in the order of their first entries.

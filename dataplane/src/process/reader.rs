@@ -16,10 +16,10 @@ use super::memory::{Fit, Hold, Memory};
 use super::plan::{Flush, Limits, Readable, flushes};
 use super::set_aside::SetAside;
 use super::spool::Spool;
+use crate::fair::turns::Turns;
 use crate::queue::entry::{Entry, UNKNOWN_TENANT, Undecodable};
 use crate::queue::{Consumer, ConsumerSettings, Delivery, EntryRef, Lanes};
 use crate::tenancy::Registry;
-use crate::tenancy::rotation::Rotation;
 
 /// Longest wait for workers that have more than enough to do: what the dead left behind is looked for
 /// all the same.
@@ -194,7 +194,7 @@ impl Reader {
     /// if it was before.
     async fn hand_out(
         &mut self,
-        mut waiting: Rotation<Flush>,
+        mut waiting: Turns<Flush>,
         again: bool,
         in_work: &InWork,
         tasks: &TaskTracker,

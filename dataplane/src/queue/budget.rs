@@ -1,22 +1,16 @@
 //! Bytes that a process may hold for requests not yet answered, and each tenant's share of them.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crds::TenantName;
 
+use crate::fair::share::{Shares, is_fair};
+
 /// The process's budget. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Budget {
-    held: Arc<Mutex<Held>>,
+    held: Arc<Mutex<Shares>>,
     total: usize,
-}
-
-/// Who holds how much.
-#[derive(Debug, Default)]
-struct Held {
-    all: usize,
-    tenants: HashMap<TenantName, usize>,
 }
 
 /// The budget, or the tenant's share of it, is used up.
@@ -40,7 +34,7 @@ impl Budget {
 
     /// Bytes claimed right now.
     pub fn in_flight(&self) -> usize {
-        self.lock().all
+        self.lock().all()
     }
 
     /// A claim of nothing yet, of no tenant's: for tools.
@@ -53,17 +47,9 @@ impl Budget {
         Claim { budget: self.clone(), tenant: Some(tenant.clone()), held: 0 }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
+    fn lock(&self) -> MutexGuard<'_, Shares> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether a tenant that holds `own` may take `bytes` more. It may hold at most half of what the
-/// others leave, so that one with huge or slow bodies always leaves room, and a second and a third
-/// such tenant too.
-fn fits(total: usize, all: usize, own: usize, bytes: usize) -> bool {
-    let free = total.saturating_sub(all);
-    bytes <= free && own + bytes <= (free + own) / 2
 }
 
 impl Claim {
@@ -71,24 +57,12 @@ impl Claim {
     /// served now is told so while it still holds its data.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Overloaded> {
         let mut held = self.budget.lock();
-        let fits = match &self.tenant {
-            Some(tenant) => {
-                fits(self.budget.total, held.all, held.tenants.get(tenant).copied().unwrap_or_default(), bytes)
-            }
-            None => bytes <= self.budget.total.saturating_sub(held.all),
-        };
-        if !fits {
+        let (total, all) = (self.budget.total, held.all());
+        let is_fair = |tenant| is_fair(total, all, held.of(tenant), bytes);
+        if bytes > total.saturating_sub(all) || !self.tenant.as_ref().is_none_or(is_fair) {
             return Err(Overloaded);
         }
-        held.all += bytes;
-        if let Some(tenant) = &self.tenant {
-            match held.tenants.get_mut(tenant) {
-                Some(own) => *own += bytes,
-                None => {
-                    held.tenants.insert(tenant.clone(), bytes);
-                }
-            }
-        }
+        held.add(self.tenant.as_ref(), bytes);
         drop(held);
         self.held += bytes;
         Ok(())
@@ -103,15 +77,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let mut held = self.budget.lock();
-        held.all = held.all.saturating_sub(self.held);
-        let Some(tenant) = &self.tenant else { return };
-        let left = held.tenants.get(tenant).copied().unwrap_or_default().saturating_sub(self.held);
-        if left == 0 {
-            held.tenants.remove(tenant);
-        } else if let Some(own) = held.tenants.get_mut(tenant) {
-            *own = left;
-        }
+        self.budget.lock().remove(self.tenant.as_ref(), self.held);
     }
 }
 
@@ -134,24 +100,6 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_holds_at_most_half_of_what_the_others_leave() {
-        for (all, own, bytes, expected) in [
-            (0, 0, 50, true),
-            (0, 0, 51, false),
-            (40, 40, 10, true),
-            (40, 40, 11, false),
-            // Another one holds 50: 50 are left, half of them is 25.
-            (50, 0, 25, true),
-            (50, 0, 26, false),
-            (75, 25, 1, false),
-            (100, 0, 0, true),
-            (100, 0, 1, false),
-        ] {
-            assert_eq!(fits(100, all, own, bytes), expected, "{all} {own} {bytes}");
-        }
-    }
-
-    #[test]
     fn a_greedy_tenant_leaves_room_for_the_next_and_forgets_what_it_gave_back() {
         let budget = Budget::new(1000);
         let [greedy, other]: [TenantName; 2] = ["greedy", "other"].map(|name| name.parse().unwrap());
@@ -165,6 +113,6 @@ mod tests {
         budget.claim_for(&other).grow(250).unwrap();
         drop(greedy);
         assert_eq!(budget.in_flight(), 0);
-        assert!(budget.lock().tenants.is_empty());
+        assert!(budget.lock().is_empty());
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::bulk::Verdict;
 use super::{BULK_BYTES, BULK_TIMEOUT, Error, post_bulk};
-use crate::tenancy::rotation::Rotation;
+use crate::fair::turns::Turns;
 
 /// Time from one request to the next as long as what waits does not fill one. Far below the time from
 /// one refresh to the next, which is what a search waits for anyway.
@@ -34,7 +34,7 @@ pub(super) struct Together {
 
 #[derive(Default)]
 struct State {
-    waiting: Rotation<Part>,
+    waiting: Turns<Part>,
     bytes: usize,
     under_way: usize,
     last_sent: Option<Instant>,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crds::TenantName;
 use tokio::sync::{Notify, oneshot};
 
-use super::rotation::Rotation;
+use super::turns::Turns;
 
 /// The places of one process. Cheap to clone.
 #[derive(Clone)]
@@ -19,7 +19,7 @@ pub(crate) struct Workers {
 
 struct State {
     free: usize,
-    waiting: Rotation<oneshot::Sender<Place>>,
+    waiting: Turns<oneshot::Sender<Place>>,
     /// Since when each place is held, by its number.
     held: BTreeMap<u64, Instant>,
     next: u64,
@@ -36,7 +36,7 @@ impl Workers {
     /// So many places, at least one.
     pub(crate) fn new(places: usize) -> Self {
         let places = places.max(1);
-        let state = State { free: places, waiting: Rotation::default(), held: BTreeMap::new(), next: 0 };
+        let state = State { free: places, waiting: Turns::default(), held: BTreeMap::new(), next: 0 };
         Self { places, state: Arc::new(Mutex::new(state)), given_on: Arc::default() }
     }
 

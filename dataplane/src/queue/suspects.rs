@@ -8,32 +8,32 @@ use redis::AsyncCommands;
 use runtime::stores::{Connection, Redis};
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::queue::EntryRef;
+use super::EntryRef;
 
 /// The marks on the queue's Redis.
-pub(super) struct Suspects {
+pub(crate) struct Suspects {
     connection: Connection,
     alone: Mutex<()>,
 }
 
 impl Suspects {
-    pub(super) fn new(redis: &Redis) -> Result<Self, runtime::stores::Error> {
+    pub(crate) fn new(redis: &Redis) -> Result<Self, runtime::stores::Error> {
         Ok(Self { connection: redis.connection()?, alone: Mutex::new(()) })
     }
 
     /// Waits until no other suspect is looked at by this process.
-    pub(super) async fn alone(&self) -> MutexGuard<'_, ()> {
+    pub(crate) async fn alone(&self) -> MutexGuard<'_, ()> {
         self.alone.lock().await
     }
 
     /// Marks the entry. `false` if it was marked: its last processor died while it looked at it.
-    pub(super) async fn mark(&self, entry: &EntryRef) -> redis::RedisResult<bool> {
+    pub(crate) async fn mark(&self, entry: &EntryRef) -> redis::RedisResult<bool> {
         let added: u64 = self.connection.clone().sadd(entry.lane.suspects(), &entry.id).await?;
         Ok(added == 1)
     }
 
     /// Takes the mark away.
-    pub(super) async fn unmark(&self, entry: &EntryRef) -> redis::RedisResult<()> {
+    pub(crate) async fn unmark(&self, entry: &EntryRef) -> redis::RedisResult<()> {
         self.connection.clone().srem(entry.lane.suspects(), &entry.id).await
     }
 }

@@ -6,19 +6,19 @@ use crds::TenantName;
 
 /// What waits, in the order in which its tenants have their turns.
 #[derive(Debug)]
-pub(crate) struct Rotation<T> {
+pub(crate) struct Turns<T> {
     waiting: HashMap<TenantName, VecDeque<T>>,
     /// Every tenant that has something waiting, once; the next one first.
     turns: VecDeque<TenantName>,
 }
 
-impl<T> Default for Rotation<T> {
+impl<T> Default for Turns<T> {
     fn default() -> Self {
         Self { waiting: HashMap::new(), turns: VecDeque::new() }
     }
 }
 
-impl<T> Rotation<T> {
+impl<T> Turns<T> {
     /// Adds behind what the tenant has waiting already.
     pub(crate) fn push(&mut self, tenant: &TenantName, item: T) {
         self.queue(tenant).push_back(item);
@@ -82,25 +82,25 @@ mod tests {
             ("a1 a2 a3 a4 b1 b2 c1", "a1 b1 c1 a2 b2 a3 a4"),
             ("b1 a1 b2 a2", "b1 a1 b2 a2"),
         ] {
-            let mut rotation = Rotation::default();
+            let mut queue = Turns::default();
             for item in waiting.split_whitespace() {
-                rotation.push(&name(&item[..1]), item);
+                queue.push(&name(&item[..1]), item);
             }
-            let turns: Vec<&str> = std::iter::from_fn(|| rotation.next()).map(|(_, item)| item).collect();
+            let turns: Vec<&str> = std::iter::from_fn(|| queue.next()).map(|(_, item)| item).collect();
             assert_eq!(turns.join(" "), expected, "{waiting}");
-            assert_eq!(rotation.tenants(), 0);
+            assert_eq!(queue.tenants(), 0);
         }
     }
 
     #[test]
     fn who_comes_late_does_not_wait_for_all_of_another() {
-        let mut rotation = Rotation::default();
-        (0..100).for_each(|n| rotation.push(&name("a"), n));
-        assert_eq!(rotation.next(), Some((name("a"), 0)));
-        rotation.push(&name("b"), 1000);
-        assert_eq!(rotation.next(), Some((name("a"), 1)));
-        assert_eq!(rotation.next(), Some((name("b"), 1000)));
-        rotation.push_front(&name("a"), 1);
-        assert_eq!(rotation.next(), Some((name("a"), 1)));
+        let mut queue = Turns::default();
+        (0..100).for_each(|n| queue.push(&name("a"), n));
+        assert_eq!(queue.next(), Some((name("a"), 0)));
+        queue.push(&name("b"), 1000);
+        assert_eq!(queue.next(), Some((name("a"), 1)));
+        assert_eq!(queue.next(), Some((name("b"), 1000)));
+        queue.push_front(&name("a"), 1);
+        assert_eq!(queue.next(), Some((name("a"), 1)));
     }
 }
