@@ -21,9 +21,9 @@ mod usage;
 pub mod tool;
 mod verify;
 
-pub use archive::{Archived, archive};
 #[cfg(test)]
-pub(crate) use archive::{SpoolRow, choose};
+pub(crate) use archive::choose;
+pub use archive::{Archived, archive};
 pub use expire::{Expired, expire, partitions};
 pub use late_index::{LateIndexer, Turn, late_index};
 pub use rebuild::{Rebuilt, rebuild};
@@ -40,7 +40,7 @@ use crds::names::{CORE_DATABASE, PROCESSOR_DATABASE};
 use runtime::http::serve;
 use runtime::metrics::Metrics;
 use runtime::settings::{AdminSettings, OpenSearchSettings, PostgresSettings, QueueSettings, S3Settings, TlsSettings};
-use runtime::stores::{self, Database, Redis};
+use runtime::stores::{self, Redis};
 use tokio_util::sync::CancellationToken;
 
 use crate::queue::Lanes;
@@ -48,6 +48,7 @@ use crate::status::{self, Status};
 use crate::stores::archive::Archive;
 use crate::stores::catalog::Catalog;
 use crate::stores::index::Index;
+use crate::stores::usage::Usage;
 use crate::tenancy::{Registry, TrustSettings};
 
 /// Where the stores are.
@@ -99,8 +100,8 @@ pub struct Settings {
 pub struct Rooms {
     /// The catalog, as the role that may make partitions.
     pub catalog: Catalog,
-    /// The database of the usage roll-up.
-    pub core: Database,
+    /// What bills are made from.
+    pub usage: Usage,
     /// The index.
     pub index: Index,
     /// The archive.
@@ -187,7 +188,7 @@ impl Rooms {
         let pool = |database| stores::postgres(postgres, tls, database, APPLICATION);
         Ok(Self {
             catalog: Catalog::new(pool(PROCESSOR_DATABASE)?),
-            core: pool(CORE_DATABASE)?.into(),
+            usage: Usage::new(pool(CORE_DATABASE)?),
             index: Index::new(stores::opensearch(opensearch, tls)?),
             archive: Archive::new(stores::s3(s3, tls)?),
         })

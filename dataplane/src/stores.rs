@@ -1,4 +1,4 @@
-//! The stores of the data plane: catalog (PostgreSQL), index (OpenSearch), archive (S3).
+//! The stores of the data plane: catalog and usage (PostgreSQL), index (OpenSearch), archive (S3).
 //!
 //! Each takes a [`Tenant`](crate::tenancy::Tenant) with every call, and each takes the same thing
 //! twice without having it twice. They know nothing of HTTP; of the queue they know only the form
@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod catalog;
+pub mod usage;
 pub mod index;
 pub mod archive;
 #[cfg(test)]

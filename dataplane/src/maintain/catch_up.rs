@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::Error;
 use super::due::look;
 use super::late_index::{LateIndexer, Turn, is_away};
-use super::lock::{TenantLock, Work};
 use super::pass::{Measures, STEP, look_every, now};
+use crate::stores::catalog::{TenantLock, Work};
 use crate::tenancy::{Registry, Tenant};
 
 /// Tenants that are indexed at once: each has a lock's connection and its chunks'.

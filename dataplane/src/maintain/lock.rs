@@ -1,96 +1,26 @@
-//! One `maintain` per tenant and kind of work at a time. Every step is right without it; two at once would only do
-//! the same work twice.
+//! Waiting for a tenant that `maintain` is at.
 
 use std::time::{Duration, Instant};
 
-use runtime::logging::chain;
-use sqlx::Postgres;
-use sqlx::pool::PoolConnection;
-
-use crate::stores::catalog::{Catalog, Error, LIMIT, failed};
+use super::Error;
+use crate::stores::catalog::{Catalog, TenantLock, Work};
 use crate::tenancy::Tenant;
 
-/// Longest wait for a tenant that `maintain` is at: a large backlog to be archived takes minutes.
+/// Longest wait: a large backlog to be archived takes minutes.
 const LONGEST_WAIT: Duration = Duration::from_secs(120);
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// What a tenant is locked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Work {
-    /// Archiving, expiry, usage; repair and rebuild keep all of these out.
-    Passes,
-    /// Late indexing, which may go on beside the others.
-    LateIndex,
-}
-
-/// A tenant's advisory lock, held by a session.
-pub(super) struct TenantLock {
-    /// Taken out only to be given back to the pool without the lock.
-    session: Option<PoolConnection<Postgres>>,
-    key: String,
-    catalog: Catalog,
-}
-
-impl TenantLock {
-    /// The lock; `None` if somebody else holds it.
-    pub(super) async fn try_take(catalog: &Catalog, tenant: &Tenant, work: Work) -> Result<Option<Self>, Error> {
-        let key = match work {
-            Work::Passes => format!("maintain:{}", tenant.name()),
-            Work::LateIndex => format!("late-index:{}", tenant.name()),
-        };
-        let doing = "lock a tenant";
-        let taken = catalog.within(LIMIT, doing, async {
-            let mut session = catalog.pool().acquire().await.map_err(failed("connect to the catalog"))?;
-            let taken: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended($1, 0))")
-                .bind(&key)
-                .fetch_one(&mut *session)
-                .await
-                .map_err(failed(doing))?;
-            Ok::<_, Error>(taken.then_some(session))
-        });
-        let session = taken.await?;
-        if session.is_none() {
-            // Nothing is wrong with that, unless it is so for long.
-            tracing::debug!(tenant.name = %tenant.name(), "somebody else holds {key}");
+/// The tenant's lock, after waiting for whoever holds it: a pass over one tenant ends within seconds.
+pub(super) async fn wait_for(catalog: &Catalog, tenant: &Tenant, work: Work) -> Result<TenantLock, Error> {
+    let begun = Instant::now();
+    loop {
+        if let Some(lock) = TenantLock::try_take(catalog, tenant, work).await? {
+            return Ok(lock);
         }
-        let catalog = catalog.clone();
-        Ok(session.map(|session| Self { session: Some(session), key, catalog }))
-    }
-
-    /// The lock, after waiting for whoever holds it: a pass over one tenant ends within seconds.
-    pub(super) async fn wait(catalog: &Catalog, tenant: &Tenant, work: Work) -> Result<Self, super::Error> {
-        let begun = Instant::now();
-        loop {
-            if let Some(lock) = Self::try_take(catalog, tenant, work).await? {
-                return Ok(lock);
-            }
-            if begun.elapsed() >= LONGEST_WAIT {
-                return Err(super::Error::Busy);
-            }
-            tokio::time::sleep(PAUSE).await;
+        if begun.elapsed() >= LONGEST_WAIT {
+            return Err(Error::Busy);
         }
-    }
-
-    /// Gives the lock back.
-    pub(super) async fn release(mut self) {
-        let Some(mut session) = self.session.take() else { return };
-        let doing = "unlock a tenant";
-        let unlocking =
-            sqlx::query("SELECT pg_advisory_unlock(hashtextextended($1, 0))").bind(&self.key).execute(&mut *session);
-        let released = self.catalog.within(LIMIT, doing, async { unlocking.await.map_err(failed(doing)) });
-        if let Err(error) = released.await {
-            tracing::warn!(error = chain(&error), "unlock {}", self.key);
-            session.close_on_drop();
-        }
-    }
-}
-
-impl Drop for TenantLock {
-    /// A pass that ended half way: its session must not go back to the pool with the lock.
-    fn drop(&mut self) {
-        if let Some(session) = &mut self.session {
-            session.close_on_drop();
-        }
+        tokio::time::sleep(PAUSE).await;
     }
 }

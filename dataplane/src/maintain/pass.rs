@@ -22,13 +22,12 @@ use runtime::metrics::Metrics;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::archive::unreadable;
 use super::due::{Due, Steps, due, look};
 use super::expire::{expire_objects, expire_rows};
-use super::lock::{TenantLock, Work};
 use super::redrive::{SETTLED, redrive};
 use super::{Archived, Error, Rooms, SeriesLimits, Turn, archive, maintain_all_series, partitions, roll_up};
 use crate::event::{Micros, micros};
+use crate::stores::catalog::{TenantLock, Work};
 use crate::tenancy::{Registry, Tenant};
 
 /// Least time from one pass to the next: what the archive's age is counted in.
@@ -293,7 +292,8 @@ impl Passes {
                 more = expired.is_some_and(|expired| expired.more);
                 self.waiting().sweep.insert(tenant.name().clone());
             }
-            if let Some(rows) = self.step("count unreadable spool rows", unreadable(&self.rooms, tenant)).await {
+            let counting = async { Ok(self.rooms.catalog.unreadable_spool_rows(tenant).await?) };
+            if let Some(rows) = self.step("count unreadable spool rows", counting).await {
                 self.count_unreadable(|unreadable| {
                     unreadable.insert(tenant.name().clone(), rows);
                 });

@@ -15,12 +15,12 @@ use uuid::Uuid;
 
 use super::expire::IDEMPOTENCY_WINDOW;
 use super::late_index::{Lines, unpacked};
-use super::lock::{TenantLock, Work};
+use super::lock::wait_for;
 use super::{Error, Rooms, late_index, usage};
 use crate::event::{Micros, date_time};
 use crate::stores::archive::{self, FooterBatch};
 use crate::stores::batch::Batch;
-use crate::stores::catalog::{ArchivedObject, Documents, Whereabouts};
+use crate::stores::catalog::{ArchivedObject, Documents, Whereabouts, Work};
 use crate::tenancy::Tenant;
 
 const MICROS_PER_DAY: Micros = 24 * 3600 * 1_000_000;
@@ -55,7 +55,7 @@ pub(super) struct Unknown {
 /// Restores a tenant's catalog and index from its archive. Refuses a catalog that holds something,
 /// unless what it lacks is to be restored `into_existing`.
 pub async fn rebuild(rooms: &Rooms, tenant: &Arc<Tenant>, into_existing: bool, now: Micros) -> Result<Rebuilt, Error> {
-    let lock = TenantLock::wait(&rooms.catalog, tenant, Work::Passes).await?;
+    let lock = wait_for(&rooms.catalog, tenant, Work::Passes).await?;
     if !into_existing && !rooms.catalog.is_empty(tenant).await? {
         lock.release().await;
         return Err(Error::NotEmpty);

@@ -6,7 +6,7 @@ use runtime::logging::chain;
 use super::pass::STEP;
 use super::{Error, Rooms};
 use crate::event::Micros;
-use crate::stores::catalog::{LIMIT, failed};
+use crate::stores::catalog::Series;
 use crate::stores::index::{IndexState, SeriesIndex};
 
 const MICROS_PER_DAY: i64 = 24 * 3600 * 1_000_000;
@@ -20,19 +20,9 @@ pub struct Limits {
     pub documents: u64,
 }
 
-/// A row of the series.
-#[derive(Debug, Clone, sqlx::FromRow)]
-struct Series {
-    series: String,
-    hot_days: i32,
-    write_number: i64,
-}
-
 /// Looks after every series. One that fails does not keep the others waiting.
 pub async fn maintain_all_series(rooms: &Rooms, limits: Limits, now: Micros) -> Result<(), Error> {
-    let (doing, pool) = ("list the series", rooms.catalog.pool());
-    let listing = sqlx::query_scalar("SELECT series FROM public.index_series ORDER BY series").fetch_all(&pool);
-    let names: Vec<String> = rooms.catalog.within(LIMIT, doing, async { listing.await.map_err(failed(doing)) }).await?;
+    let names = rooms.catalog.all_series().await?;
     let mut failure = None;
     for name in names {
         let looked_after =
@@ -48,12 +38,7 @@ pub async fn maintain_all_series(rooms: &Rooms, limits: Limits, now: Micros) -> 
 /// Looks after one series at `now`, or at what PostgreSQL takes for it if that is earlier: a dropped index stays dropped.
 pub async fn maintain_series(rooms: &Rooms, name: &str, limits: Limits, now: Micros) -> Result<(), Error> {
     let now = now.min(rooms.catalog.now().await?);
-    let series: Series =
-        sqlx::query_as("SELECT series, hot_days, write_number FROM public.index_series WHERE series = $1")
-            .bind(name)
-            .fetch_one(&rooms.catalog.pool())
-            .await
-            .map_err(failed("look up a series"))?;
+    let series = rooms.catalog.series(name).await?;
     let indices = rooms.index.of_series(&series.series).await?;
     let current = indices.iter().find(|index| index.state.number == series.write_number);
     if let Some(current) = current {
@@ -73,28 +58,12 @@ pub async fn maintain_series(rooms: &Rooms, name: &str, limits: Limits, now: Mic
     Ok(())
 }
 
-/// Makes the next index, then writes to it. The operator holds the same lock while it adds a
-/// tenant's alias to the indices of a series, so none misses one.
+/// Makes the next index, then writes to it.
 async fn roll_over(rooms: &Rooms, series: &Series, current: &SeriesIndex) -> Result<(), Error> {
-    let doing = "go on with the next index of a series";
-    let mut transaction = rooms.catalog.pool().begin().await.map_err(failed(doing))?;
-    sqlx::query("SELECT pg_advisory_xact_lock(hashtext('series:' || $1))")
-        .bind(&series.series)
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed(doing))?;
+    let locked = rooms.catalog.begin_roll_over(series).await?;
     let next = crds::names::index_name(&series.series, series.write_number + 1);
     rooms.index.make_next(&current.name, &next).await?;
-    let moved = sqlx::query(
-        "UPDATE public.index_series SET write_number = $2 + 1, updated_at = now() WHERE series = $1 AND write_number = $2",
-    )
-    .bind(&series.series)
-    .bind(series.write_number)
-    .execute(&mut *transaction)
-    .await
-    .map_err(failed(doing))?;
-    transaction.commit().await.map_err(failed(doing))?;
-    if moved.rows_affected() > 0 {
+    if locked.commit().await? {
         tracing::info!(series = series.series, "series {} goes on with {next}", series.series);
     }
     Ok(())

@@ -19,10 +19,10 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::late_index::{Lines, unpacked};
-use super::lock::{TenantLock, Work};
+use super::lock::wait_for;
 use super::{Error, Rooms, late_index, rebuild};
 use crate::event::{Micros, rfc3339};
-use crate::stores::catalog::{Held, HeldBatch, HeldLine, Whereabouts};
+use crate::stores::catalog::{Held, HeldBatch, HeldLine, Whereabouts, Work};
 use crate::stores::index::Listed;
 use crate::tenancy::Tenant;
 use compare::{Raw, Seen, compare};
@@ -52,7 +52,7 @@ pub async fn verify(rooms: &Rooms, tenant: &Arc<Tenant>, options: Options, now: 
 /// Repairs what can be repaired, then compares again: the report says what is left. Keeps the
 /// tenant's other maintenance out meanwhile.
 pub async fn repair(rooms: &Rooms, tenant: &Arc<Tenant>, options: Options, now: Micros) -> Result<Report, Error> {
-    let lock = TenantLock::wait(&rooms.catalog, tenant, Work::Passes).await?;
+    let lock = wait_for(&rooms.catalog, tenant, Work::Passes).await?;
     // First, so that no document of such a batch is taken for nobody's.
     let batches = rebuild::restore_unknown(rooms, tenant, options.span, now).await?.batches;
     let mut repaired = Repaired { batches, ..Repaired::default() };

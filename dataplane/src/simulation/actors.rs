@@ -8,8 +8,9 @@ use super::Defect;
 use super::stores::{Batch, Raw, Row};
 use super::world::{Fate, SECOND, World};
 use crate::event::{Micros, date_time};
-use crate::maintain::{SpoolRow, choose};
+use crate::maintain::choose;
 use crate::queue::group;
+use crate::stores::catalog::SpoolRow;
 
 pub(super) const INGESTS: usize = 2;
 pub(super) const PROCESSORS: usize = 3;

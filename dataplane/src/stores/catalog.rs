@@ -6,24 +6,37 @@
 //! that can never be stored, dead letters that are tried again, what waits to be done, what is known of batches, what is held of a span of time, and rows
 //! restored from the archive.
 
+mod archiving;
 mod batches;
 mod copy;
+mod expiry;
 mod held;
 mod keys;
+mod ledger;
 mod letters;
+mod lock;
 mod look;
+mod objects;
 mod refused;
 mod restore;
+mod series;
 mod spool;
 mod store;
 mod unstorable;
 
+pub use archiving::{SpoolReader, SpoolRow};
 pub use batches::{Unindexed, Whereabouts};
+pub use expiry::Expiring;
 pub use held::{Held, HeldBatch, HeldLine};
+pub use ledger::Hour;
 pub use letters::{LetterBatch, Redriven, ToRedrive};
+pub use lock::{TenantLock, Work};
 pub use look::Look;
+pub use objects::ObjectRow;
 pub use restore::{ArchivedObject, Documents};
+pub use series::{RollOver, Series};
 pub use spool::SpoolSize;
+pub(crate) use spool::{Spooled, SpooledFrame};
 pub use unstorable::Reason;
 
 use std::collections::HashMap;
@@ -77,6 +90,17 @@ pub enum Kind {
 }
 
 impl Error {
+    /// That something is not there any more.
+    pub(crate) fn gone(doing: &'static str) -> Self {
+        Self { doing, source: sqlx::Error::RowNotFound }
+    }
+
+    /// Whether PostgreSQL itself finds the bytes damaged.
+    pub fn is_damage(&self) -> bool {
+        const DATA_CORRUPTED: &str = "XX001";
+        has_code(&self.source, DATA_CORRUPTED)
+    }
+
     /// What to do about it.
     pub fn kind(&self) -> Kind {
         let error = match &self.source {
@@ -154,7 +178,7 @@ impl Catalog {
     }
 
     /// The pool, for questions about no tenant. Not to be kept: see [`Self::within`].
-    pub fn pool(&self) -> PgPool {
+    fn pool(&self) -> PgPool {
         self.database.pool()
     }
 
@@ -178,7 +202,7 @@ impl Catalog {
 
     /// A transaction as the tenant's role, inside its schema: no name of another tenant's table can
     /// even be written in it.
-    pub async fn begin(&self, tenant: &Tenant) -> Result<Transaction<'static, Postgres>, Error> {
+    async fn begin(&self, tenant: &Tenant) -> Result<Transaction<'static, Postgres>, Error> {
         let doing = "begin a transaction";
         self.bounded(doing, async {
             let mut transaction = self.pool().begin().await.map_err(failed(doing))?;

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use crate::maintain::archive::Spooled;
 use crate::maintain::{Error, Rooms};
 use crate::queue::entry::Header;
 use crate::stores::archive::{Footer, FooterBatch, Frames};
 use crate::stores::batch::{Batch, Treatment, map};
-use crate::stores::catalog::{LIMIT, Whereabouts, failed};
+use crate::stores::catalog::{self, ObjectRow, Spooled, SpooledFrame, Whereabouts};
 use crate::tenancy::Tenant;
 
 /// Raw bytes between two wanted batches of an object that are read with them rather than around:
@@ -37,15 +36,8 @@ struct Object {
 
 /// Raw lines as they are stored.
 pub(in crate::maintain) enum Part {
-    /// A spool row: its header and its zstd frame.
-    Spooled {
-        /// The row.
-        spool_id: i64,
-        /// Its header, encoded.
-        header: Vec<u8>,
-        /// Its lines, compressed.
-        frame: Vec<u8>,
-    },
+    /// A spool row.
+    Spooled(SpooledFrame),
     /// Batches of an object that are near each other.
     Archived {
         /// The first of their raw bytes, from the object's first.
@@ -74,32 +66,13 @@ impl<'a> Lines<'a> {
             }
         }
         rows.dedup();
-        let mut parts = self.spooled(&rows).await?;
+        let spooled = self.rooms.catalog.spool_rows(self.tenant, &rows).await?;
+        let mut parts: Vec<Part> = spooled.into_iter().map(Part::Spooled).collect();
         for (object_id, wanted) in objects {
             let object = self.object(object_id).await?;
             parts.extend(self.archived(&object, &wanted).await?);
         }
         Ok(parts)
-    }
-
-    async fn spooled(&self, rows: &[i64]) -> Result<Vec<Part>, Error> {
-        if rows.is_empty() {
-            return Ok(Vec::new());
-        }
-        let doing = "read the spool";
-        let read = self.rooms.catalog.within(LIMIT, doing, async {
-            let mut transaction = self.rooms.catalog.begin(self.tenant).await?;
-            let rows: Vec<(i64, Vec<u8>, Vec<u8>)> =
-                sqlx::query_as("SELECT spool_id, header, frame FROM spool WHERE spool_id = ANY($1) ORDER BY spool_id")
-                    .bind(rows)
-                    .fetch_all(&mut *transaction)
-                    .await
-                    .map_err(failed(doing))?;
-            transaction.rollback().await.map_err(failed(doing))?;
-            Ok::<_, Error>(rows)
-        });
-        let rows = read.await?;
-        Ok(rows.into_iter().map(|(spool_id, header, frame)| Part::Spooled { spool_id, header, frame }).collect())
     }
 
     async fn object(&self, object_id: i64) -> Result<Arc<Object>, Error> {
@@ -110,21 +83,10 @@ impl<'a> Lines<'a> {
         {
             return Ok(Arc::clone(object));
         }
-        let doing = "look up an object";
-        let looked_up = self.rooms.catalog.within(LIMIT, doing, async {
-            let mut transaction = self.rooms.catalog.begin(self.tenant).await?;
-            let row: (String, i64, Vec<i64>, Vec<i64>) =
-                sqlx::query_as("SELECT key, bytes, raw_starts, starts FROM objects WHERE object_id = $1")
-                    .bind(object_id)
-                    .fetch_one(&mut *transaction)
-                    .await
-                    .map_err(failed(doing))?;
-            transaction.rollback().await.map_err(failed(doing))?;
-            Ok::<_, Error>(row)
-        });
-        let (key, size, raw_starts, starts) = looked_up.await?;
-        let footer = self.rooms.archive.footer(self.tenant, &key, size.unsigned_abs()).await?;
-        let object = Arc::new(Object { key, frames: Frames { raw_starts, starts }, footer });
+        let row = self.rooms.catalog.object(self.tenant, object_id).await?;
+        let ObjectRow { key, bytes, frames } = row.ok_or_else(|| catalog::Error::gone("look up an object"))?;
+        let footer = self.rooms.archive.footer(self.tenant, &key, bytes).await?;
+        let object = Arc::new(Object { key, frames, footer });
         *open = Some((object_id, Arc::clone(&object)));
         Ok(object)
     }
@@ -176,7 +138,7 @@ pub(in crate::maintain) fn unpacked(parts: Vec<Part>, is_wanted: impl Fn(&Batch)
     let mut batches = Vec::new();
     for part in parts {
         match part {
-            Part::Spooled { spool_id, header, frame } => match Spooled::unpack(&header, &frame) {
+            Part::Spooled(SpooledFrame { spool_id, header, frame }) => match Spooled::unpack(&header, &frame) {
                 Ok(Spooled { header, raw }) => batches.extend(map(&header, &raw, Treatment::Process)),
                 Err(reason) => tracing::error!(reason, spool_id, "can't read spool row {spool_id}"),
             },
@@ -250,7 +212,7 @@ mod tests {
             raw_start: 10,
             events: vec![EventHeader { length: 2, time: None, rejected: None }],
         };
-        let damaged = Part::Spooled { spool_id: 1, header: b"no".to_vec(), frame: b"no".to_vec() };
+        let damaged = Part::Spooled(SpooledFrame { spool_id: 1, header: b"no".to_vec(), frame: b"no".to_vec() });
         let archived = Part::Archived { start: 8, batches: vec![batch], raw: b"..{}".to_vec() };
         let batches = unpacked(vec![damaged, archived], |_| true);
         assert_eq!((batches.len(), batches[0].raw_start), (1, 10));

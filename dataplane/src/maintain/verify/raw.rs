@@ -7,11 +7,10 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::compare::{Raw, RawLines};
-use crate::maintain::archive::Spooled;
 use crate::maintain::{Error, Rooms};
 use crate::queue::entry::Header;
-use crate::stores::archive::{self, FooterBatch, Frames};
-use crate::stores::catalog::{HeldBatch, Whereabouts, failed};
+use crate::stores::archive::{self, FooterBatch};
+use crate::stores::catalog::{HeldBatch, ObjectRow, Spooled, SpooledFrame, Whereabouts};
 use crate::tenancy::Tenant;
 
 /// Objects remembered: neighbouring batches are in neighbouring objects. A footer takes some
@@ -67,15 +66,8 @@ impl<'a> RawReader<'a> {
     /// The header of a spool row whose frame holds what the header says; else why not, and `None` if
     /// there is no such row.
     async fn spooled(&self, spool_id: i64) -> Result<Option<Result<Header, String>>, Error> {
-        let doing = "read the spool";
-        let mut transaction = self.rooms.catalog.begin(self.tenant).await?;
-        let row: Option<(Vec<u8>, Vec<u8>)> = sqlx::query_as("SELECT header, frame FROM spool WHERE spool_id = $1")
-            .bind(spool_id)
-            .fetch_optional(&mut *transaction)
-            .await
-            .map_err(failed(doing))?;
-        transaction.rollback().await.map_err(failed(doing))?;
-        let Some((header, frame)) = row else { return Ok(None) };
+        let row = self.rooms.catalog.spool_rows(self.tenant, &[spool_id]).await?.pop();
+        let Some(SpooledFrame { header, frame, .. }) = row else { return Ok(None) };
         let checked = tokio::task::spawn_blocking(move || check_row(&header, &frame));
         Ok(Some(checked.await.map_err(|error| Error::Mapping(error.to_string()))?))
     }
@@ -92,20 +84,11 @@ impl<'a> RawReader<'a> {
     }
 
     async fn check(&self, object_id: i64) -> Result<Object, Error> {
-        let doing = "look up an object";
-        let mut transaction = self.rooms.catalog.begin(self.tenant).await?;
-        let row: Option<(String, i64, Vec<i64>, Vec<i64>)> =
-            sqlx::query_as("SELECT key, bytes, raw_starts, starts FROM objects WHERE object_id = $1")
-                .bind(object_id)
-                .fetch_optional(&mut *transaction)
-                .await
-                .map_err(failed(doing))?;
-        transaction.rollback().await.map_err(failed(doing))?;
-        let Some((key, size, raw_starts, starts)) = row else {
+        let Some(ObjectRow { key, bytes, frames }) = self.rooms.catalog.object(self.tenant, object_id).await? else {
             return Ok(Object::Unreadable(format!("the catalog has no object {object_id}"), true));
         };
-        match self.rooms.archive.check(self.tenant, &key, size.unsigned_abs()).await {
-            Ok(checked) if checked.footer.places() != (Frames { raw_starts, starts }) => {
+        match self.rooms.archive.check(self.tenant, &key, bytes).await {
+            Ok(checked) if checked.footer.places() != frames => {
                 Ok(Object::Unreadable(format!("the catalog has other frames for `{key}`"), false))
             }
             Ok(checked) => {

@@ -1,6 +1,10 @@
-//! How much waits in the spools of all tenants.
+//! The spools: raw lines that wait for the archive.
+
+use uuid::Uuid;
 
 use super::{Catalog, Error, Kind, failed};
+use crate::queue::entry::{BatchHeader, Header, MAX_STORED_BYTES};
+use crate::tenancy::Tenant;
 
 /// The room that one tenant's spool takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,7 +15,74 @@ pub struct SpoolSize {
     pub bytes: u64,
 }
 
+/// A spool row that was read.
+pub(crate) struct Spooled {
+    /// Which batches it has.
+    pub(crate) header: Header,
+    /// Their raw lines.
+    pub(crate) raw: Vec<u8>,
+}
+
+impl Spooled {
+    /// What a row holds, if its header and its frame go together.
+    pub(crate) fn unpack(header: &[u8], frame: &[u8]) -> Result<Self, String> {
+        let header: Header = postcard::from_bytes(header).map_err(|error| format!("its header: {error}"))?;
+        let raw = zstd::bulk::decompress(frame, MAX_STORED_BYTES).map_err(|error| format!("its frame: {error}"))?;
+        let said: usize = header.batches.iter().map(BatchHeader::raw_bytes).sum();
+        if raw.len() != said {
+            return Err(format!("{} raw bytes instead of {said}", raw.len()));
+        }
+        Ok(Self { header, raw })
+    }
+
+    /// Whether it has this batch.
+    pub(crate) fn has(&self, batch_id: Uuid) -> bool {
+        self.header.batches.iter().any(|batch| batch.batch_id == batch_id)
+    }
+
+    /// Each batch with its raw bytes.
+    pub(crate) fn batches(&self) -> impl Iterator<Item = (&BatchHeader, &[u8])> {
+        let mut rest = self.raw.as_slice();
+        self.header.batches.iter().map(move |batch| {
+            let (bytes, after) = rest.split_at(batch.raw_bytes().min(rest.len()));
+            rest = after;
+            (batch, bytes)
+        })
+    }
+}
+
+/// A spool row as it is stored.
+pub(crate) struct SpooledFrame {
+    /// Its id.
+    pub(crate) spool_id: i64,
+    /// Its header, encoded.
+    pub(crate) header: Vec<u8>,
+    /// Its lines, compressed.
+    pub(crate) frame: Vec<u8>,
+}
+
 impl Catalog {
+    /// Those of these rows that are there, in their order.
+    pub(crate) async fn spool_rows(&self, tenant: &Tenant, spool_ids: &[i64]) -> Result<Vec<SpooledFrame>, Error> {
+        let doing = "read the spool";
+        if spool_ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.bounded(doing, async {
+            let mut transaction = self.begin(tenant).await?;
+            let rows: Vec<(i64, Vec<u8>, Vec<u8>)> =
+                sqlx::query_as("SELECT spool_id, header, frame FROM spool WHERE spool_id = ANY($1) ORDER BY spool_id")
+                    .bind(spool_ids)
+                    .fetch_all(&mut *transaction)
+                    .await
+                    .map_err(failed(doing))?;
+            transaction.rollback().await.map_err(failed(doing))?;
+            let frame = |(spool_id, header, frame)| SpooledFrame { spool_id, header, frame };
+            Ok(rows.into_iter().map(frame).collect())
+        })
+        .await
+    }
+
     /// The room that each tenant's spool takes: sizes of files, whatever is in them. One that somebody has for himself, or
     /// waits to have, is left out: to ask for its size is to wait for him, and nothing is stored in it meanwhile.
     pub async fn spool_sizes(&self) -> Result<Vec<SpoolSize>, Error> {
