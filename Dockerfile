@@ -9,6 +9,7 @@ COPY crds crds
 COPY dataplane dataplane
 COPY fuzz fuzz
 COPY operator operator
+COPY query query
 COPY runtime runtime
 COPY stages stages
 COPY testkit testkit
