@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub mod types {
     /// Everything asked for is in place.
     pub const READY: &str = "Ready";
-    /// Work towards the wanted state is going on.
+    /// The operator is still working towards the wanted state.
     pub const RECONCILING: &str = "Reconciling";
     /// Nothing more will happen until somebody changes something.
     pub const STALLED: &str = "Stalled";
@@ -33,73 +33,73 @@ pub mod types {
 /// Why a condition has its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// In place.
+    /// Everything is in place.
     Provisioned,
-    /// Being put in place.
+    /// It is being put in place.
     Provisioning,
-    /// A store could not be reached; tried again by itself.
+    /// A store is unreachable; the operator retries.
     BackendUnavailable,
-    /// A store refused what we asked; the message says what.
+    /// A store refused a request of the operator; the message says which.
     BackendRejected,
-    /// Something of that name is there and carries somebody else's marker.
+    /// Something with this name already exists and belongs to somebody else.
     OwnershipConflict,
-    /// We may not write a Secret; the message names the binding to create.
+    /// The operator may not write a Secret; the message has the command that allows it.
     SecretAccessDenied,
-    /// A Secret that holds an existing key is not there.
+    /// The Secret of an existing key doesn't exist.
     SecretMissing,
-    /// An existing key is none that may be used; the message says why.
+    /// An existing key can't be used; the message says why.
     KeyRejected,
-    /// A namespace that a Secret is to go to does not exist.
+    /// The namespace of a Secret doesn't exist.
     NamespaceNotFound,
     /// `spec.plan` is not one of the installation's plans.
     UnknownPlan,
-    /// `spec.pipelineRef` names a pipeline that does not exist.
+    /// `spec.pipelineRef` names a pipeline that doesn't exist.
     PipelineNotFound,
-    /// Events wait for a pipeline that does not exist and that the Tenant names no more.
+    /// Events wait for a pipeline that doesn't exist and that the Tenant no longer names.
     EventsHeld,
-    /// `spec.retention` keeps less than before, and nobody has confirmed that.
+    /// `spec.retention` would remove data, and nobody has confirmed that.
     RetentionUnconfirmed,
-    /// The spec is contradictory; the message says where.
+    /// The spec is invalid; the message says where.
     InvalidSpec,
     /// `spec.stages` can't be run; the message says which stage, where and what to do.
     InvalidStages,
-    /// A test of `spec.tests` fails; the message says which, with what was expected and what there is.
+    /// A test in `spec.tests` fails; the message says which, what it expected, and what it got.
     TestsFailed,
     /// `spec.suspend` is set.
     Suspended,
-    /// Reconciliation is paused by annotation.
+    /// Reconciliation is paused by the annotation loggerhub.io/paused.
     Paused,
-    /// Being deleted: what is queued is drained.
+    /// It is being deleted: queued events are processed first.
     Draining,
-    /// Being deleted: the stores are retired.
+    /// It is being deleted: keys and data are removed, or kept, as `deletionPolicy` says.
     Retiring,
-    /// Deletion waits for something; the message says what.
+    /// The deletion waits for something; the message says what.
     DeletionBlocked,
-    /// A pipeline outside the release namespace.
+    /// The pipeline is outside the release's namespace.
     NamespaceNotAllowed,
-    /// Accepted.
+    /// The spec is accepted.
     Accepted,
-    /// Pods are not all available yet.
+    /// Not all pods are available yet.
     WaitingForPods,
-    /// The backlog asks for the replicas we have.
+    /// The number of processors fits the backlog.
     Steady,
-    /// The backlog asks for more.
+    /// The backlog needs more processors.
     ScalingUp,
-    /// The backlog asks for fewer, for long enough.
+    /// The backlog has needed fewer processors for long enough.
     ScalingDown,
-    /// The backlog asks for more than `maxReplicas`.
+    /// The backlog needs more processors than `maxReplicas`.
     AtMaxReplicas,
-    /// Fewer are enough, but not yet for the stabilization window.
+    /// Fewer processors are enough, but not yet for the stabilization window.
     Stabilizing,
-    /// The backlog can't be read; replicas are held.
+    /// The backlog can't be read; the number of processors stays the same.
     BacklogUnavailable,
-    /// Scaling is left to somebody else.
+    /// Something else scales the processors (`scaling.mode: External`).
     External,
-    /// The canary's last event went its whole way in time; the message says how long each stage took.
+    /// The canary's last event reached all stages in time; the message says how long each took.
     RoundTripSucceeded,
-    /// The canary's last event got stuck; the message says where.
+    /// The canary's last event got stuck; the message says at which stage.
     RoundTripFailed,
-    /// The canary can't be asked, or has sent nothing for too long.
+    /// The canary can't be reached, or has sent nothing for too long.
     CanaryUnavailable,
 }
 

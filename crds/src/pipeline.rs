@@ -19,7 +19,7 @@ use crate::stage::{PipelineTest, Stage};
     status = "LogPipelineStatus",
     shortname = "lhp",
     category = "loggerhub",
-    doc = "One processing lane. Many small tenants share the pipeline named default; a big one may have its own. Its pods run in the release namespace, and so must the LogPipeline.",
+    doc = "One processing lane. Many small tenants share the pipeline named default; a big one may have its own. Its pods run in the release's namespace, where the LogPipeline must be too.",
     validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$')").message("metadata.name names streams and Deployments: use 1 to 40 of a-z, 0-9 and '-', beginning and ending with a letter or digit"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
@@ -33,15 +33,15 @@ use crate::stage::{PipelineTest, Stage};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct LogPipelineSpec {
-    /// An ingest Deployment and Service of the pipeline's own. Absent: the default pipeline's ingest takes its tenants' events too.
+    /// The pipeline's own ingest Deployment and Service. If not set, the default pipeline's ingest accepts its tenants' events too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingest: Option<Ingest>,
-    /// What is done to each line before it is stored, in this order: parse, redact, drop, sample, enrich.
+    /// What is done to each line before it is stored. The stages run in the order in which they are listed.
     #[schemars(length(max = 32))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub stages: Vec<Stage>,
-    /// Lines and what the stages must make of them: the pipeline is accepted only if all of them hold.
+    /// Lines, and what the stages must turn them into. The pipeline is accepted only if all tests pass.
     #[schemars(length(max = 32))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -49,10 +49,10 @@ pub struct LogPipelineSpec {
     /// The pods that store and index events.
     #[serde(default)]
     pub processor: Processor,
-    /// A pod that sends an event every so often as a tenant would, finds it again, and measures how long that takes. Absent: there is none.
+    /// A pod that regularly sends an event as a tenant would, finds it again, and measures how long that takes. If not set, there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
-    /// Stop processing: events are still accepted, and wait in the queue.
+    /// Stop processing. Events are still accepted and wait in the queue.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -62,14 +62,14 @@ pub struct LogPipelineSpec {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.autoscaling) || has(self.resources) && has(self.resources.requests) && 'cpu' in self.resources.requests").message("autoscaling needs resources.requests.cpu: utilization is a part of it"))]
 pub struct Ingest {
-    /// Pods, where there is no autoscaling.
+    /// Number of pods, without autoscaling.
     #[schemars(range(min = 1, max = 100))]
     #[serde(default = "one")]
     pub replicas: i32,
-    /// Pods by CPU instead of `replicas`, by a HorizontalPodAutoscaler.
+    /// Scale by CPU with a HorizontalPodAutoscaler, instead of `replicas`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<IngestAutoscaling>,
-    /// What each pod asks for.
+    /// Resources of each pod.
     #[serde(default)]
     pub resources: Resources,
     /// How the Service is reached.
@@ -77,20 +77,20 @@ pub struct Ingest {
     pub service: IngestService,
 }
 
-/// How many ingest pods run, by the CPU that they use.
+/// How many ingest pods run, depending on their CPU use.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.minReplicas <= self.maxReplicas").message("minReplicas must not exceed maxReplicas"))]
 pub struct IngestAutoscaling {
-    /// Fewest pods.
+    /// Minimum number of pods.
     #[schemars(range(min = 1, max = 100))]
     #[serde(default = "two")]
     pub min_replicas: i32,
-    /// Most pods.
+    /// Maximum number of pods.
     #[schemars(range(min = 1, max = 100))]
     #[serde(default = "ten")]
     pub max_replicas: i32,
-    /// Percent of the CPU that the pods ask for that they are to use on average.
+    /// Target for the average CPU use, as a percentage of `resources.requests.cpu`.
     #[schemars(range(min = 1, max = 100))]
     #[serde(default = "seventy", rename = "targetCPUUtilizationPercentage")]
     pub target_cpu_utilization_percentage: i32,
@@ -104,7 +104,7 @@ pub struct IngestService {
     /// ClusterIP, NodePort or LoadBalancer.
     #[serde(default, rename = "type")]
     pub type_: ServiceType,
-    /// A fixed port on every node.
+    /// A fixed port on every node, for type NodePort.
     #[schemars(range(min = 1024, max = 65535))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_port: Option<i32>,
@@ -132,14 +132,14 @@ pub struct Processor {
     /// How much one flush holds.
     #[serde(default)]
     pub batch: Batch,
-    /// What each pod asks for.
+    /// Resources of each pod.
     #[serde(default)]
     pub resources: Resources,
-    /// Deliveries of one entry, each ended by the death of its processor, before it is dead-lettered.
+    /// How many processors may die while working on one entry before it becomes dead letters.
     #[schemars(range(min = 1, max = 20))]
     #[serde(default = "three")]
     pub max_retries: i32,
-    /// Flushes that one pod works on at once.
+    /// Number of flushes that one pod works on at once.
     #[schemars(range(min = 1, max = 64))]
     #[serde(default = "two")]
     pub workers: i32,
@@ -157,11 +157,11 @@ impl Default for Processor {
     }
 }
 
-/// The pod that goes an event's whole way, again and again.
+/// The pod that measures an event's whole way, again and again.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Canary {
-    /// Secret beside the pipeline whose `apiKey` has the scopes Ingest and Query, such as the operator writes for a Tenant of this pipeline made for this purpose.
+    /// Secret in the pipeline's namespace whose `apiKey` has the scopes Ingest and Query, as the operator writes for a Tenant of this pipeline.
     #[schemars(length(min = 1, max = 253))]
     pub key_secret: String,
     /// Seconds between two round trips.
@@ -179,26 +179,26 @@ pub struct Canary {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.minReplicas <= self.maxReplicas").message("minReplicas must not exceed maxReplicas"))]
 pub struct Scaling {
-    /// Operator: from the backlog. External: left to somebody else, such as an HPA.
+    /// Operator: the operator scales by the backlog. External: something else scales, such as an HPA.
     #[serde(default)]
     pub mode: ScalingMode,
-    /// Fewest processors.
+    /// Minimum number of processors.
     #[schemars(range(min = 0, max = 500))]
     #[serde(default = "one")]
     pub min_replicas: i32,
-    /// Most processors.
+    /// Maximum number of processors.
     #[schemars(range(min = 1, max = 500))]
     #[serde(default = "ten")]
     pub max_replicas: i32,
-    /// Events waiting that one processor is expected to work off.
+    /// Number of waiting events for each processor.
     #[schemars(range(min = 1))]
     #[serde(default = "target_backlog")]
     pub target_backlog_events_per_replica: i64,
-    /// Age of the oldest waiting entry, in seconds, above which one more processor is added.
+    /// Age of the oldest waiting entry, in seconds, above which a processor is added.
     #[schemars(range(min = 1, max = 86400))]
     #[serde(default = "thirty")]
     pub max_oldest_age_seconds: i32,
-    /// Seconds that fewer must have been enough before processors are removed.
+    /// Seconds for which fewer processors must have been enough before some are removed.
     #[schemars(range(min = 0, max = 3600))]
     #[serde(default = "three_hundred")]
     pub scale_down_stabilization_seconds: i32,
@@ -223,7 +223,7 @@ pub enum ScalingMode {
     /// The operator, from the backlog.
     #[default]
     Operator,
-    /// Somebody else: the operator writes no replicas.
+    /// Something else: the operator does not set replicas.
     External,
 }
 
@@ -231,11 +231,11 @@ pub enum ScalingMode {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Batch {
-    /// Events that end a batch.
+    /// Maximum number of events in a flush.
     #[schemars(range(min = 1, max = 100000))]
     #[serde(default = "batch_events")]
     pub max_events: i32,
-    /// Raw bytes that end a batch.
+    /// Maximum number of raw bytes in a flush.
     #[schemars(range(min = 1024, max = 67108864))]
     #[serde(default = "batch_bytes")]
     pub max_bytes: i64,
@@ -247,7 +247,7 @@ impl Default for Batch {
     }
 }
 
-/// What a pod asks for, as in a container's `resources`.
+/// Resources of a pod, as in a container's `resources`.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
@@ -255,7 +255,7 @@ pub struct Resources {
     #[schemars(length(max = 8))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub requests: BTreeMap<String, String>,
-    /// Never exceeded.
+    /// Upper limits, such as `memory: 1Gi`.
     #[schemars(length(max = 8))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<String, String>,
@@ -301,7 +301,7 @@ fn batch_bytes() -> i64 {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct LogPipelineStatus {
-    /// Generation that this status speaks of.
+    /// Generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready, Reconciling, Stalled, Accepted, ScalingActive, CanaryHealthy.
@@ -309,25 +309,25 @@ pub struct LogPipelineStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// Processors that the backlog asks for.
+    /// Number of processors that the backlog needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_replicas: Option<i32>,
-    /// Processors that are ready.
+    /// Number of processors that are ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_replicas: Option<i32>,
-    /// Events that are waiting or being worked on; refreshed at most every 30 s unless replicas change.
+    /// Events that wait or are being processed; refreshed at most every 30 s unless replicas change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backlog_events: Option<i64>,
-    /// Age of the oldest of them.
+    /// Age of the oldest of these events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_age_seconds: Option<i64>,
-    /// Time until nothing waits, if things go on as in the last minute. Absent while the backlog does not fall.
+    /// Time until nothing waits, at the rate of the last minute. Not set while the backlog does not shrink.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drained_in_seconds: Option<i64>,
     /// When the number of processors was last changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_scale_time: Option<Time>,
-    /// Value of the reconcile-requested-at annotation that was last acted on.
+    /// Last value of the annotation loggerhub.io/reconcile-requested-at that was handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
 }

@@ -24,16 +24,16 @@ pub const DEFAULT_BURST_SECONDS: u64 = 10;
     validation = Rule::new("!has(self.ingestBurstEvents) || has(self.ingestEventsPerSecond)").message("ingestBurstEvents needs ingestEventsPerSecond: a burst is what may come at once, and the rate is how it is earned again")
 )]
 pub struct Quotas {
-    /// Bytes of events, decompressed, that are accepted each second, such as 10Mi. Above it ingest answers 429 quota_exceeded.
+    /// Bytes of events, decompressed, accepted per second, such as 10Mi. Above it ingest returns 429 quota_exceeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingest_bytes_per_second: Option<Quantity>,
-    /// Bytes that may come at once after a pause. Default: ten seconds of the rate.
+    /// Bytes that may come at once after a pause. If not set, ten seconds of the rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingest_burst_bytes: Option<Quantity>,
-    /// Events that are accepted each second, such as 5000 or 5k.
+    /// Events accepted per second, such as 5000 or 5k.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingest_events_per_second: Option<Quantity>,
-    /// Events that may come at once after a pause. Default: ten seconds of the rate.
+    /// Events that may come at once after a pause. If not set, ten seconds of the rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingest_burst_events: Option<Quantity>,
 }

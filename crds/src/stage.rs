@@ -10,19 +10,19 @@ use std::collections::BTreeMap;
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.parse), has(self.redact), has(self.drop), has(self.sample), has(self.enrich)].filter(given, given).size() == 1").message("a stage does one thing: give exactly one of parse, redact, drop, sample, enrich"))]
 pub struct Stage {
-    /// Name, unique among the pipeline's stages: errors and labels say it.
+    /// Name, unique among the pipeline's stages. Errors and labels show it.
     #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// Events that the stage concerns. Absent: all.
+    /// The events that the stage applies to. If not set, all.
     #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
     pub match_: Option<Match>,
-    /// Read fields out of a text.
+    /// Read fields from a text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parse: Option<Parse>,
-    /// Make secrets and personal data unreadable, before anything is stored.
+    /// Mask or remove secrets and personal data, before anything is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redact: Option<Redact>,
-    /// Store nothing of the event; its batch's receipt counts it. Written `drop: {}`.
+    /// Discard the event; its batch's receipt counts it. Written as `drop: {}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drop: Option<Discard>,
     /// Keep some of the events and drop the others.
@@ -46,7 +46,7 @@ pub struct Match {
     #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 32)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub levels: Vec<String>,
-    /// What holds of fields; all of it.
+    /// Conditions on fields, all of which must hold.
     #[schemars(length(min = 1, max = 16))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldMatch>,
@@ -57,18 +57,18 @@ pub struct Match {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.equals), has(self.matches), has(self.exists)].filter(given, given).size() == 1").message("give exactly one of equals, matches, exists"))]
 pub struct FieldMatch {
-    /// The field; dots lead into objects: metadata.user.
+    /// The field. Dots lead into objects: metadata.user.
     #[schemars(length(min = 1, max = 256))]
     pub name: String,
-    /// Its value as text is this.
+    /// The field's value, as text, equals this.
     #[schemars(length(max = 1024))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub equals: Option<String>,
-    /// Its value as text has a match of this regular expression; use ^ and $ to mean all of it.
+    /// The field's value, as text, has a match of this regular expression. Use ^ and $ to match all of it.
     #[schemars(length(min = 1, max = 1024))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matches: Option<String>,
-    /// Whether it is there and not null.
+    /// Whether the field exists and is not null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exists: Option<bool>,
 }
@@ -81,22 +81,22 @@ pub struct FieldMatch {
     validation = Rule::new("!has(self.pattern) || self.format in ['Regex', 'Auto']").message("only the formats Regex and Auto take a pattern")
 )]
 pub struct Parse {
-    /// What the text looks like.
+    /// Format of the text.
     #[serde(default)]
     pub format: Format,
-    /// The field that holds the text. Absent: the event's message.
+    /// The field with the text. If not set, the event's message.
     #[schemars(length(min = 1, max = 256))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// For Regex, and for Auto as its last resort: named groups are fields, such as `(?<user>\w+)`.
+    /// For Regex, and for Auto as the last format: named groups become fields, such as `(?<user>\w+)`.
     #[schemars(length(min = 1, max = 1024))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pattern: Option<String>,
-    /// An object that takes the fields. Absent: they become fields of the event itself.
+    /// An object for the fields. If not set, they become fields of the event itself.
     #[schemars(length(min = 1, max = 256))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub into: Option<String>,
-    /// What becomes of an event whose text is not of this format.
+    /// What happens to an event whose text is not in this format.
     #[serde(default)]
     pub on_failure: OnFailure,
 }
@@ -122,7 +122,7 @@ pub enum Format {
 /// What becomes of an event that a parse stage can't read.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnFailure {
-    /// It goes on as it is.
+    /// It stays unchanged.
     #[default]
     Keep,
     /// It is dropped, and counted.
@@ -138,29 +138,29 @@ pub enum OnFailure {
     validation = Rule::new("!has(self.replacement) || !has(self.action) || self.action == 'Replace'").message("only action Replace takes a replacement")
 )]
 pub struct Redact {
-    /// Only in these fields; with neither detectors nor patterns, their whole values. Dots lead into objects and into
-    /// each item of lists. Absent: everywhere in the event.
+    /// Search only these fields; without detectors and patterns, redact their whole values. Dots lead into objects and
+    /// into each item of lists. If not set, the whole event is searched.
     #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 256)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
-    /// What is looked for.
+    /// What to search for.
     #[schemars(length(min = 1, max = 4))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub detectors: Vec<Detector>,
-    /// What else is looked for.
+    /// What else to search for.
     #[schemars(length(min = 1, max = 16))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub patterns: Vec<NamedPattern>,
-    /// What is done with what was found.
+    /// What to do with what was found.
     #[serde(default)]
     pub action: RedactAction,
-    /// What stands in its place. Absent: the detector's or pattern's name in brackets, such as `[email]`.
+    /// Text that replaces it. If not set, the detector's or pattern's name in brackets, such as `[email]`.
     #[schemars(length(max = 64))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replacement: Option<String>,
-    /// For Hash: the key of the HMAC. Whoever reads it here can try values until one fits.
+    /// For Hash: the key of the HMAC. Anyone who can read it here can try values until one matches.
     #[schemars(length(min = 16, max = 256))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub salt: Option<String>,
@@ -184,7 +184,7 @@ pub enum Detector {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct NamedPattern {
-    /// Stands in place of what was found, in brackets.
+    /// Replaces what was found, in brackets.
     #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// Regular expression without look-around or backreferences.
@@ -212,11 +212,11 @@ pub struct Discard {}
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Sample {
-    /// Keep one event of so many; 1 keeps all.
+    /// Keep one event out of this many; 1 keeps all.
     #[schemars(range(min = 1, max = 1000000))]
     pub keep_one_in: i32,
-    /// Decide by this field's value, so that events that share it, such as a trace's, are kept or dropped together.
-    /// Absent: each event for itself.
+    /// Decide by this field's value, so that events that share it, such as those of a trace, are kept or dropped
+    /// together. If not set, decide for each event.
     #[schemars(length(min = 1, max = 256))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
@@ -226,10 +226,10 @@ pub struct Sample {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Enrich {
-    /// The fields and their values; dots lead into objects.
+    /// The fields and their values. Dots lead into objects.
     #[schemars(extend("minProperties" = 1, "maxProperties" = 32))]
     pub set: BTreeMap<String, Text>,
-    /// Replace values that are there. Otherwise a field that is there stays as it is.
+    /// Replace existing values too. Otherwise existing fields stay unchanged.
     #[serde(default)]
     pub overwrite: bool,
 }
@@ -246,10 +246,10 @@ pub struct PipelineTest {
     /// Name, unique among the tests.
     #[schemars(length(min = 1, max = 80))]
     pub name: String,
-    /// The line as a client sends it: a JSON object, or any other text, which is taken for a message.
+    /// The line: a JSON object as a client sends it, or any other text, which becomes the message of an event.
     #[schemars(length(min = 1, max = 8192))]
     pub input: String,
-    /// What must become of it.
+    /// The expected result.
     pub expect: Expectation,
 }
 
@@ -264,15 +264,15 @@ pub struct Expectation {
     /// The event is dropped.
     #[serde(default)]
     pub dropped: bool,
-    /// Values of fields, as text; dots lead into objects. A field without a place of its own is found by its bare name.
+    /// Values of fields, as text. Dots lead into objects. Fields that end up in `attributes` are found by their own name.
     #[schemars(extend("minProperties" = 1, "maxProperties" = 32))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fields: BTreeMap<String, Text>,
-    /// Fields that the event does not have.
+    /// Fields that the event must not have.
     #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 256)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent: Vec<String>,
-    /// Texts that are nowhere in what is stored: what must have been redacted.
+    /// Texts that must not occur anywhere in what is stored: what must have been redacted.
     #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 256)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lacks: Vec<String>,

@@ -45,36 +45,36 @@ pub struct TenantSpec {
     #[schemars(length(max = 256))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
-    /// Plan that limits and billing follow; one of the installation's plans.
+    /// One of the installation's plans, which sets the limits of a tenant.
     #[schemars(length(min = 1, max = 63))]
     #[serde(default = "standard_plan")]
     pub plan: String,
-    /// What the tenant may send. A dimension (bytes or events) that is named here takes the place of the plan's; `status.effectiveQuotas` shows what holds.
+    /// How much the tenant may send. Bytes or events set here replace those of the plan; `status.effectiveQuotas` shows the result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quotas: Option<Quotas>,
     /// Namespaces that may hold this tenant's key Secrets.
     #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 63)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub namespaces: Vec<String>,
-    /// Shared: events live in indices pooled with other tenants, behind a filter. Dedicated: in indices of the tenant's own. Can't be changed.
+    /// Shared: events are in indices shared with other tenants, behind a filter. Dedicated: the tenant has its own indices. Can't be changed.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == oldSelf").message("isolation can't be changed: create another tenant and move"))]
     pub isolation: Isolation,
-    /// How long events are kept; both counted from acceptance.
+    /// How long events are kept, counted from acceptance.
     #[serde(default)]
     pub retention: Retention,
-    /// API keys. The text of each is in a Secret; the platform keeps only a digest.
+    /// API keys. The text of each key is in a Secret; LoggerHub keeps only a digest.
     #[schemars(length(max = 16))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub api_keys: Vec<ApiKeySpec>,
-    /// Pipeline that processes this tenant's events.
+    /// The pipeline that processes this tenant's events.
     #[serde(default)]
     pub pipeline_ref: PipelineRef,
-    /// What happens to the data when the Tenant is deleted. Delete has to be confirmed by the annotation loggerhub.io/confirm-delete.
+    /// What happens to the data when the Tenant is deleted. Delete must be confirmed by the annotation loggerhub.io/confirm-delete.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
-    /// Refuse new events (403 tenant_suspended); reading still works.
+    /// Refuse new events with 403 tenant_suspended. Reading still works.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -83,10 +83,10 @@ fn standard_plan() -> String {
     "standard".to_owned()
 }
 
-/// Whose indices a tenant's events live in.
+/// Whose indices a tenant's events are in.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Isolation {
-    /// Indices pooled with other tenants, behind a filtered, routed alias.
+    /// Indices shared with other tenants, behind a filtered, routed alias.
     #[default]
     Shared,
     /// Indices of its own.
@@ -96,7 +96,7 @@ pub enum Isolation {
 /// What happens to a tenant's data when its Tenant is deleted.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeletionPolicy {
-    /// The data stays; applying the Tenant again takes it back.
+    /// The data stays; applying the Tenant again brings it back.
     #[default]
     Retain,
     /// The data is removed from every store.
@@ -108,11 +108,11 @@ pub enum DeletionPolicy {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.hotDays <= self.totalDays").message("hotDays must not exceed totalDays"))]
 pub struct Retention {
-    /// Days in the full-text index.
+    /// Days in the full-text index. Search covers these.
     #[schemars(range(min = 1, max = 90))]
     #[serde(default = "seven")]
     pub hot_days: i32,
-    /// Days in the list and in the archive. Fewer than before remove what is older, so they have to be confirmed by the annotation loggerhub.io/confirm-retention; until then the days of before hold.
+    /// Days in the list and in the archive. Lowering this removes older data, so it must be confirmed by the annotation loggerhub.io/confirm-retention; until then the previous value applies.
     #[schemars(range(min = 1, max = 3650))]
     #[serde(default = "thirty")]
     pub total_days: i32,
@@ -132,7 +132,7 @@ impl Default for Retention {
     }
 }
 
-/// A LogPipeline in the release namespace.
+/// A LogPipeline in the release's namespace.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct PipelineRef {
@@ -140,12 +140,12 @@ pub struct PipelineRef {
     #[schemars(length(min = 1, max = 40))]
     #[serde(default = "default_pipeline")]
     pub name: String,
-    /// What becomes of events while there is no such pipeline. Hold: they are accepted and wait for it, unprocessed, up to the tenant's share of the queue. Default: they go through `default`, without the pipeline's stages.
+    /// What happens to events while the pipeline doesn't exist. Hold: they are accepted and wait for it, unprocessed, up to the tenant's share of the queue. Default: they go through `default`, without the pipeline's stages.
     #[serde(default)]
     pub on_missing: OnMissing,
 }
 
-/// What becomes of events whose pipeline is not there.
+/// What happens to events whose pipeline doesn't exist.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnMissing {
     /// They wait for it.
@@ -169,10 +169,10 @@ impl Default for PipelineRef {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantStatus {
-    /// Generation that this status speaks of.
+    /// Generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Reconciling, Stalled, and one for each store.
+    /// Ready, Reconciling, Stalled, and one for each part.
     #[schemars(length(max = 16))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -180,33 +180,33 @@ pub struct TenantStatus {
     /// Names of what was provisioned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backends: Option<Backends>,
-    /// Limits that hold for what the tenant sends, from its plan and its own quotas. What is absent is not limited.
+    /// The limits in force, from the plan and the Tenant's own quotas. What is not set is not limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_quotas: Option<EffectiveQuotas>,
-    /// Keys that are issued; never the key or its digest.
+    /// The issued keys; never the key or its digest.
     #[schemars(length(max = 16))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub api_keys: Vec<ApiKeyStatus>,
-    /// Value of the reconcile-requested-at annotation that was last acted on.
+    /// Last value of the annotation loggerhub.io/reconcile-requested-at that was handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
-    /// Value of the rotate-keys annotation that was last carried out.
+    /// Last value of the annotation loggerhub.io/rotate-keys that was carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_key_rotation: Option<String>,
 }
 
-/// Limits that hold, as plain numbers.
+/// The limits in force, as plain numbers.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct EffectiveQuotas {
-    /// Bytes of events, decompressed, that are accepted each second.
+    /// Bytes of events, decompressed, accepted per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingest_bytes_per_second: Option<i64>,
     /// Bytes that may come at once after a pause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingest_burst_bytes: Option<i64>,
-    /// Events that are accepted each second.
+    /// Events accepted per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingest_events_per_second: Option<i64>,
     /// Events that may come at once after a pause.
@@ -236,8 +236,8 @@ pub struct Backends {
     pub database_schema: String,
     /// Bucket of the archive.
     pub bucket: String,
-    /// Key prefix inside the bucket; empty where the bucket is the tenant's own.
+    /// Key prefix inside the bucket; empty if the tenant has its own bucket.
     pub prefix: String,
-    /// OpenSearch alias.
+    /// Alias in OpenSearch.
     pub index_alias: String,
 }

@@ -19,12 +19,12 @@ pub struct ApiKeySpec {
     #[schemars(length(min = 1, max = 3))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub scopes: Vec<Scope>,
-    /// Generate: the operator makes the key and writes the Secret. Existing: the Secret is yours; what it holds is the key.
+    /// Generate: the operator generates the key and writes the Secret. Existing: you write the Secret; the operator uses the key in it.
     #[serde(default)]
     pub source: KeySource,
-    /// Secret that holds the key under `apiKey`. Generate: made, and deleted with the key. Existing: read, and never changed.
+    /// Secret with the key in its entry `apiKey`. Generate: the operator creates it, and deletes it with the key. Existing: the operator reads it and never changes it.
     pub secret_ref: SecretRef,
-    /// When a key is replaced, and how long the one before still works. Without it: on demand only, and 24 hours.
+    /// When the key is replaced, and how long the previous one still works. If not set: on demand only, and 24 hours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<Rotation>,
 }
@@ -46,11 +46,11 @@ pub enum KeySource {
     validation = Rule::new("!has(self.intervalDays) || self.overlapHours < self.intervalDays * 24").message("overlapHours must be less than intervalDays: two keys of a name work at once, never three")
 )]
 pub struct Rotation {
-    /// Days after which a key is replaced. Absent: only when the annotation loggerhub.io/rotate-keys asks for it.
+    /// Days after which the key is replaced. If not set, only when the annotation loggerhub.io/rotate-keys asks for it.
     #[schemars(range(min = 1, max = 3650))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval_days: Option<i32>,
-    /// Hours that the key before still works. A smaller number also ends an overlap that goes on: 0 ends it now.
+    /// Hours for which the previous key still works. Lowering this also shortens a current overlap: 0 ends it now.
     #[schemars(range(min = 0, max = 2160))]
     #[serde(default = "one_day")]
     pub overlap_hours: i32,
@@ -73,7 +73,7 @@ pub enum Scope {
     Ingest,
     /// List, search, read and watch events.
     Query,
-    /// Manage what belongs to the tenant.
+    /// Retry and purge dead letters.
     Admin,
 }
 
@@ -99,13 +99,13 @@ pub struct ApiKeyStatus {
     pub key_id: String,
     /// When it was issued.
     pub issued_at: Time,
-    /// When it stops working if it is replaced by schedule: `intervalDays` after its issue, and `overlapHours` more.
+    /// When the key stops working if it is replaced on schedule: `intervalDays` plus `overlapHours` after it was issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Time>,
     /// When it was last used, rounded down to the hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<Time>,
-    /// The key before it, while both work.
+    /// The previous key, while both work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<PreviousKey>,
 }
@@ -118,7 +118,7 @@ pub struct PreviousKey {
     pub key_id: String,
     /// When it stops working.
     pub expires_at: Time,
-    /// When it was last used, rounded down to the hour: somebody has not changed to the new one.
+    /// When it was last used, rounded down to the hour. A recent time means that somebody still uses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<Time>,
 }
