@@ -1,6 +1,7 @@
 //! Conditions: their types, their reasons, and the one way to set them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
 
 /// Condition types of a Tenant and a LogPipeline.
 pub mod types {
@@ -31,7 +32,7 @@ pub mod types {
 }
 
 /// Why a condition has its status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, JsonSchema)]
 pub enum Reason {
     /// Everything is in place.
     Provisioned,

@@ -15,6 +15,7 @@ pub mod apikey;
 pub mod registry;
 pub mod signature;
 pub mod canary;
+pub mod reference;
 
 pub use names::{PipelineName, TenantName};
 pub use pipeline::{LogPipeline, LogPipelineSpec, LogPipelineStatus};

@@ -24,6 +24,11 @@ fn the_crds_and_the_charts_copies_are_those_of_the_types() {
     }
 }
 
+#[test]
+fn the_reference_is_of_the_types() {
+    assert_fresh("docs/reference.md", &crds::reference::page());
+}
+
 #[tokio::test]
 async fn the_rendered_chart_is_the_charts() {
     assert_fresh("manifests/loggerhub.yaml", &helm::template(&[]).await.unwrap());
