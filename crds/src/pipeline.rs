@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::stage::{PipelineTest, Stage};
 
-/// How a lane takes in and processes events.
+/// Desired state of a pipeline.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[kube(
     group = "loggerhub.io",
@@ -297,7 +297,7 @@ fn batch_bytes() -> i64 {
     8 * 1024 * 1024
 }
 
-/// What a lane is doing.
+/// Observed state of a pipeline.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct LogPipelineStatus {

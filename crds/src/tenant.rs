@@ -13,7 +13,7 @@ mod keys;
 
 pub use keys::{ApiKeySpec, ApiKeyStatus, KeySource, PreviousKey, Rotation, Scope, SecretRef};
 
-/// What a tenant is to have.
+/// Desired state of a tenant.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "loggerhub.io",
@@ -165,7 +165,7 @@ impl Default for PipelineRef {
     }
 }
 
-/// What a tenant has.
+/// Observed state of a tenant.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantStatus {
