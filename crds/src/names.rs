@@ -165,6 +165,17 @@ impl TenantName {
         format!("lh_read_{}", self.0.replace('-', "_"))
     }
 
+    /// Advisory lock of [`PROCESSOR_DATABASE`], hashed by `hashtextextended(…, 0)`: `maintain` archives, expires and
+    /// counts under it, and whoever removes the tenant keeps it out.
+    pub fn maintain_lock(&self) -> String {
+        format!("maintain:{}", self.0)
+    }
+
+    /// The same for late indexing.
+    pub fn late_index_lock(&self) -> String {
+        format!("late-index:{}", self.0)
+    }
+
     /// Bucket and prefix of the archive. `bucket_prefix` begins a tenant's own bucket's name under
     /// [`BucketLayout::PerTenant`] and is the shared bucket's whole name (less a final `-`) under
     /// [`BucketLayout::Shared`].

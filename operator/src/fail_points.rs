@@ -46,6 +46,8 @@ runtime::fail_points! {
     ObjectsRemoved = "delete.objects-removed",
     /// The object store is done.
     BucketRemoved = "delete.bucket-removed",
+    /// What the tenant has used is billed, and its ledger is there.
+    UsageSettled = "delete.usage-settled",
     /// The schema is dropped, and that is not committed.
     SchemaUndropped = "delete.schema-undropped",
     /// The schema is gone, and the registry row is there.

@@ -194,7 +194,7 @@ async fn reconcile_pipeline(ctx: &Context, pipeline: &LogPipeline) -> Result<(Ac
     let mut wait = ctx.resync();
     let mut ending = Ending::success;
     // A pipeline of that name may have left its streams to `default` before.
-    match ctx.stores.registry.adopt(&name).await {
+    match adopt(ctx, &name).await {
         Ok(_) => ctx.pipeline_backoff.succeeded(name.as_str()),
         Err(error) => {
             findings.retain(|finding| finding.type_ == crds::condition::types::ACCEPTED);
@@ -441,8 +441,20 @@ async fn let_go(
     Ok(match leaving(pipeline, &dependents, waiting, unneeded_for) {
         Leaving::Stays(reason, message) => Err((reason, message)),
         Leaving::HandsOver => lane::hand_over(ctx, name).await.map_err(|message| (Reason::DeletionBlocked, message)),
-        Leaving::IsWaitedFor => registry.hold(name).await.map(drop).map_err(unreachable),
+        Leaving::IsWaitedFor => hold(ctx, name).await.map(drop).map_err(unreachable),
     })
+}
+
+/// Takes a pipeline's lanes back. Those of another cluster that has taken over stay as they are, here and below.
+async fn adopt(ctx: &Context, name: &PipelineName) -> Result<Duration, provision::Error> {
+    ctx.stores.postgres.not_displaced().await?;
+    ctx.stores.registry.adopt(name).await
+}
+
+/// Has a pipeline's lanes wait for it.
+async fn hold(ctx: &Context, name: &PipelineName) -> Result<Duration, provision::Error> {
+    ctx.stores.postgres.not_displaced().await?;
+    ctx.stores.registry.hold(name).await
 }
 
 fn unavailable(error: &provision::Error) -> Vec<Finding> {

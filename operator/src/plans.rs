@@ -111,7 +111,9 @@ pub async fn run(ctx: Arc<Context>, mut plans: watch::Receiver<Plans>, shutdown:
     loop {
         plans.borrow_and_update();
         let again = async {
-            if let Err(error) = project(&ctx).await {
+            if let Err(displaced) = ctx.stores.postgres.not_displaced().await {
+                tracing::warn!("bring no plans to ingest: {displaced}");
+            } else if let Err(error) = project(&ctx).await {
                 tracing::warn!("bring the plans to ingest: {}", runtime::logging::chain(&error));
             }
             plans.changed().await

@@ -242,9 +242,20 @@ pub async fn delete_tenant(
     stores: &Stores,
     owner: &Owner,
     archive: &ArchiveLocation,
-    mut gone: impl FnMut(Part),
+    gone: impl FnMut(Part),
 ) -> Result<Retired, Error> {
     stores.registry.remove(&owner.tenant).await?;
+    // `maintain` may not have heard yet. What it still put in place behind a removal, nobody would remove.
+    let held = stores.postgres.hold_maintain(&owner.tenant).await?;
+    held.during(remove_data(stores, owner, archive, gone)).await?
+}
+
+async fn remove_data(
+    stores: &Stores,
+    owner: &Owner,
+    archive: &ArchiveLocation,
+    mut gone: impl FnMut(Part),
+) -> Result<Retired, Error> {
     if stores.search.retire(owner).await? == Retired::More {
         return Ok(Retired::More);
     }

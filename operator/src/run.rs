@@ -202,6 +202,9 @@ async fn lead(
     };
     // Whatever is still going on: nothing of ours happens once somebody else may lead.
     tasks.shutdown().await;
+    if matches!(ended, Err(Ended::Displaced)) {
+        forget_bound(&leadership).await;
+    }
     if !matches!(ended, Err(Ended::LeaseLost)) {
         leadership.resign().await;
     }
@@ -236,10 +239,7 @@ async fn bound(
                 stands.store(Standing::StandsAside as u8, Ordering::Relaxed);
                 metrics.stands_aside(true);
                 tracing::error!("{error}");
-                // Or what stood before would be believed at the next time that PostgreSQL is away.
-                if let Err(error) = leadership.note(BOUND_ANNOTATION, "").await {
-                    tracing::warn!("note on the lease whose the stores are: {}", crate::kubernetes::explain(&error));
-                }
+                forget_bound(leadership).await;
                 say(&recorder, settings, &error.to_string()).await;
             }
             Err(error) => {
@@ -267,6 +267,13 @@ async fn claim_of_before(
     let before = leadership.noted(BOUND_ANNOTATION).await.ok()??;
     (before == noted(&claim)).then(|| postgres.believe(&claim))?;
     Some(claim)
+}
+
+/// Notes that the stores are another's: or what stood before would be believed when PostgreSQL is away the next time.
+async fn forget_bound(leadership: &Leadership) {
+    if let Err(error) = leadership.note(BOUND_ANNOTATION, "").await {
+        tracing::warn!("note on the lease whose the stores are: {}", crate::kubernetes::explain(&error));
+    }
 }
 
 fn noted(claim: &Claim) -> String {

@@ -4,28 +4,35 @@
 //! Which of these it is can't be told, so nothing is concluded in haste. What is missing is noted and said. Its keys
 //! are revoked when it has been missing for a day, and never while most are missing, or many at once: then somebody
 //! has to name those that are gone. A Tenant that is applied again before that goes on with its keys. Data stays.
+//!
+//! What a tenant that is gone has in the queue is processed before the registry forgets it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::{Tenant, TenantName};
+use crds::registry::RegistryTenant;
+use crds::{PipelineName, Tenant, TenantName};
 use kube::api::ListParams;
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, ResourceExt};
 use runtime::audit::{self, Act, Action};
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::jittered;
 use crate::context::Context;
 use crate::kubernetes::{ACTOR, explain, operator_itself};
 use crate::provision::{self, Missing, Owner};
 use crate::tenant::delete::retain_data;
+use crate::tenant::departed::{self, Next};
 use crate::tenant::lane;
 
 /// Tenants of one page of the list.
 const PAGE: u32 = 500;
 /// First look after the start: when the controllers have had their time.
 const FIRST: Duration = Duration::from_secs(15);
+/// Longest time between two looks at the lanes of tenants that are gone.
+const DRAINING: Duration = Duration::from_secs(60);
 /// Most Tenants that go by themselves at once. More than that lost their Tenants by one and the same cause.
 const AT_ONCE: usize = 10;
 /// One of so many that may be missing without anybody's word.
@@ -40,6 +47,8 @@ enum Error {
     List(#[source] Box<kube::Error>),
     #[error("sweep the registries")]
     Store(#[from] provision::Error),
+    #[error("look at the lanes of a tenant that is gone")]
+    Lanes(#[from] departed::Error),
 }
 
 /// Sweeps at every resync until `shutdown`.
@@ -53,14 +62,17 @@ pub async fn run(ctx: Arc<Context>, shutdown: CancellationToken) {
             () = tokio::time::sleep(wait) => {}
             () = shutdown.cancelled() => return,
         }
-        if let Err(error) = sweep(&ctx).await {
-            tracing::warn!("{}", runtime::logging::chain(&error));
-        }
         wait = ctx.resync();
+        match sweep(&ctx).await {
+            Ok(0) => {}
+            Ok(_) => wait = wait.min(jittered(DRAINING)),
+            Err(error) => tracing::warn!("{}", runtime::logging::chain(&error)),
+        }
     }
 }
 
-async fn sweep(ctx: &Context) -> Result<(), Error> {
+/// Answers how many tenants that are gone have still to be drained.
+async fn sweep(ctx: &Context) -> Result<usize, Error> {
     let (stores, settings) = (&ctx.stores, &ctx.settings);
     let installation = &settings.installation;
     stores.postgres.still_ours().await?;
@@ -69,28 +81,53 @@ async fn sweep(ctx: &Context) -> Result<(), Error> {
     let projected = stores.registry.tenants().await?;
     let rows = stores.postgres.live_tenants(installation).await?;
     lane::forget_unneeded(ctx).await?;
-    let foreign = stores.postgres.foreign_tenants(installation, &projected).await?;
+    let foreign = stores.postgres.tenants_of_others(installation, &projected).await?;
     let live = live_tenants(ctx).await.map_err(|error| Error::List(Box::new(error)))?;
     let known = known(&projected, &foreign, &rows);
     let absent: Vec<String> = known.difference(&live).cloned().collect();
-    let missing = stores.postgres.note_missing(installation, &absent).await?;
+    let departed = departed_ones(ctx, &absent, &rows).await?;
+    let (gone, missing): (Vec<Missing>, Vec<Missing>) = stores
+        .postgres
+        .note_missing(installation, &absent)
+        .await?
+        .into_iter()
+        .partition(|one| departed.contains_key(&one.tenant));
     let grace = Duration::from_secs(settings.missing_grace_seconds);
-    let verdict = judge(known.len(), &missing, &settings.confirm_gone, grace);
+    let verdict = judge(known.len().saturating_sub(gone.len()), &missing, &settings.confirm_gone, grace);
     ctx.metrics.tenants_missing(missing.len(), verdict.unconfirmed.len());
     say(ctx, &missing, &verdict).await;
+    let mut draining = 0;
     for name in verdict.gone.iter().filter_map(|name| name.parse::<TenantName>().ok()) {
-        // Whoever else works on it sees to it.
-        if let Some(held) = stores.postgres.hold_tenant(&name).await? {
-            // It may have been applied since the list.
-            let applied = Api::<Tenant>::all(ctx.client.clone()).get_metadata_opt(name.as_str()).await;
-            if applied.map_err(|error| Error::List(Box::new(error)))?.is_some() {
-                continue;
-            }
-            let row = rows.iter().find(|row| row.tenant == name);
-            held.during(retain(ctx, &name, row)).await??;
+        let row = rows.iter().find(|row| row.tenant == name);
+        if unless_applied(ctx, &name, retain(ctx, &name, row)).await?.is_some() {
+            draining += 1;
         }
     }
-    Ok(())
+    for (one, entry) in gone.iter().filter_map(|one| Some((one, departed.get(&one.tenant)?))) {
+        match unless_applied(ctx, &entry.tenant, see_off(ctx, entry, one.missing_for)).await? {
+            Some(Next::Stays) => draining += 1,
+            Some(Next::Goes | Next::GivesUp) | None => {}
+        }
+    }
+    Ok(draining)
+}
+
+/// Does `work` on a tenant as the only operator, unless somebody else works on it, and sees to it, or its Tenant was
+/// applied since the list.
+async fn unless_applied<T>(
+    ctx: &Context,
+    name: &TenantName,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<Option<T>, Error> {
+    let Some(held) = ctx.stores.postgres.hold_tenant(name).await? else { return Ok(None) };
+    let work = async {
+        let applied = Api::<Tenant>::all(ctx.client.clone()).get_metadata_opt(name.as_str()).await;
+        if applied.map_err(|error| Error::List(Box::new(error)))?.is_some() {
+            return Ok(None);
+        }
+        work.await.map(Some)
+    };
+    held.during(work).await?
 }
 
 /// Takes the keys of a tenant away. `row` is what PostgreSQL has of it, if anything.
@@ -99,9 +136,11 @@ async fn retain(ctx: &Context, name: &TenantName, row: Option<&Owner>) -> Result
     if let Some(owner) = row {
         stores.postgres.revoke_keys(&owner.installation, name).await?;
     }
-    stores.registry.remove(name).await?;
+    departed::depart(&stores.registry, name).await?;
+    // From here on it counts how long its lanes take.
+    stores.postgres.forget_missing(&ctx.settings.installation, name).await?;
     let Some(owner) = row else {
-        tracing::warn!(tenant.name = %name, "removed {name} from ingest's registry: there is no such Tenant");
+        tracing::warn!(tenant.name = %name, "took the keys of {name} from ingest's registry: there is no such Tenant");
         return Ok(());
     };
     retain_data(stores, owner).await?;
@@ -109,6 +148,43 @@ async fn retain(ctx: &Context, name: &TenantName, row: Option<&Owner>) -> Result
     let (action, outcome) = (Action::TenantDeleted, "there is no such Tenant; its data stays");
     audit::tell(&Act { actor: ACTOR, action, tenant: name.as_str(), object: name.as_str(), outcome });
     Ok(())
+}
+
+/// Entries of those absent tenants that departed: the registry of record knows nothing of them any more but their data.
+async fn departed_ones(
+    ctx: &Context,
+    absent: &[String],
+    rows: &[Owner],
+) -> Result<BTreeMap<String, RegistryTenant>, Error> {
+    let names = absent.iter().filter_map(|name| name.parse::<TenantName>().ok());
+    let names: Vec<TenantName> = names.filter(|name| !rows.iter().any(|row| row.tenant == *name)).collect();
+    let entries = ctx.stores.registry.entries(&names).await?.into_iter().filter(departed::has_departed);
+    Ok(entries.map(|entry| (entry.tenant.to_string(), entry)).collect())
+}
+
+/// Has ingest's registry forget a tenant that departed so long ago, once its lanes are drained or nobody drains them.
+async fn see_off(ctx: &Context, entry: &RegistryTenant, departed_for: Duration) -> Result<Next, Error> {
+    let (stores, name) = (&ctx.stores, &entry.tenant);
+    let pipeline = departed::waits_for(ctx, entry).await?;
+    let next = departed::next(departed_for, pipeline.is_some());
+    if next == Next::Stays {
+        let lane = pipeline.as_ref().map_or("none that is known", PipelineName::as_str);
+        tracing::info!(tenant.name = %name, "{name} is gone; events of it may wait for a pipeline: {lane}");
+        return Ok(next);
+    }
+    stores.postgres.settle_usage(name).await?;
+    stores.registry.remove(name).await?;
+    match pipeline {
+        None => tracing::info!(tenant.name = %name, "ingest's registry has forgotten {name}: its lanes are drained"),
+        Some(pipeline) => {
+            let message = format!(
+                "events of tenant {name}, which is gone, have waited for LogPipeline `{pipeline}` for {} days and were not                  processed: they are nobody's from now on, and go to the queue's quarantine when they are read. To have                  them stored, apply the Tenant again, and put them back by `loggerhub requeue`",
+                departed_for.as_secs() / (24 * 3600)
+            );
+            warn(ctx, "EventsLeft", message).await;
+        }
+    }
+    Ok(next)
 }
 
 /// Says what is new about missing Tenants, once in the log and in an Event, and each time for as long as somebody has
@@ -135,7 +211,12 @@ async fn say(ctx: &Context, missing: &[Missing], verdict: &Verdict) {
     } else {
         return;
     };
-    tracing::warn!(tenants = missing.len(), "{message}");
+    warn(ctx, reason, message).await;
+}
+
+/// Says something in the log and in an Event of the operator's Deployment.
+async fn warn(ctx: &Context, reason: &str, message: String) {
+    tracing::warn!("{message}");
     let note = Some(message.chars().take(1000).collect());
     let (type_, action) = (EventType::Warning, "Sweep".to_owned());
     let event = Event { type_, reason: reason.to_owned(), note, action, secondary: None };

@@ -30,6 +30,7 @@ pub mod changes;
 pub mod apply;
 pub mod drain;
 pub mod delete;
+pub mod departed;
 pub mod status;
 mod census;
 #[cfg(test)]
@@ -234,7 +235,8 @@ async fn last_valid(
     problem: &Problem,
 ) -> Option<ValidTenant> {
     let last = match ctx.stores.registry.get(&tenant.name_any().parse().ok()?).await {
-        Ok(last) => last?,
+        // What a tenant of that name had that is gone is not this one's.
+        Ok(last) => last.filter(|last| !departed::has_departed(last))?,
         Err(error) => {
             tracing::warn!(tenant.name = tenant.name_any(), "{}", runtime::logging::chain(&error));
             return None;

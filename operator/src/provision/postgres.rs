@@ -1,7 +1,7 @@
 //! PostgreSQL: the three databases with their roles, the registry of tenants and keys, and each
 //! tenant's schema.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use runtime::stores::postgres_pool;
@@ -20,6 +20,7 @@ mod lock;
 mod schema;
 mod series;
 mod tenants;
+mod usage;
 mod keys;
 
 pub use bootstrap::RolePasswords;
@@ -53,6 +54,8 @@ pub struct Postgres {
     pool_tenants: u32,
     /// Installation and cluster that it is bound to, once that is known.
     bound: Arc<OnceLock<(String, String)>>,
+    /// Cluster that has taken it over, as PostgreSQL said last.
+    taken_by: Arc<Mutex<Option<String>>>,
 }
 
 impl Postgres {
@@ -68,7 +71,16 @@ impl Postgres {
         };
         let (core, processor) = (pool(CORE_DATABASE, CONNECTIONS), pool(PROCESSOR_DATABASE, CONNECTIONS));
         let (locks, pings) = (pool(CORE_DATABASE, CONNECTIONS), pool("postgres", 1));
-        Self { options, pings, core, processor, locks, pool_tenants: POOL_TENANTS, bound: Arc::default() }
+        Self {
+            options,
+            pings,
+            core,
+            processor,
+            locks,
+            pool_tenants: POOL_TENANTS,
+            bound: Arc::default(),
+            taken_by: Arc::default(),
+        }
     }
 
     /// The same, but new tenants share the indices of a pool with fewer than so many others.

@@ -186,6 +186,21 @@ impl Registry {
         Ok(serde_json::from_str(&raw.document).ok().map(|entry| SeenEntry { entry, raw }))
     }
 
+    /// Those of these tenants that have an entry that can be read and is to be believed.
+    pub async fn entries(&self, tenants: &[TenantName]) -> Result<Vec<RegistryTenant>, Error> {
+        let signing = self.signing().await?;
+        let mut entries = Vec::new();
+        for names in tenants.chunks(AT_ONCE) {
+            let found = self.read_all(names, "read registry entries").await?;
+            let believed = names
+                .iter()
+                .zip(found)
+                .filter(|(tenant, raw)| signing.as_ref().is_none_or(|signing| signing.believes(tenant, raw)));
+            entries.extend(believed.filter_map(|(_, raw)| serde_json::from_str(&raw.document).ok()));
+        }
+        Ok(entries)
+    }
+
     /// Signs with the newest key what another key of ours signed, or the same a day ago. Answers what is left to do.
     pub async fn sign_anew(&self, tenants: &[TenantName]) -> Result<Unsigned, Error> {
         let mut left = Unsigned::default();

@@ -13,7 +13,7 @@ use runtime::audit::{self, Act, Action};
 
 use super::apply::problem;
 use super::validate::Problem;
-use super::{drain, lane};
+use super::{departed, drain, lane};
 use crate::context::Context;
 use crate::fail_points::{Point, reach};
 use crate::kubernetes::{ACTOR, Note, publish};
@@ -125,13 +125,13 @@ pub async fn delete(ctx: &Context, tenant: &Tenant, away: Option<provision::Erro
     Progress { deletion, gone }
 }
 
-/// Takes the keys away as far as the stores answer, and says what is left to others: data stays, and
-/// the sweep revokes what was missed, a day later.
+/// Takes the keys away as far as the stores answer, and says what is left to others: data stays, what is queued is
+/// processed, and the sweep revokes what was missed, a day later.
 async fn abandon(ctx: &Context, tenant: &Tenant) {
     let revoked = async {
         let name = tenant.name_any().parse::<TenantName>().ok()?;
         if tenant.status.as_ref().is_some_and(|status| status.backends.is_some()) {
-            ctx.stores.registry.remove(&name).await.ok()?;
+            departed::depart(&ctx.stores.registry, &name).await.ok()?;
         }
         let owner = owner(ctx, tenant, name);
         ctx.stores.postgres.revoke_keys(&owner.installation, &owner.tenant).await.ok()?;
@@ -142,7 +142,9 @@ async fn abandon(ctx: &Context, tenant: &Tenant) {
         Ok(Some(false)) => "its keys are revoked, and what is old in its archive expires a while after its retention",
         _ => "its keys are revoked a day after the stores answer again",
     };
-    let message = format!("let go by {FORCE_FINALIZE_ANNOTATION}: {keys}; its data stays in every store");
+    let message = format!(
+        "let go by {FORCE_FINALIZE_ANNOTATION}: {keys}; its data stays in every store, and what is queued is processed"
+    );
     tracing::warn!(tenant.name = tenant.name_any(), "{message}");
     let name = tenant.name_any();
     let action = Action::TenantForceFinalized;
@@ -218,6 +220,7 @@ async fn advance(
         }
         Step::Retain => {
             revoke(ctx, &owner).await?;
+            stores.postgres.settle_usage(&name).await?;
             retain_data(stores, &owner).await?;
             Ok(Deletion::Done(STAYS))
         }

@@ -18,6 +18,8 @@ use crate::program::{document, has_one_key, is_complete, start};
 const AT_ONCE: usize = 6;
 /// The object that a tenant has in its archive.
 const OBJECT: &str = "kept";
+/// Events that it has sent, and that nobody has billed yet.
+const USED: i64 = 7;
 
 /// Waits until the operator has died at its point, and makes room for the next one.
 async fn died(ground: &Ground, point: Point, mut operator: OperatorProcess) {
@@ -57,10 +59,15 @@ async fn killed_while_provisioning(point: Point) {
 async fn an_operator_killed_between_any_two_steps_of_a_deletion_is_followed_by_one_that_ends_it() {
     let points = Point::ALL.into_iter().filter(|point| point.is_of_deletion());
     let cases = points.flat_map(|point| {
-        // Retain has no step between forgetting and the end.
+        // Retain has one step between forgetting and the end.
         let both = matches!(
             point,
-            Point::Refused | Point::Deleting | Point::KeysRevoked | Point::Forgotten | Point::Concluded
+            Point::Refused
+                | Point::Deleting
+                | Point::KeysRevoked
+                | Point::Forgotten
+                | Point::UsageSettled
+                | Point::Concluded
         );
         [(point, "Delete")].into_iter().chain(both.then_some((point, "Retain")))
     });
@@ -77,7 +84,7 @@ async fn killed_while_deleting(point: Point, policy: &str) {
     let first = start(&ground, Some(&killed_at(point)));
     ground.tenant(&name, json!({"deletionPolicy": policy, "isolation": isolation})).await;
     let tenant = ground.cluster.tenant_ready(&name, SOON).await.unwrap();
-    fill(&tenant).await;
+    fill(&ground, &tenant).await;
     if policy == "Delete" {
         ground.cluster.confirm_delete(&name).await.unwrap();
     }
@@ -91,7 +98,8 @@ async fn killed_while_deleting(point: Point, policy: &str) {
     .await
     .unwrap_or_else(|error| panic!("{} {policy}: {error:#}", point.name()));
     let kept = policy == "Retain";
-    let left = Left { row: kept, live_keys: 0, known_to_ingest: false, schema: kept, object: kept, document: kept };
+    let (row, schema, object, document) = (kept, kept, kept, kept);
+    let left = Left { row, live_keys: 0, known_to_ingest: false, schema, object, document, billed: USED };
     assert_eq!(look(&ground, &name).await, left, "{} {policy}", point.name());
     if kept {
         remove(&ground, &tenant).await;
@@ -100,13 +108,19 @@ async fn killed_while_deleting(point: Point, policy: &str) {
     second.stop().await.unwrap();
 }
 
-/// Gives a tenant an object and a document, of the same name, to keep or to lose.
-async fn fill(tenant: &Tenant) {
+/// Gives a tenant an object and a document, of the same name, to keep or to lose, and something to be billed.
+async fn fill(ground: &Ground, tenant: &Tenant) {
     let servers = testkit::Stores::from_environment().unwrap();
     let backends = tenant.status.as_ref().and_then(|status| status.backends.as_ref()).unwrap();
     let body = ByteStream::from_static(b"kept");
     servers.s3().unwrap().put_object().bucket(&backends.bucket).key(OBJECT).body(body).send().await.unwrap();
     let name = tenant.metadata.name.as_deref().unwrap();
+    let used = format!(
+        "INSERT INTO {}.usage_ledger (batch_id, accepted_at, key_id, events, bytes) \
+         VALUES (gen_random_uuid(), now(), 'k', {USED}, 1000)",
+        backends.database_schema
+    );
+    sqlx::raw_sql(&used).execute(ground.stores.postgres.processor()).await.unwrap();
     let (client, alias) = (servers.opensearch().unwrap(), &backends.index_alias);
     eventually("the document is indexed", SOON, || async {
         let path = opensearch::IndexParts::IndexId(alias, OBJECT);
@@ -128,6 +142,7 @@ struct Left {
     schema: bool,
     object: bool,
     document: bool,
+    billed: i64,
 }
 
 async fn look(ground: &Ground, name: &str) -> Left {
@@ -136,6 +151,7 @@ async fn look(ground: &Ground, name: &str) -> Left {
     let servers = testkit::Stores::from_environment().unwrap();
     let row = sqlx::query_scalar("SELECT EXISTS (SELECT FROM public.tenants WHERE name = $1)");
     let schema = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)");
+    let billed = "SELECT coalesce(sum(events), 0)::bigint FROM public.usage_hourly WHERE tenant = $1";
     let bucket = tenant.archive(BucketLayout::PerTenant, "lh-test-").bucket;
     let alias = tenant.index_alias();
     Left {
@@ -145,6 +161,7 @@ async fn look(ground: &Ground, name: &str) -> Left {
         schema: schema.bind(tenant.database_schema()).fetch_one(stores.postgres.processor()).await.unwrap(),
         object: servers.s3().unwrap().head_object().bucket(bucket).key(OBJECT).send().await.is_ok(),
         document: servers.documents(&alias).await.unwrap() == 1,
+        billed: sqlx::query_scalar(billed).bind(name).fetch_one(stores.postgres.core()).await.unwrap(),
     }
 }
 

@@ -2,8 +2,9 @@
 
 use crds::names::{BucketLayout, index_name};
 use opensearch::http::Method;
-use operator::provision::{DesiredTenant, Error, Outcome, provision_tenant};
+use operator::provision::{Claim, DesiredTenant, Error, Outcome, Postgres, provision_tenant};
 use serde_json::json;
+use testkit::chaos::proxy::{Mode, Proxy};
 
 use crate::stores::{Fixture, stores, tenant};
 
@@ -81,4 +82,50 @@ async fn an_alias_with_another_filter_is_refused() {
     let alias = json!({"actions": [{"add": {"index": index, "alias": desired.name().index_alias()}}]});
     assert_eq!(on.search(Method::Post, "/_aliases", Some(alias)).await.0, 200);
     assert!(conflict(&on, &desired).await.contains("alias"));
+}
+
+#[tokio::test]
+async fn who_was_displaced_stays_so_while_nobody_can_say() {
+    let on = stores().await;
+    let servers = testkit::Stores::from_environment().unwrap();
+    let proxy = Proxy::start(format!("{}:{}", servers.postgres.host, servers.postgres.port)).await.unwrap();
+    let behind = runtime::settings::PostgresSettings {
+        host: proxy.address.ip().to_string(),
+        port: proxy.address.port(),
+        ..servers.postgres.clone()
+    };
+    let options = runtime::stores::postgres_options(&behind, &servers.tls, "postgres", "operator-test").unwrap();
+    let postgres = Postgres::new(options);
+    let (name, installation) = (tenant().owner.tenant, testkit::unique("displaced"));
+    let bind = async |cluster: &str| {
+        let bind = "INSERT INTO public.installations (installation, cluster) VALUES ($1, $2) \
+                    ON CONFLICT (installation) DO UPDATE SET cluster = $2";
+        sqlx::query(bind).bind(&installation).bind(cluster).execute(on.stores.postgres.core()).await.unwrap();
+    };
+    postgres.believe(&Claim { installation: installation.clone(), cluster: "ours".into(), take_over: None });
+    // Whether it works on a tenant, and whether it is told that it is displaced.
+    let stands = async || {
+        let held = postgres.hold_tenant(&name).await.map(|held| held.is_some());
+        let displaced = matches!(held, Err(Error::OtherCluster { .. }));
+        for asked in [postgres.still_ours().await, postgres.not_displaced().await] {
+            assert_eq!(matches!(asked, Err(Error::OtherCluster { .. })), displaced, "{asked:?} {held:?}");
+        }
+        (held.unwrap_or(false), displaced)
+    };
+    let away = Mode::Refuse;
+    bind("ours").await;
+    assert_eq!(stands().await, (true, false));
+    proxy.set(away);
+    assert_eq!(stands().await, (false, false), "it goes on with what two may do at once");
+    proxy.set(Mode::Pass);
+    bind("another").await;
+    assert_eq!(stands().await, (false, true));
+    proxy.set(away);
+    assert_eq!(stands().await, (false, true), "it acts as if the stores were its own");
+    proxy.set(Mode::Pass);
+    assert_eq!(stands().await, (false, true));
+    bind("ours").await;
+    assert_eq!(stands().await, (true, false), "taken back");
+    proxy.set(away);
+    assert_eq!(stands().await, (false, false));
 }

@@ -1,6 +1,9 @@
 //! Removal: all of the tenant's things and nothing else, twice, and from half of it.
 
+use std::time::Duration;
+
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
+use crds::TenantName;
 use crds::names::{BucketLayout, index_name};
 use crds::registry::{IngestQuotas, Rate, RegistryTenant};
 use crds::tenant::Isolation;
@@ -132,6 +135,87 @@ async fn a_tenant_in_a_versioned_bucket_is_removed_with_every_version() {
             }
             BucketLayout::Shared => assert_eq!((left(&gone).await, left(&stays).await), (0, 5)),
         }
+    }
+}
+
+/// Events and bytes that are billed to a tenant.
+async fn billed(on: &Fixture, desired: &DesiredTenant) -> (i64, i64) {
+    let sums = "SELECT coalesce(sum(events), 0)::bigint, coalesce(sum(bytes), 0)::bigint FROM public.usage_hourly \
+                WHERE tenant = $1";
+    sqlx::query_as(sums).bind(desired.name().as_str()).fetch_one(on.stores.postgres.core()).await.unwrap()
+}
+
+/// A row of the tenant's ledger.
+fn counted(desired: &DesiredTenant, events: i32) -> String {
+    format!(
+        "INSERT INTO {}.usage_ledger (batch_id, accepted_at, key_id, events, bytes) \
+         VALUES (gen_random_uuid(), now(), 'k', {events}, {events} * 100)",
+        desired.name().database_schema()
+    )
+}
+
+#[tokio::test]
+async fn what_is_used_last_is_billed_once_before_the_ledger_goes() {
+    let on = stores().await;
+    let desired = tenant();
+    on.provision(&desired, &[key()]).await;
+    for _ in 0..3 {
+        on.processor(&counted(&desired, 1)).await;
+    }
+    // maintain has rolled up the first two, and a processor has numbered its batch and not committed it yet.
+    let watermark = "INSERT INTO public.usage_watermarks (tenant, ledger_id) VALUES ($1, 2)";
+    sqlx::query(watermark).bind(desired.name().as_str()).execute(on.stores.postgres.core()).await.unwrap();
+    let mut writes = on.stores.postgres.processor().begin().await.unwrap();
+    sqlx::raw_sql(&counted(&desired, 40)).execute(&mut *writes).await.unwrap();
+    on.processor(&counted(&desired, 200)).await;
+    let deletion = async {
+        delete(&on, &desired).await;
+    };
+    let writer = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        writes.commit().await.unwrap();
+    };
+    tokio::join!(deletion, writer);
+    assert_eq!(left_in_postgres(&on, &desired).await, 0);
+    assert_eq!(billed(&on, &desired).await, (241, 24_100));
+    delete(&on, &desired).await;
+    assert_eq!(billed(&on, &desired).await, (241, 24_100));
+
+    // One of the same name begins to count anew.
+    on.provision(&desired, &[key()]).await;
+    on.processor(&counted(&desired, 1)).await;
+    for _ in 0..2 {
+        on.stores.postgres.settle_usage(desired.name()).await.unwrap();
+        assert_eq!(billed(&on, &desired).await, (242, 24_200));
+    }
+    delete(&on, &desired).await;
+    assert_eq!(billed(&on, &desired).await, (242, 24_200));
+}
+
+#[tokio::test]
+async fn what_maintain_is_at_is_removed_once_it_is_through() {
+    let on = stores().await;
+    for lock in [TenantName::maintain_lock, TenantName::late_index_lock] {
+        let mut desired = tenant();
+        desired.archive = desired.name().archive(BucketLayout::Shared, "provision-tests-shared-");
+        on.provision(&desired, &[key()]).await;
+        put(&on, &desired, "logs/1").await;
+        let mut maintain = on.stores.postgres.processor().acquire().await.unwrap();
+        let (take, give) = ("SELECT pg_advisory_lock(hashtextextended($1, 0))", "SELECT pg_advisory_unlock_all()");
+        sqlx::query(take).bind(lock(desired.name())).execute(&mut *maintain).await.unwrap();
+        let deletion = async {
+            delete(&on, &desired).await;
+        };
+        let maintenance = async {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            assert_ne!(left_in_postgres(&on, &desired).await, 0, "its schema is dropped while maintain is at it");
+            put(&on, &desired, "logs/2").await;
+            sqlx::query(give).execute(&mut *maintain).await.unwrap();
+        };
+        tokio::join!(deletion, maintenance);
+        let list = on.s3.list_objects_v2().bucket(&desired.archive.bucket).prefix(&desired.archive.prefix);
+        assert_eq!(list.send().await.unwrap().contents().len(), 0);
+        assert_eq!(left_in_postgres(&on, &desired).await, 0);
     }
 }
 

@@ -1,5 +1,5 @@
-//! One `maintain` per tenant and kind of work at a time. Every step is right without it; two at once would only do
-//! the same work twice.
+//! One `maintain` per tenant and kind of work at a time, and none while the operator removes the tenant. Each step of two
+//! at once is right without it; they would only do the same work twice.
 
 use runtime::logging::chain;
 use sqlx::Postgres;
@@ -29,8 +29,8 @@ impl TenantLock {
     /// The lock; `None` if somebody else holds it.
     pub async fn try_take(catalog: &Catalog, tenant: &Tenant, work: Work) -> Result<Option<Self>, Error> {
         let key = match work {
-            Work::Passes => format!("maintain:{}", tenant.name()),
-            Work::LateIndex => format!("late-index:{}", tenant.name()),
+            Work::Passes => tenant.name().maintain_lock(),
+            Work::LateIndex => tenant.name().late_index_lock(),
         };
         let doing = "lock a tenant";
         let taken = catalog.within(LIMIT, doing, async {

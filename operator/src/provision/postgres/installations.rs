@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
+use crds::TenantName;
 use crds::names::CORE_DATABASE;
 
 use super::{Postgres, scram};
@@ -159,6 +160,17 @@ impl Postgres {
             tenant,
         };
         Ok(rows.into_iter().map(missing).collect())
+    }
+
+    /// Forgets since when a tenant is missing: from its next look on, the installation counts anew.
+    pub async fn forget_missing(&self, installation: &str, tenant: &TenantName) -> Result<(), Error> {
+        sqlx::query("DELETE FROM public.missing_tenants WHERE installation = $1 AND tenant = $2")
+            .bind(installation)
+            .bind(tenant.as_str())
+            .execute(&self.core)
+            .await
+            .doing("forget since when a tenant is missing")?;
+        Ok(())
     }
 
     /// Live keys of an installation's tenants: as many as stop working under other peppers.

@@ -1,8 +1,10 @@
-//! The lock of a tenant: who holds it is alone in changing what the tenant has in the stores.
+//! The locks of a tenant: who holds the operator's is alone in changing what the tenant has in the stores, and who
+//! holds `maintain`'s keeps that out.
 //!
 //! A lease says who should work, this says who does. It ends with its session, also of a holder that
 //! stands still or is cut off: PostgreSQL ends a session that is silent within a transaction.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use sqlx::{PgConnection, Postgres as Database, Transaction};
@@ -18,14 +20,19 @@ use crate::provision::error::PostgresContext;
 const BEAT: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A tenant that nobody else works on.
+/// A tenant that nobody else works on, or that `maintain` doesn't.
 pub struct HeldTenant {
     transaction: Transaction<'static, Database>,
 }
 
 impl Postgres {
-    /// Takes the tenant's lock, or says that another operator has it: nobody waits here.
+    /// Takes the tenant's lock, or says that another operator has it: nobody waits here. An error if another cluster
+    /// has taken the installation over; while PostgreSQL is away, what it said last holds.
     pub async fn hold_tenant(&self, tenant: &TenantName) -> Result<Option<HeldTenant>, Error> {
+        self.try_hold(tenant).await.map_err(|error| self.displacement_before(error))
+    }
+
+    async fn try_hold(&self, tenant: &TenantName) -> Result<Option<HeldTenant>, Error> {
         let mut transaction = self.locks.begin().await.doing("begin to lock a tenant")?;
         let held =
             sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtextextended('loggerhub:operator:' || $1, 0))")
@@ -37,8 +44,35 @@ impl Postgres {
         Ok(if held { Some(HeldTenant { transaction }) } else { None })
     }
 
-    /// An error if another cluster has taken the installation over since: nothing is done here from then on.
+    /// Waits until `maintain` is not at the tenant, and keeps it away: it neither archives, counts nor indexes anything.
+    pub async fn hold_maintain(&self, tenant: &TenantName) -> Result<HeldTenant, Error> {
+        let mut transaction = self.processor.begin().await.doing("begin in the processor database")?;
+        for lock in [tenant.maintain_lock(), tenant.late_index_lock()] {
+            sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
+                .bind(lock)
+                .execute(&mut *transaction)
+                .await
+                .doing("wait until `maintain` is through with the tenant")?;
+        }
+        Ok(HeldTenant { transaction })
+    }
+
+    /// An error if another cluster has taken the installation over since, or if nobody can say: nothing is done here
+    /// from then on.
     pub async fn still_ours(&self) -> Result<(), Error> {
+        self.ask().await.map_err(|error| self.displacement_before(error))
+    }
+
+    /// An error if another cluster has taken the installation over, as far as anybody can say: while PostgreSQL is away,
+    /// what it said last holds.
+    pub async fn not_displaced(&self) -> Result<(), Error> {
+        match self.still_ours().await {
+            Err(displaced @ Error::OtherCluster { .. }) => Err(displaced),
+            _ => Ok(()),
+        }
+    }
+
+    async fn ask(&self) -> Result<(), Error> {
         let mut connection = self.locks.acquire().await.doing("connect to ask whose the stores are")?;
         self.ask_still_ours(&mut connection).await
     }
@@ -51,11 +85,23 @@ impl Postgres {
                 .fetch_optional(connection)
                 .await
                 .doing("read which cluster the installation runs in")?;
-        match bound.filter(|bound| bound != ours) {
-            Some(bound) => Err(Error::OtherCluster { installation: installation.clone(), bound, ours: ours.clone() }),
-            None => Ok(()),
+        let other = bound.filter(|bound| bound != ours);
+        self.taken_by.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&other);
+        other.map_or(Ok(()), |other| Err(displaced(installation, ours, other)))
+    }
+
+    /// That another cluster has taken over, if PostgreSQL said so last, in place of an error by which it is away.
+    fn displacement_before(&self, error: Error) -> Error {
+        let other = self.taken_by.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match (self.bound.get(), other) {
+            (Some((installation, ours)), Some(other)) => displaced(installation, ours, other),
+            _ => error,
         }
     }
+}
+
+fn displaced(installation: &str, ours: &str, bound: String) -> Error {
+    Error::OtherCluster { installation: installation.to_owned(), bound, ours: ours.to_owned() }
 }
 
 impl HeldTenant {

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 
 use crds::names::{DATA_ROLE, MAINTAIN_ROLE, SEARCH_ROLE};
 
-use super::Postgres;
+use super::{Postgres, usage};
 use crate::fail_points::{Point, reach};
 use crate::provision::error::PostgresContext;
 use crate::provision::marker::Ownership;
@@ -119,8 +119,8 @@ impl Postgres {
         .doing("register the series of indices")
     }
 
-    /// Removes schema, role and registry row of a tenant, with all its rows. Only what is ours;
-    /// whatever is gone already is fine.
+    /// Removes schema, role and registry row of a tenant, with all its rows; what it has used is billed before. Only
+    /// what is ours; whatever is gone already is fine.
     pub async fn delete(&self, owner: &Owner) -> Result<(), Error> {
         let mut transaction = self.processor.begin().await.doing("begin in the processor database")?;
         lock(&mut transaction, owner).await?;
@@ -129,6 +129,7 @@ impl Postgres {
         let reader = owner.tenant.database_reader();
         if found.schema {
             ours(owner, &format!("schema `{schema}`"), found.schema_marker.as_deref())?;
+            usage::settle(&self.core, &mut transaction, &owner.tenant).await?;
             execute(&mut transaction, format!("DROP SCHEMA \"{schema}\" CASCADE"), "drop the tenant's schema").await?;
         }
         if found.role {

@@ -122,6 +122,16 @@ impl Postgres {
         .doing("list the tenants of other installations")
     }
 
+    /// Which of these tenants another installation has a row of, also one that it retains: it sees to the end of those.
+    pub async fn tenants_of_others(&self, installation: &str, names: &[String]) -> Result<Vec<String>, Error> {
+        sqlx::query_scalar("SELECT name FROM public.tenants WHERE installation <> $1 AND name = ANY($2)")
+            .bind(installation)
+            .bind(names)
+            .fetch_all(&self.core)
+            .await
+            .doing("list the tenants of other installations")
+    }
+
     /// Makes the plans known that tenants may name.
     pub async fn ensure_plans(&self, plans: &[String]) -> Result<(), Error> {
         sqlx::query("INSERT INTO public.plans (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING")
