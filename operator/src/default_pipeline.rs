@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crds::names::DEFAULT_PIPELINE;
-use crds::{LogPipeline, LogPipelineSpec, Tenant};
+use crds::{LogPipeline, Tenant};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
@@ -43,11 +43,6 @@ pub async fn run(client: Client, settings: Settings, shutdown: CancellationToken
             () = shutdown.cancelled() => return,
         }
     }
-}
-
-/// Whether a spec is one of a LogPipeline; says where not.
-pub fn check(spec: &Value) -> Result<(), serde_json::Error> {
-    serde_json::from_value::<LogPipelineSpec>(spec.clone()).map(drop)
 }
 
 /// Applies the pipeline. A field that somebody else added stays; one that the installation sets is set.

@@ -3,8 +3,8 @@
 
 pub mod settings;
 pub mod run;
-pub mod lease;
-pub mod lead;
+pub mod election;
+pub mod leader;
 pub mod platform;
 pub mod signing;
 pub mod plans;

@@ -1,46 +1,45 @@
 //! The controller of LogPipelines: look → accept → build → apply → status. Deletion comes before
 //! all of them. How many processors run is the scaler's.
 
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crds::condition::{Finding, Reason};
-use crds::{CONFIRM_DELETE_ANNOTATION, LogPipeline, LogPipelineSpec, PIPELINE_FINALIZER, PIPELINE_LABEL, PipelineName};
+use crds::{CONFIRM_DELETE_ANNOTATION, LogPipeline, PIPELINE_FINALIZER, PIPELINE_LABEL, PipelineName};
 use futures::{Stream, StreamExt};
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
-use kube::api::DeleteParams;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store as Reader, store};
 use kube::runtime::{Predicate, predicates};
 use kube::runtime::{WatchStreamExt, reflector, watcher};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, ResourceExt};
 use runtime::traces;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-mod acceptance;
-mod accepted;
+mod error;
+pub mod role;
+mod accept;
+mod last_accepted;
 pub mod build;
 mod pod;
 pub mod availability;
+mod apply;
 pub mod status;
 
 use crate::context::Context;
 use crate::kubernetes::{
-    FIELD_MANAGER, add_finalizer, apply, apply_status, is_not_found, is_paused, now, publish, release_replicas,
-    remove_finalizer, transitions,
+    FIELD_MANAGER, add_finalizer, apply_status, is_not_found, is_paused, now, publish, remove_finalizer, transitions,
 };
 use crate::metrics::{Controller as Which, Ending};
 use crate::provision;
 use crate::scaler::{Pipelines, backlog};
 use crate::tenant::lane;
-use build::Role;
+use accept::{accept, place};
+pub use error::Error;
+use error::failed;
 
 /// Time between two looks at a pipeline that is to be deleted.
 const LEAVING_INTERVAL: Duration = Duration::from_secs(5);
@@ -48,27 +47,6 @@ const LEAVING_INTERVAL: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(5);
 /// Pipelines that are worked on at once.
 const CONCURRENCY: u16 = 4;
-
-/// Why a reconciliation ended early.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The Kubernetes API failed.
-    #[error("{doing} of LogPipeline `{name}`")]
-    Api {
-        /// What we were doing.
-        doing: &'static str,
-        /// The pipeline.
-        name: String,
-        /// The cause.
-        source: Box<kube::Error>,
-    },
-}
-
-/// The objects that a pipeline yields, as the API server has them.
-struct Applied {
-    processor: Deployment,
-    ingest: Option<Deployment>,
-}
 
 /// Runs the controller until `shutdown`. Hands the pipelines that it sees to the scaler.
 pub async fn run(
@@ -189,7 +167,7 @@ async fn reconcile_pipeline(ctx: &Context, pipeline: &LogPipeline) -> Result<(Ac
         finalized = added.map_err(failed("add the finalizer", pipeline))?;
         &finalized
     };
-    let applied = apply_children(ctx, pipeline, &name).await?;
+    let applied = apply::apply(ctx, pipeline, &name).await?;
     let mut findings = status::findings(pipeline, &applied.processor, applied.ingest.as_ref());
     let mut wait = ctx.resync();
     let mut ending = Ending::success;
@@ -207,7 +185,7 @@ async fn reconcile_pipeline(ctx: &Context, pipeline: &LogPipeline) -> Result<(Ac
         findings.extend(stays);
         wait = wait.min(LEAVING_INTERVAL);
     }
-    report(ctx, &api, pipeline, findings, Some(ready(&applied.processor))).await?;
+    report(ctx, &api, pipeline, findings, Some(applied.ready())).await?;
     Ok((Action::requeue(wait), ending))
 }
 
@@ -220,131 +198,17 @@ fn is_held(pipeline: &LogPipeline, name: &PipelineName) -> bool {
 /// A pipeline that is refused goes on as it was accepted last, of the image that the release has now.
 /// Says how many of its processors are ready, if it has any.
 async fn keep_last_accepted(ctx: &Context, pipeline: &LogPipeline, name: &PipelineName) -> Result<Option<i32>, Error> {
-    let processors = children::<Deployment>(ctx).get_opt(&name.processor_deployment(&ctx.settings.release)).await;
+    let processors =
+        apply::children::<Deployment>(ctx).get_opt(&name.processor_deployment(&ctx.settings.release)).await;
     let processors = processors.map_err(failed("look for the processors", pipeline))?;
-    match processors.and_then(|processors| accepted::last(pipeline, &processors)) {
-        Some(last) => Ok(Some(ready(&apply_children(ctx, &last, name).await?.processor))),
+    match processors.and_then(|processors| last_accepted::last(pipeline, &processors)) {
+        Some(last) => Ok(Some(apply::apply(ctx, &last, name).await?.ready())),
         None => Ok(None),
     }
 }
 
-fn ready(processor: &Deployment) -> i32 {
-    processor.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0)
-}
-
 fn unix_micros() -> i64 {
     i64::try_from(time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX)
-}
-
-/// The name of a pipeline that is where we run any.
-fn place(pipeline: &LogPipeline, release_namespace: &str) -> Result<PipelineName, (Reason, String)> {
-    let namespace = pipeline.namespace().unwrap_or_default();
-    if namespace != release_namespace {
-        let message = format!(
-            "pipelines run in namespace `{release_namespace}` only, because their pods hold the platform's \
-             credentials: move it there"
-        );
-        return Err((Reason::NamespaceNotAllowed, message));
-    }
-    pipeline.name_any().parse().map_err(|error| (Reason::InvalidSpec, format!("metadata.name: {error}")))
-}
-
-/// Whether a spec is one that is run. Its tests are run as if their lines came `now`, in microseconds
-/// since 1970.
-fn accept(spec: &LogPipelineSpec, now: i64) -> Result<(), (Reason, String)> {
-    check_replicas(spec).map_err(|message| (Reason::InvalidSpec, message))?;
-    acceptance::check(spec, now)
-}
-
-/// What the API server's rules say, too; objects that were stored before a rule was made can break it.
-fn check_replicas(spec: &LogPipelineSpec) -> Result<(), String> {
-    let scaling = &spec.processor.scaling;
-    if scaling.min_replicas > scaling.max_replicas {
-        return Err("spec.processor.scaling: minReplicas must not exceed maxReplicas".to_owned());
-    }
-    let ingest = spec.ingest.as_ref();
-    let Some((ingest, autoscaling)) = ingest.and_then(|ingest| Some((ingest, ingest.autoscaling.as_ref()?))) else {
-        return Ok(());
-    };
-    if autoscaling.min_replicas > autoscaling.max_replicas {
-        return Err("spec.ingest.autoscaling: minReplicas must not exceed maxReplicas".to_owned());
-    }
-    if !ingest.resources.requests.contains_key("cpu") {
-        return Err("spec.ingest.autoscaling needs spec.ingest.resources.requests.cpu".to_owned());
-    }
-    Ok(())
-}
-
-/// Brings the pipeline's objects to what its spec asks for, and removes those that it asks for no more.
-async fn apply_children(ctx: &Context, pipeline: &LogPipeline, name: &PipelineName) -> Result<Applied, Error> {
-    let settings = &ctx.settings;
-    let processors = name.processor_deployment(&settings.release);
-    let budget = |role| availability::budget(settings, pipeline, name, role);
-    let budgets = settings.dataplane.pod_disruption_budget;
-    let processor = build::processor(settings, pipeline, name);
-    let processor = apply(&children(ctx), &processor).await.map_err(failed("apply the processors", pipeline))?;
-    keep(ctx, &processors, budgets.then(|| budget(Role::Processor)))
-        .await
-        .map_err(failed("keep the processors' PodDisruptionBudget", pipeline))?;
-
-    let canaries = name.canary_deployment(&settings.release);
-    let canary = pipeline.spec.canary.as_ref();
-    let service = canary.map(|_| build::canary_service(settings, pipeline, name));
-    keep(ctx, &canaries, service).await.map_err(failed("keep the canary's Service", pipeline))?;
-    let canary = canary.map(|canary| build::canary(settings, pipeline, name, canary));
-    keep(ctx, &canaries, canary).await.map_err(failed("keep the canary's Deployment", pipeline))?;
-
-    let ingests = name.ingest_deployment(&settings.release);
-    let spec = pipeline.spec.ingest.as_ref();
-    let service = spec.map(|spec| build::ingest_service(settings, pipeline, name, spec));
-    keep(ctx, &ingests, service).await.map_err(failed("keep the ingest Service", pipeline))?;
-    let autoscaling = spec.and_then(|spec| spec.autoscaling.as_ref());
-    let autoscaler = autoscaling.map(|wanted| availability::autoscaler(settings, pipeline, name, wanted));
-    // Before the Deployment: one that goes must not undo the replicas that are applied next.
-    keep(ctx, &ingests, autoscaler).await.map_err(failed("keep the ingest HorizontalPodAutoscaler", pipeline))?;
-    if autoscaling.is_some() {
-        release_replicas(&children(ctx), &ingests).await.map_err(failed("release the ingest's replicas", pipeline))?;
-    }
-    let ingest = spec.map(|spec| build::ingest(settings, pipeline, name, spec));
-    let ingest = keep(ctx, &ingests, ingest).await.map_err(failed("keep the ingest Deployment", pipeline))?;
-    keep(ctx, &ingests, (budgets && spec.is_some()).then(|| budget(Role::Ingest)))
-        .await
-        .map_err(failed("keep the ingest PodDisruptionBudget", pipeline))?;
-    Ok(Applied { processor, ingest })
-}
-
-/// The objects of a kind that pipelines have.
-fn children<K>(ctx: &Context) -> Api<K>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-{
-    Api::namespaced(ctx.client.clone(), &ctx.settings.namespace)
-}
-
-/// Applies the object that a pipeline is to have, or removes the one that it had.
-async fn keep<K>(ctx: &Context, name: &str, wanted: Option<K>) -> kube::Result<Option<K>>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
-{
-    match wanted {
-        Some(object) => apply(&children(ctx), &object).await.map(Some),
-        None => remove::<K>(&children(ctx), name).await.map(|()| None),
-    }
-}
-
-/// Removes an object that is a pipeline's, if it is there.
-async fn remove<K>(api: &Api<K>, name: &str) -> kube::Result<()>
-where
-    K: Resource + Clone + Debug + DeserializeOwned,
-{
-    let found = api.get_metadata_opt(name).await?;
-    if !found.is_some_and(|found| found.labels().contains_key(PIPELINE_LABEL)) {
-        return Ok(());
-    }
-    match api.delete(name, &DeleteParams::background()).await {
-        Err(error) if is_not_found(&error) => Ok(()),
-        result => result.map(drop),
-    }
 }
 
 /// What a pipeline's deletion comes to.
@@ -481,10 +345,6 @@ async fn report(
     Ok(())
 }
 
-fn failed<'a>(doing: &'static str, pipeline: &'a LogPipeline) -> impl FnOnce(kube::Error) -> Error + 'a {
-    move |source| Error::Api { doing, name: pipeline.name_any(), source: Box::new(source) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -495,35 +355,6 @@ mod tests {
             "metadata": {"name": "fast", "namespace": namespace}, "spec": {},
         }))
         .unwrap()
-    }
-
-    #[test]
-    fn a_pipeline_runs_in_the_release_namespace_only() {
-        assert_eq!(place(&pipeline("logs"), "logs").unwrap().as_str(), "fast");
-        assert_eq!(place(&pipeline("acme"), "logs").unwrap_err().0, Reason::NamespaceNotAllowed);
-    }
-
-    #[test]
-    fn a_spec_that_contradicts_itself_is_refused() {
-        let cpu = serde_json::json!({"requests": {"cpu": "100m"}});
-        for (spec, said) in [
-            (serde_json::json!({}), None),
-            (serde_json::json!({"processor": {"scaling": {"minReplicas": 11}}}), Some("scaling: minReplicas must not")),
-            (serde_json::json!({"ingest": {"autoscaling": {}, "resources": cpu}}), None),
-            (serde_json::json!({"ingest": {"autoscaling": {}}}), Some("needs spec.ingest.resources.requests.cpu")),
-            (
-                serde_json::json!({"ingest": {"autoscaling": {"minReplicas": 11}, "resources": cpu}}),
-                Some("autoscaling: minReplicas must not"),
-            ),
-        ] {
-            let refused = accept(&serde_json::from_value(spec.clone()).unwrap(), 0).err();
-            let refused = refused.map(|(reason, message)| (reason == Reason::InvalidSpec, message));
-            let as_expected = match (&refused, said) {
-                (Some((true, message)), Some(said)) => message.contains(said),
-                (refused, said) => refused.is_none() && said.is_none(),
-            };
-            assert!(as_expected, "{spec}: {refused:?}");
-        }
     }
 
     #[test]

@@ -26,9 +26,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::election::{Election, Leadership};
 use crate::health::{self, StoresUp};
-use crate::lead::{self, Work};
-use crate::lease::{Election, Leadership};
+use crate::leader::{self, Work};
 use crate::metrics::OperatorMetrics;
 use crate::plans::{self, Plans};
 use crate::platform;
@@ -80,7 +80,7 @@ pub async fn run(settings: RunSettings, shutdown: CancellationToken) -> anyhow::
     let client = Client::try_default().await.context("find the Kubernetes API")?;
     let listener = settings.admin.bind().await?;
     let (publish, plans) = watch::channel(installation.plans.clone());
-    tokio::spawn(plans::follow(settings.config, publish, shutdown.clone()));
+    tokio::spawn(plans::follow::follow(settings.config, publish, shutdown.clone()));
     Ok(operate(installation, plans, stores, client, listener, shutdown).await?)
 }
 
@@ -159,7 +159,7 @@ pub async fn operate(
             stands.store(Standing::Leads as u8, Ordering::Relaxed);
             tracing::info!(identity = election.identity(), "leads");
             let (metrics, displaced) = (operator_metrics.clone(), displaced.clone());
-            lead::begin(Work { client, settings, plans, stores, health, metrics, claim, displaced }, &shutdown)
+            leader::begin(Work { client, settings, plans, stores, health, metrics, claim, displaced }, &shutdown)
         }
         None => JoinSet::new(),
     };

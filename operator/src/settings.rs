@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::plans::Plans;
 use crate::provision::Shape;
+use crds::LogPipelineSpec;
 use crds::names::{BucketLayout, POOL_TENANTS};
 use k8s_openapi::api::core::v1::{Toleration, TopologySpreadConstraint};
 
@@ -256,7 +257,7 @@ impl Settings {
         ensure!(settings.opensearch.pool_tenants >= 1, "opensearch.poolTenants: use 1 or more");
         settings.plans.check()?;
         if let Some(spec) = &settings.default_pipeline {
-            crate::default_pipeline::check(spec).context("defaultPipeline")?;
+            serde_json::from_value::<LogPipelineSpec>(spec.clone()).context("defaultPipeline")?;
         }
         Ok(settings)
     }

@@ -23,8 +23,8 @@ use crate::backoff::jittered;
 use crate::context::Context;
 use crate::kubernetes::{ACTOR, explain, operator_itself};
 use crate::provision::{self, Missing, Owner};
-use crate::tenant::delete::retain_data;
-use crate::tenant::departed::{self, Next};
+use crate::tenant::deletion::departed::{self, Next};
+use crate::tenant::deletion::{drain, retain_data};
 use crate::tenant::lane;
 
 /// Tenants of one page of the list.
@@ -48,7 +48,7 @@ enum Error {
     #[error("sweep the registries")]
     Store(#[from] provision::Error),
     #[error("look at the lanes of a tenant that is gone")]
-    Lanes(#[from] departed::Error),
+    Lanes(#[from] drain::Error),
 }
 
 /// Sweeps at every resync until `shutdown`.

@@ -12,7 +12,7 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec}
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::build::{Role, metadata, selector};
+use super::role::{Role, metadata, selector};
 use crate::settings::Settings;
 
 /// How a role's pods are spread: as the installation says, each pipeline's pods among themselves.

@@ -4,53 +4,17 @@ use std::collections::BTreeMap;
 
 use crds::names::gateway_service;
 use crds::pipeline::{Canary, Ingest, Resources, ServiceType};
-use crds::{LogPipeline, PIPELINE_LABEL, PipelineName};
+use crds::{LogPipeline, PipelineName};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{EnvVar, PodTemplateSpec, Service, ServicePort, ServiceSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kube::Resource;
 use kube::api::ObjectMeta;
 
-use super::pod::{Mount, mount, pod, variable};
-use super::{acceptance, accepted};
+use super::last_accepted;
+use super::pod::{Mount, mount, pod, stages, variable};
+use super::role::{Role, labels, metadata, selector};
 use crate::settings::Settings;
-
-/// A role of the data plane that pipelines run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Stores and indexes what is in the queue.
-    Processor,
-    /// Takes events in.
-    Ingest,
-    /// Sends events and looks for them.
-    Canary,
-}
-
-impl Role {
-    /// Value of `app.kubernetes.io/component`.
-    pub(super) fn component(self) -> &'static str {
-        match self {
-            Self::Processor => "processor",
-            Self::Ingest => "ingest",
-            Self::Canary => "canary",
-        }
-    }
-
-    /// Whether it follows the tenant registry. A canary knows its own tenant alone.
-    pub(super) fn reads_registry(self) -> bool {
-        self != Self::Canary
-    }
-
-    /// Subcommand of `loggerhub`.
-    pub(super) fn command(self) -> &'static str {
-        match self {
-            Self::Processor => "process",
-            Self::Ingest => "ingest",
-            Self::Canary => "canary",
-        }
-    }
-}
 
 /// The Deployment of a pipeline's processors. It says nothing about replicas: those are the
 /// scaler's, on the scale subresource.
@@ -65,7 +29,7 @@ pub fn processor(settings: &Settings, pipeline: &LogPipeline, name: &PipelineNam
         // after mimalloc's own 10 ms the kernel would have to clear all of it again.
         variable("MIMALLOC_PURGE_DELAY", "1000".to_owned()),
     ];
-    own.extend(acceptance::variable(&pipeline.spec).map(|json| variable("LOGGERHUB_STAGES", json)));
+    own.extend(stages(&pipeline.spec));
     let secrets = &settings.dataplane.secrets;
     let mounts = [
         mount("redis-queue", "LOGGERHUB_REDIS_QUEUE_CREDENTIALS", secrets.redis_queue.clone()),
@@ -76,7 +40,8 @@ pub fn processor(settings: &Settings, pipeline: &LogPipeline, name: &PipelineNam
     let deployment = name.processor_deployment(&settings.release);
     let mut deployment =
         workload(settings, pipeline, name, Role::Processor, deployment, None, &processor.resources, own, mounts.into());
-    deployment.metadata.annotations = accepted::annotation(pipeline).map(|annotation| BTreeMap::from([annotation]));
+    deployment.metadata.annotations =
+        last_accepted::annotation(pipeline).map(|annotation| BTreeMap::from([annotation]));
     deployment
 }
 
@@ -202,46 +167,6 @@ fn workload(
         }),
         ..Deployment::default()
     }
-}
-
-/// Metadata of an object of a pipeline's.
-pub(super) fn metadata(
-    settings: &Settings,
-    pipeline: &LogPipeline,
-    name: &PipelineName,
-    role: Role,
-    object: String,
-) -> ObjectMeta {
-    ObjectMeta {
-        name: Some(object),
-        namespace: Some(settings.namespace.clone()),
-        labels: Some(labels(settings, name, role)),
-        owner_references: pipeline.controller_owner_ref(&()).map(|owner| {
-            // A deletion in the foreground would begin with the objects of a pipeline that is still needed.
-            vec![OwnerReference { block_owner_deletion: None, ..owner }]
-        }),
-        ..ObjectMeta::default()
-    }
-}
-
-fn labels(settings: &Settings, name: &PipelineName, role: Role) -> BTreeMap<String, String> {
-    let mut labels = selector(settings, name, role);
-    labels.insert("app.kubernetes.io/managed-by".to_owned(), "loggerhub-operator".to_owned());
-    labels.insert("app.kubernetes.io/part-of".to_owned(), "loggerhub".to_owned());
-    if !settings.version.is_empty() {
-        labels.insert("app.kubernetes.io/version".to_owned(), settings.version.clone());
-    }
-    labels
-}
-
-/// The labels that never change: a Deployment's selector can't.
-pub(super) fn selector(settings: &Settings, name: &PipelineName, role: Role) -> BTreeMap<String, String> {
-    BTreeMap::from([
-        ("app.kubernetes.io/name".to_owned(), "loggerhub".to_owned()),
-        ("app.kubernetes.io/instance".to_owned(), settings.release.clone()),
-        ("app.kubernetes.io/component".to_owned(), role.component().to_owned()),
-        (PIPELINE_LABEL.to_owned(), name.to_string()),
-    ])
 }
 
 #[cfg(test)]

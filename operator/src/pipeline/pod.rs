@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crds::names::registry_keys_config_map;
 use crds::pipeline::Resources;
-use crds::{LogPipeline, PipelineName};
+use crds::{LogPipeline, LogPipelineSpec, PipelineName};
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, Lifecycle,
     LifecycleHandler, LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec, Probe,
@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::availability;
-use super::build::Role;
+use super::role::Role;
 use crate::settings::{CaBundle, Settings};
 
 /// Port of what tenants ask, which ingest has.
@@ -228,6 +228,16 @@ pub(super) fn variable(name: &str, value: String) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(value), ..EnvVar::default() }
 }
 
+/// The stages as a processor takes them from its environment; nothing if there are none.
+pub(super) fn stages(spec: &LogPipelineSpec) -> Option<EnvVar> {
+    if spec.stages.is_empty() {
+        return None;
+    }
+    let json = serde_json::to_string(&spec.stages).ok()?;
+    // A kubelet takes `$(NAME)` and `$$` in a variable for something else.
+    Some(variable("LOGGERHUB_STAGES", json.replace('$', "\\u0024")))
+}
+
 fn quantities(given: &BTreeMap<String, String>) -> Option<BTreeMap<String, Quantity>> {
     let quantities: BTreeMap<String, Quantity> =
         given.iter().map(|(name, value)| (name.clone(), Quantity(value.clone()))).collect();
@@ -236,4 +246,21 @@ fn quantities(given: &BTreeMap<String, String>) -> Option<BTreeMap<String, Quant
 
 fn some<T>(items: Vec<T>) -> Option<Vec<T>> {
     Some(items).filter(|items| !items.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_variable_holds_nothing_that_a_kubelet_would_change() {
+        let stages =
+            json!([{"name": "a", "match": {"fields": [{"name": "path", "matches": "^/x$(HOME)$$"}]}, "drop": {}}]);
+        let spec: LogPipelineSpec = serde_json::from_value(json!({"stages": stages})).unwrap();
+        let variable = super::stages(&spec).unwrap().value.unwrap();
+        assert!(!variable.contains('$'), "{variable}");
+        assert_eq!(serde_json::from_str::<Vec<::stages::Stage>>(&variable).unwrap(), spec.stages);
+        assert_eq!(super::stages(&LogPipelineSpec::default()), None);
+    }
 }

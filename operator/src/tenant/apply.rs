@@ -1,30 +1,21 @@
-//! Puts a valid Tenant in place in every store, all at once where they do not need each other. A
-//! store that fails keeps nothing from the others.
+//! Carries a plan out in every store, all at once where they do not need each other. A store that fails keeps nothing
+//! from the others.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use crds::condition::Reason;
 use crds::names::ArchiveLocation;
-use crds::registry::{RegistryKey, RegistryTenant, TenantState};
 use crds::{PipelineName, Tenant};
-use runtime::audit::{self, Act, Action};
-use runtime::logging::chain;
 
-use super::keys::{AppliedKeys, ensure_keys};
+use super::keys::plan::KeysPlan;
+use super::keys::register::{AppliedKeys, register};
 use super::lane;
-use super::validate::{Problem, ValidTenant};
+use super::plan::{Keep, Plan, Provision};
+use super::problem::{Problem, StoreResult};
+use super::projection::{project, replace};
+use super::validate::ValidTenant;
 use crate::context::Context;
 use crate::fail_points::{Point, reach};
-use crate::kubernetes::ACTOR;
-use crate::provision::{
-    self, Backstop, DesiredTenant, Failure, IssuedKey, Outcome, Stores, TenantRow, registry_entry, series_hot_days,
-};
-
-/// Longest wait for the reason of a failure.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
-
-/// What came of one store.
-pub type StoreResult = Result<Outcome, Problem>;
+use crate::provision::{self, Backstop, DesiredTenant, Outcome, Stores, series_hot_days};
 
 /// What came of it.
 #[derive(Debug, Clone)]
@@ -56,308 +47,109 @@ pub struct Unsettled {
     pub left_behind: Vec<PipelineName>,
 }
 
-/// Provisions the Tenant. `away` says why PostgreSQL could not even give us the tenant's lock.
-pub async fn apply(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, away: Option<provision::Error>) -> Applied {
-    let registered = match away {
-        Some(away) => Err(away),
-        None => ctx.stores.postgres.ensure_tenant(&valid.desired).await,
-    };
-    match registered {
-        Ok((row, registered)) => {
-            if registered == Outcome::Created {
-                let name = valid.desired.name().as_str();
-                let action = Action::TenantCreated;
-                audit::tell(&Act { actor: ACTOR, action, tenant: name, object: name, outcome: "registered" });
-            }
-            with_row(ctx, tenant, valid, row, registered).await
-        }
-        Err(error) if error.failure() == Failure::Conflict => {
-            // Another installation's tenant: none of its things is looked at.
-            let conflict = Err(problem(&error));
-            Applied {
-                database: conflict.clone(),
-                object_store: conflict.clone(),
-                search: conflict.clone(),
-                credentials: conflict,
-                keys: None,
-                forged: Vec::new(),
-                unsettled: None,
-                archive: known_archive(tenant, valid),
-            }
-        }
-        Err(error) => {
-            let cause = why_down(ctx).await.unwrap_or(error);
-            without_row(ctx, tenant, valid, problem(&cause)).await
-        }
+/// Carries it out.
+pub async fn apply(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, plan: Plan) -> Applied {
+    match plan {
+        Plan::Provision(plan) => provision(ctx, tenant, valid, *plan).await,
+        Plan::Keep(plan) => keep(ctx, valid, *plan).await,
+        Plan::Nothing(problem, archive) => nothing(problem, archive),
     }
 }
 
-/// Why PostgreSQL does not answer: a pool only says that it waited for too long.
-async fn why_down(ctx: &Context) -> Option<provision::Error> {
-    tokio::time::timeout(ASK_AGAIN, ctx.stores.postgres.ping()).await.ok()?.err()
-}
-
-async fn with_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, row: TenantRow, registered: Outcome) -> Applied {
+/// Puts everything in place. Ingest learns of the tenant last: what it accepts has somewhere to go.
+async fn provision(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, plan: Provision) -> Applied {
+    let Provision { desired, row, registered, keys, kept_days, lane } = plan;
     let stores = &ctx.stores;
-    let desired = &valid.desired.kept_for(row.total_days);
-    let search = async {
-        // maintain rolls a series over under the same lock: its next index is made before our look at the
-        // series, and gets the alias from us, or after, and copies it from the one before.
-        stores.postgres.ensure_series(&row.index_series, series_hot_days(desired)).await?;
-        reach(Point::SeriesRegistered);
-        let held = stores.postgres.hold_series(&row.index_series).await?;
-        let ensured = stores.search.ensure(desired, &row.index_series, Some(held.write_number)).await;
-        held.release().await;
-        ensured
-    };
-    reach(Point::Registered);
-    let (schema, search, object_store, keys) = tokio::join!(
-        stores.postgres.ensure_schema(desired, SystemTime::now()),
-        search,
-        stores.object_store.ensure(desired, &row.archive, row.backstop()),
-        ensure_keys(ctx, tenant, valid),
+    let (schema, search, object_store, (known, keys)) = tokio::join!(
+        stores.postgres.ensure_schema(&desired, SystemTime::now()),
+        ensure_search(stores, &desired, &row.index_series),
+        stores.object_store.ensure(&desired, &row.archive, row.backstop()),
+        ensure_keys(ctx, tenant, valid, keys),
     );
-    let database = schema.map(|outcome| outcome.and(registered)).map_err(|error| problem(&error));
-    let (known, keys) = keys;
-    // Ingest learns of a tenant last: what it accepts has somewhere to go.
-    let mut forged = Vec::new();
-    let credentials = match (&database, &known) {
-        (Ok(_), Some(known)) => {
-            let live: Vec<IssuedKey> = known.live.iter().map(|row| row.key.clone()).collect();
-            let projected = project(stores, valid, &registry_entry(desired, &row, &live)).await;
-            reach(Point::Projected);
-            if let Ok((_, Some(before))) = &projected {
-                tell_suspension(desired, before.state);
-                forged = never_issued(stores, before, &live).await;
-            }
-            projected
-                .map(|(outcome, _)| outcome)
-                .map_err(|error| problem(&error))
-                .and_then(|outcome| keys.map(|keys| keys.and(outcome)))
+    let database = schema.map(|outcome| outcome.and(registered)).map_err(Problem::from);
+    let (credentials, forged) = match &known {
+        Some(known) => {
+            let told = project(stores, &desired, &row, lane, &database, known).await;
+            // What ingest could not be told comes before what is wrong with a key.
+            (told.result.and_then(|told| keys.map(|keys| keys.and(told))), told.forged)
         }
-        (Err(problem), Some(known)) => {
-            let lives = |key: &RegistryKey| known.live.iter().any(|row| row.key.id == key.id);
-            let narrowed = narrow(stores, desired, lives).await;
-            let message = format!("ingest is not told of the tenant before its database is ready: {}", problem.message);
-            Err(narrowed.err().unwrap_or(Problem { reason: Reason::Provisioning, message }))
-        }
-        (_, None) => keys,
+        None => (keys, Vec::new()),
     };
+    let left_behind = lane::left_behind(ctx, valid).await;
     Applied {
         database,
-        object_store: object_store.map_err(|error| problem(&error)),
-        search: search.map_err(|error| problem(&error)),
+        object_store: object_store.map_err(Problem::from),
+        search: search.map_err(Problem::from),
         credentials,
         keys: known,
         forged,
-        unsettled: Some(Unsettled {
-            kept_days: (row.total_days > valid.desired.retention.total_days).then_some(row.total_days),
-            left_behind: lane::left_behind(ctx, valid).await,
-        }),
+        unsettled: Some(Unsettled { kept_days, left_behind }),
         archive: row.archive,
     }
 }
 
-/// Tells ingest of the tenant, once nobody reads the lane that takes its events but whoever is to.
-/// Gives back the entry as it was, too.
-async fn project(
-    stores: &Stores,
+async fn ensure_search(stores: &Stores, desired: &DesiredTenant, series: &str) -> Result<Outcome, provision::Error> {
+    // maintain rolls a series over under the same lock: its next index is made before our look at the
+    // series, and gets the alias from us, or after, and copies it from the one before.
+    stores.postgres.ensure_series(series, series_hot_days(desired)).await?;
+    reach(Point::SeriesRegistered);
+    let held = stores.postgres.hold_series(series).await?;
+    let ensured = stores.search.ensure(desired, series, Some(held.write_number)).await;
+    held.release().await;
+    ensured
+}
+
+async fn ensure_keys(
+    ctx: &Context,
+    tenant: &Tenant,
     valid: &ValidTenant,
-    entry: &RegistryTenant,
-) -> Result<(Outcome, Option<RegistryTenant>), provision::Error> {
-    let pipeline = &valid.desired.pipeline;
-    let still_read = if *pipeline == PipelineName::default_pipeline() {
-        Duration::ZERO
-    } else if valid.is_held() {
-        stores.registry.hold(pipeline).await?
-    } else if valid.problem.is_none() {
-        stores.registry.adopt(pipeline).await?
-    } else {
-        // It stays in the lane where it was.
-        Duration::ZERO
-    };
-    tokio::time::sleep(still_read).await;
-    if valid.is_held() {
-        // Whoever forgets pipelines that nothing names may have forgotten this one meanwhile: no entry named it yet.
-        stores.registry.hold(pipeline).await?;
-    }
-    stores.registry.put(entry).await
-}
-
-/// Keys of the entry as it was that nobody issued: somebody else wrote it. They are told of in the audit log.
-async fn never_issued(stores: &Stores, before: &RegistryTenant, live: &[IssuedKey]) -> Vec<String> {
-    let lives = |id: &str| live.iter().any(|key| key.id == id);
-    let ids: Vec<String> = before.keys.iter().map(|key| key.id.clone()).filter(|id| !lives(id)).collect();
-    if ids.is_empty() {
-        return Vec::new();
-    }
-    let tenant = before.tenant.as_str();
-    let forged = stores.postgres.never_issued(&before.tenant, &ids).await.unwrap_or_else(|error| {
-        tracing::warn!(tenant.name = tenant, error = chain(&error), "can't tell whether keys {ids:?} were ever issued");
-        Vec::new()
-    });
-    for id in &forged {
-        tracing::error!(tenant.name = tenant, "key {id} of {tenant} stood in the registry though nobody issued it");
-        let outcome = "nobody issued it: taken out of the registry";
-        audit::tell(&Act { actor: ACTOR, action: Action::KeyForged, tenant, object: id, outcome });
-    }
-    forged
-}
-
-/// Takes from an entry that ingest has what it is to have no more, where nothing else can be done for the tenant:
-/// keys that do not live, and the right to send.
-async fn narrow(stores: &Stores, desired: &DesiredTenant, lives: impl Fn(&RegistryKey) -> bool) -> Result<(), Problem> {
-    let seen = stores.registry.see(desired.name()).await.map_err(|error| problem(&error))?;
-    let Some(seen) = seen else { return Ok(()) };
-    let Some(narrowed) = narrowed(&seen.entry, desired.state, lives) else { return Ok(()) };
-    // What somebody else writes meanwhile is looked at the next time.
-    if stores.registry.replace(&seen, &narrowed).await.map_err(|error| problem(&error))?.is_some() {
-        tell_suspension(desired, seen.entry.state);
-    }
-    Ok(())
-}
-
-/// The entry with nothing but less in it, or `None` if it is so already.
-fn narrowed(
-    entry: &RegistryTenant,
-    state: TenantState,
-    lives: impl Fn(&RegistryKey) -> bool,
-) -> Option<RegistryTenant> {
-    let state = match (entry.state, state) {
-        (TenantState::Active, TenantState::Suspended) => TenantState::Suspended,
-        (as_it_is, _) => as_it_is,
-    };
-    let keys = entry.keys.iter().filter(|key| lives(key)).cloned().collect();
-    let narrowed = RegistryTenant { state, keys, ..entry.clone() };
-    (narrowed != *entry).then_some(narrowed)
-}
-
-/// Writes into the audit log that a tenant was suspended or resumed by what ingest was just told.
-fn tell_suspension(desired: &DesiredTenant, before: TenantState) {
-    if let Some((action, outcome)) = suspension(before, desired.state) {
-        let name = desired.name().as_str();
-        audit::tell(&Act { actor: ACTOR, action, tenant: name, object: name, outcome });
+    keys: Result<KeysPlan, Problem>,
+) -> (Option<AppliedKeys>, StoreResult) {
+    match keys {
+        Ok(keys) => register(ctx, tenant, valid, keys).await,
+        Err(problem) => (None, Err(problem)),
     }
 }
 
-/// What is done to a tenant whose entry ingest follows, if it is suspended by that or resumed.
-fn suspension(before: TenantState, now: TenantState) -> Option<(Action, &'static str)> {
-    match (before, now) {
-        (TenantState::Active, TenantState::Suspended) => Some((Action::TenantSuspended, "ingest refuses its events")),
-        (TenantState::Suspended, TenantState::Active) => Some((Action::TenantResumed, "ingest takes its events")),
-        _ => None,
-    }
-}
-
-/// PostgreSQL can't say what the tenant is assigned: what is known from before is kept in order.
-async fn without_row(ctx: &Context, tenant: &Tenant, valid: &ValidTenant, down: Problem) -> Applied {
+/// Keeps in order what is known from before.
+async fn keep(ctx: &Context, valid: &ValidTenant, plan: Keep) -> Applied {
     let (stores, desired) = (&ctx.stores, &valid.desired);
-    let archive = known_archive(tenant, valid);
-    // Only PostgreSQL says for how long events are kept.
-    let object_store = stores.object_store.ensure(desired, &archive, Backstop::AsItIs);
     let search = async {
-        match stores.registry.get(desired.name()).await.ok().flatten() {
-            Some(known) => {
-                stores.search.ensure(desired, &known.index_series, None).await.map_err(|error| problem(&error))
-            }
-            None => Err(Problem {
-                reason: Reason::Provisioning,
-                message: "waits for PostgreSQL, which assigns the tenant its indices".to_owned(),
-            }),
+        match &plan.series {
+            Some(series) => stores.search.ensure(desired, series, None).await.map_err(Problem::from),
+            None => Err(Keep::of_index()),
         }
     };
+    // Only PostgreSQL says for how long events are kept.
+    let object_store = stores.object_store.ensure(desired, &plan.archive, Backstop::AsItIs);
     let (search, object_store) = tokio::join!(search, object_store);
-    // What the spec takes away is taken away: in the entry of a tenant that was ours when PostgreSQL said so last.
-    if tenant.status.as_ref().is_some_and(|status| status.backends.is_some()) {
-        let named = |key: &RegistryKey| tenant.spec.api_keys.iter().any(|wanted| wanted.name == key.name);
-        if let Err(problem) = narrow(stores, desired, named).await {
-            tracing::warn!(tenant.name = %desired.name(), "{}", problem.message);
-        }
+    if let Some((seen, narrower)) = &plan.narrower
+        && let Err(problem) = replace(stores, desired, seen, narrower).await
+    {
+        tracing::warn!(tenant.name = %desired.name(), "{}", problem.message);
     }
-    let credentials = Problem { message: format!("keys are kept in PostgreSQL: {}", down.message), ..down.clone() };
     Applied {
-        database: Err(down),
-        object_store: object_store.map_err(|error| problem(&error)),
+        database: Err(plan.why.clone()),
+        object_store: object_store.map_err(Problem::from),
         search,
-        credentials: Err(credentials),
+        credentials: Err(plan.of_keys()),
+        keys: None,
+        forged: Vec::new(),
+        unsettled: None,
+        archive: plan.archive,
+    }
+}
+
+fn nothing(problem: Problem, archive: ArchiveLocation) -> Applied {
+    let conflict = Err(problem);
+    Applied {
+        database: conflict.clone(),
+        object_store: conflict.clone(),
+        search: conflict.clone(),
+        credentials: conflict,
         keys: None,
         forged: Vec::new(),
         unsettled: None,
         archive,
-    }
-}
-
-/// Where the archive was put before, or where a new tenant's goes.
-fn known_archive(tenant: &Tenant, valid: &ValidTenant) -> ArchiveLocation {
-    let backends = tenant.status.as_ref().and_then(|status| status.backends.as_ref());
-    backends.map_or_else(
-        || valid.desired.archive.clone(),
-        |known| ArchiveLocation { bucket: known.bucket.clone(), prefix: known.prefix.clone() },
-    )
-}
-
-/// A store's error as a condition's reason and message.
-pub fn problem(error: &provision::Error) -> Problem {
-    let reason = match error.failure() {
-        Failure::Unavailable => Reason::BackendUnavailable,
-        Failure::Rejected => Reason::BackendRejected,
-        Failure::Conflict => Reason::OwnershipConflict,
-    };
-    Problem { reason, message: runtime::logging::chain(error) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_change_itself_is_a_suspension_or_its_end() {
-        use TenantState::{Active, Deleting, Suspended};
-        for (before, now, expected) in [
-            (Active, Suspended, Some(Action::TenantSuspended)),
-            (Suspended, Active, Some(Action::TenantResumed)),
-            (Suspended, Suspended, None),
-            (Active, Active, None),
-            (Deleting, Suspended, None),
-        ] {
-            assert_eq!(suspension(before, now).map(|(action, _)| action), expected, "{before:?} to {now:?}");
-        }
-    }
-
-    #[test]
-    fn an_entry_is_only_ever_narrowed() {
-        use TenantState::{Active, Deleting, Suspended};
-        let key = |id: &str| RegistryKey {
-            id: id.into(),
-            name: "main".into(),
-            scopes: Vec::new(),
-            digest: [0; 32],
-            pepper_id: "p1".into(),
-            expires_at: None,
-        };
-        let valid = crate::tenant::validate::validate(
-            &crate::tenant::testing::acme(),
-            &crate::settings::tests::settings(),
-            &crate::settings::tests::settings().plans,
-            true,
-        );
-        let desired = valid.unwrap().desired;
-        let row = TenantRow {
-            index_series: "s".into(),
-            archive: desired.archive.clone(),
-            total_days: 30,
-            beside_retained: false,
-            neighbours_days: 0,
-        };
-        let entry = |state, keys: &[&str]| {
-            let keys = keys.iter().map(|id| key(id)).collect();
-            RegistryTenant { state, keys, ..registry_entry(&desired, &row, &[]) }
-        };
-        let both = |state| entry(state, &["a", "b"]);
-        let a = |key: &RegistryKey| key.id == "a";
-        assert_eq!(narrowed(&both(Active), Active, a), Some(entry(Active, &["a"])));
-        assert_eq!(narrowed(&both(Active), Suspended, |_| true), Some(both(Suspended)));
-        assert_eq!(narrowed(&both(Suspended), Active, |_| true), None, "a tenant is not resumed by that");
-        assert_eq!(narrowed(&both(Deleting), Suspended, |_| true), None);
     }
 }

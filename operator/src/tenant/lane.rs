@@ -18,7 +18,7 @@ const TOLD: usize = 5;
 
 /// What there is of the pipeline that a Tenant names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
+pub enum Presence {
     /// It is there.
     There,
     /// It is being deleted: its processors run until nothing needs them any more.
@@ -27,7 +27,7 @@ pub enum Seen {
     Absent,
 }
 
-impl Seen {
+impl Presence {
     /// What can be told from the object, if there is one.
     pub fn of<K: Resource>(pipeline: Option<&K>) -> Self {
         match pipeline {
@@ -170,7 +170,7 @@ mod tests {
         holds.spec.pipeline_ref.on_missing = OnMissing::Hold;
         falls_back.spec.pipeline_ref.on_missing = OnMissing::Default;
         for (seen, of_one, of_other) in
-            [(Seen::There, true, true), (Seen::Leaving, true, false), (Seen::Absent, false, false)]
+            [(Presence::There, true, true), (Presence::Leaving, true, false), (Presence::Absent, false, false)]
         {
             assert_eq!((seen.serves(&holds), seen.serves(&falls_back)), (of_one, of_other), "{seen:?}");
         }

@@ -1,245 +1,245 @@
-//! Decides about each generated key: whether the one in its Secret stays, or a new one is issued.
+//! Decides what is done to a Tenant in every store, from what it asks for and what there is of it.
 
 use std::time::SystemTime;
 
-use crds::apikey::{ApiKey, Pepper};
-use crds::tenant::ApiKeySpec;
+use crds::condition::Reason;
+use crds::names::ArchiveLocation;
+use crds::registry::{RegistryKey, RegistryTenant, TenantState};
+use crds::{PipelineName, Tenant};
 
-use super::rotation::{Before, is_due};
-use crate::provision::{IssuedKey, IssuedKeyRow};
+use super::keys;
+use super::keys::plan::KeysPlan;
+use super::look::Found;
+use super::problem::Problem;
+use super::validate::ValidTenant;
+use crate::provision::{DesiredTenant, Outcome, SeenEntry, TenantRow};
 
-/// What a key's Secret holds.
-#[derive(Clone)]
-pub enum SecretSeen {
-    /// It is not there.
-    Absent,
-    /// It is ours; this is its `apiKey`, if it can be read as one, and the rest.
-    Ours {
-        /// The key.
-        key: Option<ApiKey>,
-        /// Id of the key that this one was written in place of, if that is to work on for a while.
-        replaces: Option<String>,
-        /// Whether the rest of its content is as it should be.
-        complete: bool,
-        /// Whether somebody else made it, and has let us put a key into it: it stays theirs.
-        adopted: bool,
-    },
-    /// It is somebody else's.
-    Foreign {
-        /// Whether it holds nothing and belongs to no other object, so that a key may be put into it.
-        empty: bool,
-    },
+/// What is done to a Tenant.
+pub enum Plan {
+    /// Everything that it asks for.
+    Provision(Box<Provision>),
+    /// What is known from before is kept in order: PostgreSQL can't say what the tenant is assigned.
+    Keep(Box<Keep>),
+    /// Nothing: it is another installation's.
+    Nothing(Problem, ArchiveLocation),
 }
 
-/// What is to be done about one key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyPlan {
-    /// The key in the Secret is the one that the registry has, or is to have (again).
-    Keep {
-        /// The key as the registry is to have it.
-        key: Box<IssuedKey>,
-        /// Who may work on beside it.
-        before: Before,
-        /// Whether the Secret's other content is to be written again.
-        rewrite: bool,
-    },
-    /// A new key is issued and the Secret written. No other of its name works on.
-    Issue,
-    /// A new key is issued and the Secret written; the one with this id works on for the overlap, or for longer if it
-    /// came with another Tenant object.
-    Rotate(String),
-    /// The Secret is somebody else's: it is not touched, and the key is not issued.
-    Refuse,
+/// What is put in place.
+pub struct Provision {
+    /// What it is to have, for as many days as its events are kept.
+    pub desired: DesiredTenant,
+    /// Where.
+    pub row: TenantRow,
+    /// What came of its row.
+    pub registered: Outcome,
+    /// What becomes of its keys, or why nothing can be done about them.
+    pub keys: Result<KeysPlan, Problem>,
+    /// Days that events are kept instead of those that the spec says, until these are confirmed.
+    pub kept_days: Option<i32>,
+    /// How ingest's entry gets to it.
+    pub lane: Lane,
 }
 
-/// What the decision about a key depends on besides the key.
-#[derive(Clone, Copy)]
-pub struct Known<'a> {
-    /// The tenant.
-    pub tenant: &'a str,
-    /// Its live keys, and every row with the id of a key that was seen in a Secret.
-    pub rows: &'a [IssuedKeyRow],
-    /// The peppers; the first is for new keys.
-    pub peppers: &'a [Pepper],
-    /// Whether a Secret of somebody else may be taken over.
-    pub adopt: bool,
-    /// Nonce of a rotation that is asked for, if it names the key.
-    pub request: Option<&'a str>,
-    /// The time.
-    pub now: SystemTime,
+/// What is done about the lane of the pipeline that takes the tenant's events, before ingest is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Nothing: it is that of `default`, or the one that it had.
+    AsItIs,
+    /// Nobody else reads it: its pipeline does.
+    Adopt,
+    /// Nobody reads it: its pipeline is not there.
+    Hold,
 }
 
-/// Decides about one key.
-pub fn plan_key(wanted: &ApiKeySpec, seen: &SecretSeen, known: Known<'_>) -> KeyPlan {
-    let (key, replaces, complete) = match seen {
-        // It went with another Tenant object, as of a cluster that is no more: whoever has the key goes on for a while.
-        SecretSeen::Absent => {
-            let current = super::rotation::current(&wanted.name, known.rows);
-            let inherited = current.filter(|row| row.inherited && row.tenant == known.tenant);
-            return inherited.map_or(KeyPlan::Issue, |row| KeyPlan::Rotate(row.key.id.clone()));
-        }
-        SecretSeen::Foreign { empty: true } if known.adopt => return KeyPlan::Issue,
-        SecretSeen::Foreign { .. } => return KeyPlan::Refuse,
-        SecretSeen::Ours { key: None, .. } => return KeyPlan::Issue,
-        SecretSeen::Ours { key: Some(key), replaces, complete, .. } => (key, replaces, *complete),
+/// What is kept in order.
+pub struct Keep {
+    /// Why no more is done.
+    pub why: Problem,
+    /// Where the archive is.
+    pub archive: ArchiveLocation,
+    /// The series that its alias is on, if ingest was told of one.
+    pub series: Option<String>,
+    /// What the spec takes away, in the entry that ingest has: it as it was read, and as it is to be.
+    pub narrower: Option<(SeenEntry, RegistryTenant)>,
+}
+
+/// Decides.
+pub fn plan(tenant: &Tenant, valid: &ValidTenant, found: Found, now: SystemTime) -> Plan {
+    match found {
+        Found::Placed { row, registered, keys } => Plan::Provision(Box::new(Provision {
+            desired: valid.desired.kept_for(row.total_days),
+            registered,
+            keys: keys.map(|keys| keys::plan::plan(tenant, valid, keys, now)),
+            kept_days: (row.total_days > valid.desired.retention.total_days).then_some(row.total_days),
+            row,
+            lane: lane(valid),
+        })),
+        Found::Unplaced { why, entry } => Plan::Keep(Box::new(Keep {
+            why,
+            archive: known_archive(tenant, valid),
+            series: entry.as_ref().map(|seen| seen.entry.index_series.clone()),
+            narrower: narrower(tenant, valid, entry),
+        })),
+        Found::Foreign(problem) => Plan::Nothing(problem, known_archive(tenant, valid)),
+    }
+}
+
+fn lane(valid: &ValidTenant) -> Lane {
+    if valid.is_held() {
+        Lane::Hold
+    } else if valid.desired.pipeline == PipelineName::default_pipeline() {
+        Lane::AsItIs
+    } else if valid.problem.is_none() {
+        Lane::Adopt
+    } else {
+        // It stays in the lane where it was.
+        Lane::AsItIs
+    }
+}
+
+/// What the spec takes away is taken away: in the entry of a tenant that was ours when PostgreSQL said so last.
+fn narrower(tenant: &Tenant, valid: &ValidTenant, entry: Option<SeenEntry>) -> Option<(SeenEntry, RegistryTenant)> {
+    let is_ours = tenant.status.as_ref().is_some_and(|status| status.backends.is_some());
+    let seen = entry.filter(|_| is_ours)?;
+    let named = |key: &RegistryKey| tenant.spec.api_keys.iter().any(|wanted| wanted.name == key.name);
+    let narrowed = narrowed(&seen.entry, valid.desired.state, named)?;
+    Some((seen, narrowed))
+}
+
+/// The entry with nothing but less in it, or `None` if it is so already.
+pub fn narrowed(
+    entry: &RegistryTenant,
+    state: TenantState,
+    lives: impl Fn(&RegistryKey) -> bool,
+) -> Option<RegistryTenant> {
+    let state = match (entry.state, state) {
+        (TenantState::Active, TenantState::Suspended) => TenantState::Suspended,
+        (as_it_is, _) => as_it_is,
     };
-    let row = known.rows.iter().find(|row| row.key.id == key.id());
-    let (kept, before) = match row {
-        Some(row) if !is_usable(wanted, key, row, known) => return KeyPlan::Issue,
-        Some(row) if is_due(wanted, row, known.request, known.now) => return KeyPlan::Rotate(row.key.id.clone()),
-        Some(row) => (row.key.clone(), Before::Last),
-        // It was written and not registered yet: what it was asked for by is carried out. Or the registry
-        // lost the row: the key works again, so that nobody's clients break.
-        None => {
-            let Some(pepper) = known.peppers.first() else { return KeyPlan::Issue };
-            let key = IssuedKey::of(key, pepper, &wanted.name, &wanted.scopes);
-            let request = request(wanted, known);
-            (IssuedKey { request, ..key }, replaces.clone().map_or(Before::None, Before::Id))
-        }
-    };
-    let (scopes, secret) = (wanted.scopes.clone(), Some(wanted.secret_ref.clone()));
-    let key = Box::new(IssuedKey { scopes, secret, expires_at: None, ..kept });
-    KeyPlan::Keep { key, before, rewrite: !complete }
+    let keys = entry.keys.iter().filter(|key| lives(key)).cloned().collect();
+    let narrowed = RegistryTenant { state, keys, ..entry.clone() };
+    (narrowed != *entry).then_some(narrowed)
 }
 
-/// The nonce that a key that is issued now has seen.
-pub fn request(wanted: &ApiKeySpec, known: Known<'_>) -> Option<String> {
-    let current = super::rotation::current(&wanted.name, known.rows);
-    known.request.map(str::to_owned).or_else(|| current.and_then(|row| row.key.request.clone()))
+/// Where the archive was put before, or where a new tenant's goes.
+fn known_archive(tenant: &Tenant, valid: &ValidTenant) -> ArchiveLocation {
+    let backends = tenant.status.as_ref().and_then(|status| status.backends.as_ref());
+    backends.map_or_else(
+        || valid.desired.archive.clone(),
+        |known| ArchiveLocation { bucket: known.bucket.clone(), prefix: known.prefix.clone() },
+    )
 }
 
-/// Whether a key that the registry knows may be used (again).
-fn is_usable(wanted: &ApiKeySpec, key: &ApiKey, row: &IssuedKeyRow, known: Known<'_>) -> bool {
-    let ours = !row.revoked && row.tenant == known.tenant && row.key.name == wanted.name;
-    let pepper = known.peppers.iter().find(|pepper| pepper.id == row.key.pepper_id);
-    ours && pepper.is_some_and(|pepper| key.matches(pepper, &row.key.digest))
+impl Keep {
+    /// What is said of the keys.
+    pub fn of_keys(&self) -> Problem {
+        let message = format!("keys are kept in PostgreSQL: {}", self.why.message);
+        Problem { reason: self.why.reason, message }
+    }
+
+    /// What is said of the index where nobody knows which it is.
+    pub fn of_index() -> Problem {
+        let message = "waits for PostgreSQL, which assigns the tenant its indices".to_owned();
+        Problem { reason: Reason::Provisioning, message }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tenant::testing::{acme, at, pepper};
-    use crds::tenant::{Rotation, Scope};
+    use crate::provision::registry_entry;
+    use crate::settings::tests::settings;
+    use crate::tenant::testing::{acme, at};
+    use crate::tenant::validate::{salvage, validate};
+    use crds::TenantStatus;
+    use crds::tenant::Backends;
 
-    fn wanted() -> ApiKeySpec {
-        acme().spec.api_keys[0].clone()
+    fn valid(tenant: &Tenant, pipeline_exists: bool) -> ValidTenant {
+        validate(tenant, &settings(), &settings().plans, pipeline_exists).unwrap()
     }
 
-    fn row(key: &ApiKey) -> IssuedKeyRow {
-        let secret = Some(wanted().secret_ref);
-        let key = IssuedKey { secret, ..IssuedKey::of(key, &pepper(), "main", &[Scope::Ingest]) };
-        IssuedKeyRow { tenant: "acme".into(), key, issued_at: at(0), revoked: false, inherited: false }
+    fn row(total_days: i32) -> TenantRow {
+        let archive = ArchiveLocation { bucket: "there".into(), prefix: String::new() };
+        TenantRow { index_series: "s".into(), archive, total_days, beside_retained: false, neighbours_days: 0 }
     }
 
-    fn ours(key: Option<&ApiKey>) -> SecretSeen {
-        SecretSeen::Ours { key: key.cloned(), replaces: None, complete: true, adopted: false }
-    }
-
-    fn keep(key: IssuedKey, before: Before) -> KeyPlan {
-        KeyPlan::Keep { key: Box::new(key), before, rewrite: false }
-    }
-
-    fn with<T>(rows: &[IssuedKeyRow], request: Option<&str>, decide: impl FnOnce(Known<'_>) -> T) -> T {
-        let peppers = [pepper()];
-        decide(Known { tenant: "acme", rows, peppers: &peppers, adopt: false, request, now: at(100) })
-    }
-
-    fn decide(seen: &SecretSeen, rows: &[IssuedKeyRow]) -> KeyPlan {
-        with(rows, None, |known| plan_key(&wanted(), seen, known))
+    fn problem() -> Problem {
+        Problem { reason: Reason::BackendUnavailable, message: "m".into() }
     }
 
     #[test]
-    fn a_key_that_is_known_stays_and_takes_the_specs_scopes() {
-        let key = ApiKey::generate();
-        assert_eq!(decide(&ours(Some(&key)), &[row(&key)]), keep(row(&key).key, Before::Last));
-        let reader = ApiKeySpec { scopes: vec![Scope::Query], ..wanted() };
-        let plan = with(&[row(&key)], None, |known| plan_key(&reader, &ours(Some(&key)), known));
-        assert!(matches!(plan, KeyPlan::Keep { key, .. } if key.scopes == [Scope::Query]));
-        let incomplete = SecretSeen::Ours { key: Some(key.clone()), replaces: None, complete: false, adopted: false };
-        assert!(matches!(decide(&incomplete, &[row(&key)]), KeyPlan::Keep { rewrite: true, .. }));
+    fn a_tenant_in_its_place_has_all_that_it_asks_for_and_keeps_its_days() {
+        let keys = || Err(problem());
+        for (days, kept) in [(30, None), (90, Some(90))] {
+            let found = Found::Placed { row: row(days), registered: Outcome::Unchanged, keys: keys() };
+            let Plan::Provision(plan) = plan(&acme(), &valid(&acme(), true), found, at(0)) else { panic!("{days}") };
+            assert_eq!((plan.desired.retention.total_days, plan.kept_days), (days, kept));
+            assert_eq!(plan.keys.err(), Some(problem()));
+        }
     }
 
     #[test]
-    fn a_key_that_is_put_back_while_it_still_works_is_current_again() {
-        let key = ApiKey::generate();
-        let mut replaced = row(&key);
-        replaced.key.expires_at = Some(at(500));
-        assert_eq!(decide(&ours(Some(&key)), &[replaced]), keep(row(&key).key, Before::Last));
+    fn a_lane_is_taken_only_for_the_pipeline_that_is_named_and_held_where_it_is_not_there() {
+        let mut fast = acme();
+        fast.spec.pipeline_ref.name = "fast".into();
+        assert_eq!(lane(&valid(&acme(), true)), Lane::AsItIs);
+        assert_eq!(lane(&valid(&acme(), false)), Lane::Hold);
+        assert_eq!(lane(&valid(&fast, true)), Lane::Adopt);
+        assert_eq!(lane(&valid(&fast, false)), Lane::Hold);
+        let last = registry_entry(&valid(&fast, true).desired, &row(30), &[]);
+        let salvaged = salvage(&fast, &settings(), &settings().plans, true, &last, problem()).unwrap();
+        assert_eq!(lane(&salvaged), Lane::AsItIs, "it stays where it was");
     }
 
     #[test]
-    fn a_key_whose_row_was_lost_works_again() {
-        let key = ApiKey::generate();
-        assert_eq!(decide(&ours(Some(&key)), &[]), keep(row(&key).key, Before::None));
-    }
-
-    #[test]
-    fn a_key_that_is_due_is_rotated_and_one_that_carried_the_request_out_is_not() {
-        let key = ApiKey::generate();
-        let scheduled =
-            ApiKeySpec { rotation: Some(Rotation { interval_days: Some(1), overlap_hours: 1 }), ..wanted() };
-        let old = IssuedKeyRow { issued_at: at(0), ..row(&key) };
-        let decide = |spec: &ApiKeySpec, row: IssuedKeyRow, request, now| {
-            with(&[row], request, |known| plan_key(spec, &ours(Some(&key)), Known { now, ..known }))
+    fn without_postgresql_what_is_known_is_kept_where_it_was() {
+        let mut known = acme();
+        let backends = Backends {
+            database_schema: "tenant_acme".into(),
+            bucket: "before".into(),
+            prefix: "p/".into(),
+            index_alias: "lh-t-acme".into(),
         };
-        let rotate = KeyPlan::Rotate(key.id().to_owned());
-        assert_eq!(decide(&scheduled, old.clone(), None, at(24 * 3600)), rotate);
-        assert_eq!(decide(&wanted(), old.clone(), Some("1"), at(100)), rotate);
-        let mut done = old;
-        done.key.request = Some("1".into());
-        assert_eq!(decide(&wanted(), done.clone(), Some("1"), at(100)), keep(done.key.clone(), Before::Last));
-        assert_eq!(with(&[done.clone()], None, |known| request(&wanted(), known)).as_deref(), Some("1"), "handed on");
-        assert_eq!(with(&[done], Some("2"), |known| request(&wanted(), known)).as_deref(), Some("2"));
-    }
-
-    /// The Secret is written, and the operator ends before the key is registered.
-    #[test]
-    fn a_rotation_that_was_cut_off_is_finished_and_not_begun_anew() {
-        let (old, new) = (ApiKey::generate(), ApiKey::generate());
-        let replaces = Some(old.id().to_owned());
-        let seen = SecretSeen::Ours { key: Some(new.clone()), replaces, complete: true, adopted: false };
-        let plan = with(&[row(&old)], Some("1"), |known| plan_key(&wanted(), &seen, known));
-        let registered = IssuedKey { request: Some("1".into()), ..row(&new).key };
-        assert_eq!(plan, keep(registered, Before::Id(old.id().to_owned())));
-        // The same of a key whose Secret was lost: the old one does not come back to life.
-        let plan = with(&[row(&old)], None, |known| plan_key(&wanted(), &ours(Some(&new)), known));
-        assert_eq!(plan, keep(row(&new).key, Before::None));
-    }
-
-    #[test]
-    fn a_lost_secret_or_a_key_that_may_not_be_used_gets_a_new_one() {
-        let key = ApiKey::generate();
-        assert_eq!(decide(&SecretSeen::Absent, &[row(&key)]), KeyPlan::Issue);
-        assert_eq!(decide(&ours(None), &[row(&key)]), KeyPlan::Issue);
-        let inherited = IssuedKeyRow { inherited: true, ..row(&key) };
-        let plan = KeyPlan::Rotate(key.id().to_owned());
-        assert_eq!(decide(&SecretSeen::Absent, std::slice::from_ref(&inherited)), plan, "of a Tenant before");
-        assert_eq!(decide(&SecretSeen::Absent, &[IssuedKeyRow { revoked: true, ..inherited }]), KeyPlan::Issue);
-        let other_secret = IssuedKey { digest: [0; 32], ..row(&key).key };
-        let other_name = IssuedKey { name: "second".into(), ..row(&key).key };
-        let unknown_pepper = IssuedKey { pepper_id: "p9".into(), ..row(&key).key };
-        for changed in [
-            IssuedKeyRow { revoked: true, ..row(&key) },
-            IssuedKeyRow { tenant: "globex".into(), ..row(&key) },
-            IssuedKeyRow { key: other_secret, ..row(&key) },
-            IssuedKeyRow { key: other_name, ..row(&key) },
-            IssuedKeyRow { key: unknown_pepper, ..row(&key) },
-        ] {
-            assert_eq!(decide(&ours(Some(&key)), &[changed]), KeyPlan::Issue);
+        known.status = Some(TenantStatus { backends: Some(backends), ..TenantStatus::default() });
+        for (tenant, bucket) in [(acme(), "lh-acme"), (known, "before")] {
+            let found = Found::Unplaced { why: problem(), entry: None };
+            let valid = valid(&tenant, true);
+            assert_eq!(valid.desired.state, TenantState::Active);
+            let Plan::Keep(plan) = plan(&tenant, &valid, found, at(0)) else { panic!("{bucket}") };
+            assert_eq!((plan.archive.bucket.as_str(), plan.series), (bucket, None));
+            assert!(plan.narrower.is_none());
         }
     }
 
     #[test]
-    fn somebody_elses_secret_is_not_touched() {
-        for (empty, adopt, expected) in [
-            (false, false, KeyPlan::Refuse),
-            (true, false, KeyPlan::Refuse),
-            (false, true, KeyPlan::Refuse),
-            (true, true, KeyPlan::Issue),
-        ] {
-            let seen = SecretSeen::Foreign { empty };
-            let plan = with(&[], None, |known| plan_key(&wanted(), &seen, Known { adopt, ..known }));
-            assert_eq!(plan, expected, "empty: {empty}, adopt: {adopt}");
-        }
+    fn nothing_is_done_to_another_installations_tenant() {
+        let found = Found::Foreign(problem());
+        let plan = plan(&acme(), &valid(&acme(), true), found, at(0));
+        assert!(matches!(plan, Plan::Nothing(why, _) if why == problem()));
+    }
+
+    #[test]
+    fn an_entry_is_only_ever_narrowed() {
+        use TenantState::{Active, Deleting, Suspended};
+        let key = |id: &str| RegistryKey {
+            id: id.into(),
+            name: "main".into(),
+            scopes: Vec::new(),
+            digest: [0; 32],
+            pepper_id: "p1".into(),
+            expires_at: None,
+        };
+        let desired = valid(&acme(), true).desired;
+        let row = row(30);
+        let entry = |state, keys: &[&str]| {
+            let keys = keys.iter().map(|id| key(id)).collect();
+            RegistryTenant { state, keys, ..registry_entry(&desired, &row, &[]) }
+        };
+        let both = |state| entry(state, &["a", "b"]);
+        let a = |key: &RegistryKey| key.id == "a";
+        assert_eq!(narrowed(&both(Active), Active, a), Some(entry(Active, &["a"])));
+        assert_eq!(narrowed(&both(Active), Suspended, |_| true), Some(both(Suspended)));
+        assert_eq!(narrowed(&both(Suspended), Active, |_| true), None, "a tenant is not resumed by that");
+        assert_eq!(narrowed(&both(Deleting), Suspended, |_| true), None);
     }
 }

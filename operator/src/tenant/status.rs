@@ -11,9 +11,11 @@ use kube::ResourceExt;
 
 mod keys;
 
-use super::apply::{Applied, StoreResult};
-use super::rotation::Request;
-use super::validate::{Problem, ValidTenant};
+use super::apply::Applied;
+use super::keys::events;
+use super::keys::rotation::Request;
+use super::problem::{Problem, StoreResult};
+use super::validate::ValidTenant;
 use crate::kubernetes::Note;
 use crate::metrics::Store;
 use crate::provision::Outcome;
@@ -272,9 +274,17 @@ pub fn drift(tenant: &Tenant, applied: &Applied) -> Vec<(Store, &'static str)> {
     changed.map(|(store, name, _)| (store, name)).collect()
 }
 
+/// What is news besides conditions that changed: what was put back, keys that nobody issued, keys that became others.
+pub fn notes(drift: &[(Store, &'static str)], applied: &Applied) -> Vec<Note> {
+    let stores: Vec<&str> = drift.iter().map(|(_, name)| *name).collect();
+    let mut notes: Vec<Note> = drift_note(&stores).into_iter().chain(forged_note(&applied.forged)).collect();
+    notes.extend(applied.keys.iter().flat_map(|keys| events::notes(&keys.changes)));
+    notes
+}
+
 /// One Event for all that was put back: Events of one reason are counted together, and only the
 /// first one's note would be read.
-pub fn drift_note(stores: &[&str]) -> Option<Note> {
+fn drift_note(stores: &[&str]) -> Option<Note> {
     if stores.is_empty() {
         return None;
     }
@@ -283,7 +293,7 @@ pub fn drift_note(stores: &[&str]) -> Option<Note> {
 }
 
 /// The Event of keys that nobody issued.
-pub fn forged_note(forged: &[String]) -> Option<Note> {
+fn forged_note(forged: &[String]) -> Option<Note> {
     if forged.is_empty() {
         return None;
     }
@@ -299,8 +309,8 @@ mod tests {
     use super::*;
     use crate::settings::tests::settings;
     use crate::tenant::apply::Unsettled;
-    use crate::tenant::changes::KeyChange;
-    use crate::tenant::keys::AppliedKeys;
+    use crate::tenant::keys::events::KeyChange;
+    use crate::tenant::keys::register::AppliedKeys;
     use crate::tenant::testing::{acme, at, key_row};
     use crate::tenant::validate::validate;
 

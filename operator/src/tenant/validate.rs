@@ -8,7 +8,8 @@ use crds::tenant::{ApiKeySpec, KeySource, OnMissing, Retention, Rotation};
 use crds::{ADOPT_ANNOTATION, CONFIRM_RETENTION_ANNOTATION, PipelineName, ROTATE_KEYS_ANNOTATION, Tenant, TenantName};
 use kube::ResourceExt;
 
-use super::rotation::Request;
+use super::keys::rotation::Request;
+use super::problem::Problem;
 use crate::plans::{NoQuotas, Plans};
 use crate::provision::{DesiredTenant, Owner};
 use crate::settings::Settings;
@@ -35,15 +36,6 @@ impl ValidTenant {
     pub fn is_held(&self) -> bool {
         self.missing_pipeline.as_ref() == Some(&self.desired.pipeline)
     }
-}
-
-/// Why a Tenant can't be provisioned until somebody changes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Reason of the condition.
-    pub reason: Reason,
-    /// What to change.
-    pub message: String,
 }
 
 /// Validates a Tenant. The API server has checked the schema; a rule that was tightened later is

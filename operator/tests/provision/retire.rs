@@ -9,7 +9,7 @@ use crds::registry::{IngestQuotas, Rate, RegistryTenant};
 use crds::tenant::Isolation;
 use opensearch::http::Method;
 use operator::provision::{DesiredTenant, Error, ObjectStore, Outcome, Retired, RowState, SeenEntry, delete_tenant};
-use operator::tenant::delete::retain_data;
+use operator::tenant::deletion::retain_data;
 use serde_json::json;
 
 use testkit::s3_policy::shipped;

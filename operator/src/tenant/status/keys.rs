@@ -7,8 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::provision::IssuedKeyRow;
-use crate::tenant::keys::AppliedKeys;
-use crate::tenant::rotation::{current, expected_end};
+use crate::tenant::keys::register::AppliedKeys;
+use crate::tenant::keys::rotation::{current, expected_end};
 
 /// The live keys, with what was known of their use before where nothing newer is.
 pub(super) fn statuses(wanted: &[ApiKeySpec], keys: &AppliedKeys, before: &[ApiKeyStatus]) -> Vec<ApiKeyStatus> {

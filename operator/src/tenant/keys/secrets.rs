@@ -13,11 +13,11 @@ use crds::condition::Reason;
 use crds::tenant::SecretRef;
 use crds::{TENANT_LABEL, Tenant};
 
-use super::plan::SecretSeen;
-use super::validate::Problem;
+use super::decide::SecretSeen;
 use crate::context::Context;
 use crate::kubernetes::{apply, apply_beside, explain, is_forbidden, is_not_found};
 use crate::settings::Settings;
+use crate::tenant::problem::Problem;
 
 const API_KEY: &str = "apiKey";
 const TENANT: &str = "tenant";
@@ -29,6 +29,16 @@ const REPLACES: &str = "loggerhub.io/replaces-key";
 const ADOPTED: &str = "loggerhub.io/adopted";
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 const MANAGER: &str = "loggerhub-operator";
+
+/// What a Secret is to hold.
+pub struct Written {
+    /// The key.
+    pub key: ApiKey,
+    /// Id of the key that this one takes the place of.
+    pub replaces: Option<String>,
+    /// Whether somebody else made the Secret.
+    pub adopted: bool,
+}
 
 /// Looks at the Secret of a key that we generate.
 pub async fn look(ctx: &Context, tenant: &Tenant, at: &SecretRef) -> Result<SecretSeen, Problem> {
@@ -109,16 +119,10 @@ fn is_owned(secret: &Secret, tenant: &Tenant) -> bool {
     secret.owner_references().iter().any(|owner| Some(&owner.uid) == tenant.meta().uid.as_ref())
 }
 
-/// Writes a key to its Secret, all in one write. `replaces` is the key that works on for the overlap; an
-/// `adopted` Secret does not become the Tenant's.
-pub async fn write(
-    ctx: &Context,
-    tenant: &Tenant,
-    at: &SecretRef,
-    key: &ApiKey,
-    replaces: Option<&str>,
-    adopted: bool,
-) -> Result<(), Problem> {
+/// Writes a key to its Secret, all in one write. An adopted Secret does not become the Tenant's.
+pub async fn write(ctx: &Context, tenant: &Tenant, at: &SecretRef, written: &Written) -> Result<(), Problem> {
+    let Written { key, replaces, adopted } = written;
+    let adopted = *adopted;
     let secrets = Api::<Secret>::namespaced(ctx.client.clone(), &at.namespace);
     let labels = BTreeMap::from([
         (TENANT_LABEL.to_owned(), tenant.name_any()),
@@ -131,7 +135,7 @@ pub async fn write(
         .collect();
     data.insert(API_KEY.to_owned(), ByteString(key.to_string().into_bytes()));
     let mut annotations: BTreeMap<String, String> = BTreeMap::new();
-    annotations.extend(replaces.map(|id| (REPLACES.to_owned(), id.to_owned())));
+    annotations.extend(replaces.iter().map(|id| (REPLACES.to_owned(), id.clone())));
     annotations.extend(adopted.then(|| (ADOPTED.to_owned(), "true".to_owned())));
     let metadata = ObjectMeta {
         name: Some(at.name.clone()),

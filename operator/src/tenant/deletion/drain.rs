@@ -1,4 +1,4 @@
-//! Whether a tenant that is being deleted still has entries in the queue.
+//! Whether a tenant that goes still has entries in the queue.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,59 @@ use redis::Script;
 use crds::names::Lane;
 use crds::{PipelineName, TenantName};
 
-use crate::provision::{Error, Registry};
+use crate::context::Context;
+use crate::provision::{self, Registry};
+use crate::tenant::lane;
+
+/// Why that can't be told.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The Kubernetes API failed.
+    #[error("list the LogPipelines: {}", crate::kubernetes::explain(.0))]
+    Pipelines(Box<kube::Error>),
+    /// A store failed.
+    #[error(transparent)]
+    Store(#[from] provision::Error),
+}
+
+/// Pipelines in whose lanes anybody's entries may be.
+pub struct Pipelines {
+    /// Those that there are.
+    there: Vec<String>,
+    /// Those that left their lanes to `default`.
+    orphaned: Vec<String>,
+    /// Those that are not there, and are waited for.
+    held: Vec<String>,
+}
+
+impl Pipelines {
+    /// Looks for them.
+    pub async fn look(ctx: &Context) -> Result<Self, Error> {
+        let registry = &ctx.stores.registry;
+        let (orphaned, held) = (registry.orphaned().await?, registry.held().await?);
+        let there = lane::pipelines(ctx).await.map_err(|error| Error::Pipelines(Box::new(error)))?;
+        Ok(Self { there, orphaned, held })
+    }
+
+    /// A pipeline in whose lane entries of the tenant wait, if there is one. `used` are those that it is known to have
+    /// used.
+    pub async fn waited_for(
+        &self,
+        registry: &Registry,
+        tenant: &TenantName,
+        used: &[String],
+    ) -> Result<Option<PipelineName>, Error> {
+        let all = [used, &self.there, &self.orphaned, &self.held].into_iter().flatten();
+        let lanes = lanes(tenant, all.filter_map(|pipeline| pipeline.parse().ok()));
+        Ok(waiting(registry, tenant, &lanes).await?.cloned())
+    }
+
+    /// Whether processors read a pipeline's lanes: its own, or those of `default`.
+    pub fn is_read(&self, pipeline: &PipelineName) -> bool {
+        *pipeline == PipelineName::default_pipeline()
+            || [&self.there, &self.orphaned].iter().any(|some| some.contains(&pipeline.to_string()))
+    }
+}
 
 /// Looks at up to ARGV[4] pages of ARGV[3] entries from ARGV[2] on, inside Redis: the payloads, up
 /// to some megabytes each, stay there. Answers whether one is of tenant ARGV[1], and where to go on
@@ -35,17 +87,17 @@ const CALLS: usize = 500;
 
 /// The lanes that may hold a tenant's entries: its pipeline's, and those of every pipeline that it
 /// may have used before.
-pub fn lanes(tenant: &TenantName, pipelines: impl IntoIterator<Item = PipelineName>) -> Vec<Lane> {
+fn lanes(tenant: &TenantName, pipelines: impl IntoIterator<Item = PipelineName>) -> Vec<Lane> {
     let pipelines: BTreeSet<PipelineName> = pipelines.into_iter().chain([PipelineName::default_pipeline()]).collect();
     pipelines.iter().map(|pipeline| pipeline.lane(tenant)).collect()
 }
 
 /// A pipeline in whose lane entries of the tenant wait, if there is one.
-pub async fn waiting<'a>(
+async fn waiting<'a>(
     registry: &Registry,
     tenant: &TenantName,
     lanes: &'a [Lane],
-) -> Result<Option<&'a PipelineName>, Error> {
+) -> Result<Option<&'a PipelineName>, provision::Error> {
     for lane in lanes {
         if !is_lane_drained(registry, tenant, lane).await? {
             return Ok(Some(&lane.pipeline));
@@ -54,7 +106,7 @@ pub async fn waiting<'a>(
     Ok(None)
 }
 
-async fn is_lane_drained(registry: &Registry, tenant: &TenantName, lane: &Lane) -> Result<bool, Error> {
+async fn is_lane_drained(registry: &Registry, tenant: &TenantName, lane: &Lane) -> Result<bool, provision::Error> {
     let script = Script::new(LOOK);
     let mut start = "-".to_owned();
     for _ in 0..CALLS {
@@ -66,7 +118,8 @@ async fn is_lane_drained(registry: &Registry, tenant: &TenantName, lane: &Lane) 
             .arg(PAGES)
             .invoke_async(&mut registry.connection())
             .await;
-        let (found, next) = looked.map_err(|source| Error::Redis { doing: "look for the tenant's entries", source })?;
+        let (found, next) =
+            looked.map_err(|source| provision::Error::Redis { doing: "look for the tenant's entries", source })?;
         if found == 1 {
             return Ok(false);
         }

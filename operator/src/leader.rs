@@ -81,7 +81,7 @@ pub fn begin(work: Work, shutdown: &CancellationToken) -> JoinSet<()> {
     });
     let pipelines = Pipelines::default();
     let wake = |ctx: &Arc<Context>| wakes(Arc::clone(ctx), health.clone(), peppers.clone(), plans.clone());
-    tasks.spawn(plans::run(Arc::clone(&ctx), plans.clone(), shutdown.clone()));
+    tasks.spawn(plans::project::run(Arc::clone(&ctx), plans.clone(), shutdown.clone()));
     tasks.spawn(tenant::run(Arc::clone(&ctx), wake(&ctx), shutdown.clone()));
     tasks.spawn(pipeline::run(Arc::clone(&ctx), pipelines.clone(), wake(&ctx), shutdown.clone()));
     tasks.spawn(default_pipeline::run(ctx.client.clone(), ctx.settings.clone(), shutdown.clone()));

@@ -5,8 +5,8 @@ use crds::apikey::{ApiKey, Pepper};
 use crds::condition::Reason;
 use crds::tenant::ApiKeySpec;
 
-use super::validate::Problem;
 use crate::provision::{IssuedKey, IssuedKeyRow};
+use crate::tenant::problem::Problem;
 
 /// What to do about a key that can't be used.
 const MAKE: &str = "the entry `apiKey` must be lh_<12 letters or digits>_<43 random letters or digits>; docs/keys.md has a command that makes one";

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crds::registry::{RegistryTenant, TenantState};
 use crds::{PipelineName, TenantName};
 
-use super::{drain, lane};
+use super::drain::{self, Pipelines};
 use crate::context::Context;
 use crate::provision::{self, Registry};
 
@@ -56,25 +56,9 @@ pub fn has_departed(entry: &RegistryTenant) -> bool {
 }
 
 /// A pipeline in whose lane events of a departed tenant wait, if there is one.
-pub async fn waits_for(ctx: &Context, entry: &RegistryTenant) -> Result<Option<PipelineName>, Error> {
-    let registry = &ctx.stores.registry;
-    let mut used = vec![entry.pipeline.to_string()];
-    used.extend(registry.orphaned().await?);
-    used.extend(registry.held().await?);
-    used.extend(lane::pipelines(ctx).await.map_err(|error| Error::Pipelines(Box::new(error)))?);
-    let lanes = drain::lanes(&entry.tenant, used.iter().filter_map(|pipeline| pipeline.parse().ok()));
-    Ok(drain::waiting(registry, &entry.tenant, &lanes).await?.cloned())
-}
-
-/// Why it can't be told whether events wait.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The Kubernetes API failed.
-    #[error("list the LogPipelines")]
-    Pipelines(#[source] Box<kube::Error>),
-    /// Redis failed.
-    #[error("look for events that wait")]
-    Queue(#[from] provision::Error),
+pub async fn waits_for(ctx: &Context, entry: &RegistryTenant) -> Result<Option<PipelineName>, drain::Error> {
+    let used = [entry.pipeline.to_string()];
+    Pipelines::look(ctx).await?.waited_for(&ctx.stores.registry, &entry.tenant, &used).await
 }
 
 #[cfg(test)]

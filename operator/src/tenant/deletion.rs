@@ -11,13 +11,16 @@ use crds::{CONFIRM_DELETE_ANNOTATION, FORCE_FINALIZE_ANNOTATION, PipelineName, T
 use kube::ResourceExt;
 use runtime::audit::{self, Act, Action};
 
-use super::apply::problem;
-use super::validate::Problem;
-use super::{departed, drain, lane};
+pub mod drain;
+pub mod departed;
+
+use super::lane;
+use super::problem::Problem;
 use crate::context::Context;
 use crate::fail_points::{Point, reach};
 use crate::kubernetes::{ACTOR, Note, publish};
 use crate::provision::{self, Owner, Part, Retired, RowState, Stores, delete_tenant};
+use drain::Pipelines;
 
 /// How long ingest is given to hear that it is to refuse: it follows the registry within a second,
 /// and finishes what it holds.
@@ -116,10 +119,9 @@ pub async fn delete(ctx: &Context, tenant: &Tenant, away: Option<provision::Erro
         return Progress { deletion: Deletion::Done(STAYS), gone };
     }
     let deletion = match confirmed(tenant) {
-        Ok(()) => advance(ctx, tenant, away, &mut gone).await.unwrap_or_else(|error| {
-            let Problem { message, .. } = problem(&error);
-            Deletion::Blocked(Problem { reason: Reason::DeletionBlocked, message })
-        }),
+        Ok(()) => {
+            advance(ctx, tenant, away, &mut gone).await.unwrap_or_else(|error| blocked(runtime::logging::chain(&error)))
+        }
         Err(problem) => Deletion::Blocked(problem),
     };
     Progress { deletion, gone }
@@ -152,100 +154,116 @@ async fn abandon(ctx: &Context, tenant: &Tenant) {
     publish(&ctx.recorder, tenant, vec![Note { warning: true, reason: "ForceFinalized", message }]).await;
 }
 
+/// Takes a deletion as far as it goes:
+///
+/// 1. refuse: ingest takes nothing of it any more
+/// 2. look: at what waits in the queue
+/// 3. drain, as long as something does
+/// 4. retain or remove what the stores have of it
 async fn advance(
     ctx: &Context,
     tenant: &Tenant,
     away: Option<provision::Error>,
     gone: &mut Vec<&'static str>,
-) -> Result<Deletion, provision::Error> {
+) -> Result<Deletion, drain::Error> {
     let Ok(name) = tenant.name_any().parse::<TenantName>() else {
         // Such a name was never provisioned.
         return Ok(Deletion::Done(NONE));
     };
-    let owner = owner(ctx, tenant, name.clone());
-    let stores = &ctx.stores;
+    let owner = owner(ctx, tenant, name);
+    let Some(used) = refuse_for_good(ctx, tenant, &owner, away).await? else { return Ok(Deletion::Done(NONE)) };
+    let refused_for = ctx.refused_since.elapsed(owner.tenant.as_str());
+    let pipelines = Pipelines::look(ctx).await?;
+    let waiting = pipelines.waited_for(&ctx.stores.registry, &owner.tenant, &used).await?;
+    if let Some(pipeline) = &waiting {
+        if !pipelines.is_read(pipeline) {
+            return Ok(without_pipeline(ctx, tenant, pipeline).await);
+        }
+        if lane::is_suspended(ctx, pipeline).await {
+            return Ok(blocked(format!(
+                "events wait for LogPipeline `{pipeline}`, whose spec.suspend is set: set it to false until they are \
+                 processed"
+            )));
+        }
+    }
+    match next(tenant.spec.deletion_policy, Observed { refused_for, drained: waiting.is_none() }) {
+        Step::Drain { overdue } => Ok(draining(refused_for, overdue)),
+        Step::Retain => Ok(retain(ctx, &owner).await?),
+        Step::Delete => Ok(remove(ctx, &owner, gone).await?),
+    }
+}
+
+/// Has ingest refuse, and notes that the tenant goes. Returns the pipelines that it may have used; none if nothing was
+/// put in place for it. `away` says why PostgreSQL can't be asked.
+async fn refuse_for_good(
+    ctx: &Context,
+    tenant: &Tenant,
+    owner: &Owner,
+    away: Option<provision::Error>,
+) -> Result<Option<Vec<String>>, provision::Error> {
+    let (postgres, name) = (&ctx.stores.postgres, &owner.tenant);
     let mut used = vec![tenant.spec.pipeline_ref.name.clone()];
     if tenant.status.as_ref().is_some_and(|status| status.backends.is_some()) {
         // It is ours for sure: ingest refuses at once, also while PostgreSQL is down.
-        used.extend(refuse(ctx, &name).await?);
+        used.extend(refuse(ctx, name).await?);
     }
-    if let Some(away) = away {
-        return Err(away);
-    }
-    if !stores.postgres.foreign_tenants(&owner.installation, &[name.to_string()]).await?.is_empty() {
+    away.map_or(Ok(()), Err)?;
+    if !postgres.foreign_tenants(&owner.installation, &[name.to_string()]).await?.is_empty() {
         // The registry's entry is another installation's, and we have put nothing in place.
-        return Ok(Deletion::Done(NONE));
+        return Ok(None);
     }
-    used.extend(refuse(ctx, &name).await?);
+    used.extend(refuse(ctx, name).await?);
     reach(Point::Refused);
-    stores.postgres.set_state(&owner, RowState::Deleting).await?;
+    postgres.set_state(owner, RowState::Deleting).await?;
     reach(Point::Deleting);
-    let refused_for = ctx.refused_since.elapsed(name.as_str());
-    let orphaned = stores.registry.orphaned().await?;
-    used.extend(orphaned.iter().cloned());
-    used.extend(stores.registry.held().await?);
-    let pipelines = match lane::pipelines(ctx).await {
-        Ok(pipelines) => pipelines,
-        Err(error) => {
-            let message = format!("list the LogPipelines: {}", crate::kubernetes::explain(&error));
-            return Ok(Deletion::Blocked(Problem { reason: Reason::DeletionBlocked, message }));
-        }
+    Ok(Some(used))
+}
+
+/// What is said while entries wait.
+fn draining(refused_for: Duration, overdue: bool) -> Deletion {
+    if overdue {
+        let minutes = refused_for.as_secs() / 60;
+        return blocked(format!(
+            "the queue has held the tenant's entries for {minutes} minutes: do its pipeline's processors run?"
+        ));
+    }
+    let message = "ingest refuses the tenant's events; what is queued is being drained".to_owned();
+    Deletion::Waiting(Reason::Draining, message)
+}
+
+fn blocked(message: String) -> Deletion {
+    Deletion::Blocked(Problem { reason: Reason::DeletionBlocked, message })
+}
+
+/// Takes the keys away, and leaves the data.
+async fn retain(ctx: &Context, owner: &Owner) -> Result<Deletion, provision::Error> {
+    revoke(ctx, owner).await?;
+    ctx.stores.postgres.settle_usage(&owner.tenant).await?;
+    retain_data(&ctx.stores, owner).await?;
+    Ok(Deletion::Done(STAYS))
+}
+
+/// Takes the keys away, and removes the data. Tells `gone` what is.
+async fn remove(ctx: &Context, owner: &Owner, gone: &mut Vec<&'static str>) -> Result<Deletion, provision::Error> {
+    revoke(ctx, owner).await?;
+    gone.push(types::CREDENTIALS_READY);
+    let known = ctx.stores.postgres.archive_of(owner).await?;
+    let archive = known.unwrap_or_else(|| {
+        let settings = &ctx.settings.archive;
+        owner.tenant.archive(settings.layout, &settings.bucket_prefix)
+    });
+    let part = |part| match part {
+        Part::Search => types::SEARCH_READY,
+        Part::Archive => types::OBJECT_STORE_READY,
     };
-    used.extend(pipelines.iter().cloned());
-    let lanes = drain::lanes(&name, used.iter().filter_map(|pipeline| pipeline.parse::<PipelineName>().ok()));
-    let waiting = drain::waiting(&stores.registry, &name, &lanes).await?;
-    if let Some(pipeline) = waiting.filter(|waiting| !read_by_someone(waiting, &pipelines, &orphaned)) {
-        return Ok(without_pipeline(ctx, tenant, pipeline).await);
-    }
-    if let Some(pipeline) = waiting
-        && lane::is_suspended(ctx, pipeline).await
-    {
-        let message = format!(
-            "events wait for LogPipeline `{pipeline}`, whose spec.suspend is set: set it to false until they are processed"
-        );
-        return Ok(Deletion::Blocked(Problem { reason: Reason::DeletionBlocked, message }));
-    }
-    let drained = waiting.is_none();
-    match next(tenant.spec.deletion_policy, Observed { refused_for, drained }) {
-        Step::Drain { overdue: false } => {
-            let message = "ingest refuses the tenant's events; what is queued is being drained".to_owned();
-            Ok(Deletion::Waiting(Reason::Draining, message))
+    Ok(match delete_tenant(&ctx.stores, owner, &archive, |done| gone.push(part(done))).await? {
+        Retired::Done => Deletion::Done("its data is removed"),
+        Retired::More => {
+            let at = if gone.contains(&types::SEARCH_READY) { "the object store" } else { "OpenSearch" };
+            let message = format!("the tenant's data is being removed from {at}; much is left");
+            Deletion::Waiting(Reason::Retiring, message)
         }
-        Step::Drain { overdue: true } => {
-            let minutes = refused_for.as_secs() / 60;
-            let message = format!(
-                "the queue has held the tenant's entries for {minutes} minutes: do its pipeline's processors run?"
-            );
-            Ok(Deletion::Blocked(Problem { reason: Reason::DeletionBlocked, message }))
-        }
-        Step::Retain => {
-            revoke(ctx, &owner).await?;
-            stores.postgres.settle_usage(&name).await?;
-            retain_data(stores, &owner).await?;
-            Ok(Deletion::Done(STAYS))
-        }
-        Step::Delete => {
-            revoke(ctx, &owner).await?;
-            gone.push(types::CREDENTIALS_READY);
-            let known = stores.postgres.archive_of(&owner).await?;
-            let archive = known.unwrap_or_else(|| {
-                let settings = &ctx.settings.archive;
-                name.archive(settings.layout, &settings.bucket_prefix)
-            });
-            let part = |part| match part {
-                Part::Search => types::SEARCH_READY,
-                Part::Archive => types::OBJECT_STORE_READY,
-            };
-            match delete_tenant(stores, &owner, &archive, |done| gone.push(part(done))).await? {
-                Retired::Done => Ok(Deletion::Done("its data is removed")),
-                Retired::More => {
-                    let at = if gone.contains(&types::SEARCH_READY) { "the object store" } else { "OpenSearch" };
-                    let message = format!("the tenant's data is being removed from {at}; much is left");
-                    Ok(Deletion::Waiting(Reason::Retiring, message))
-                }
-            }
-        }
-    }
+    })
 }
 
 fn owner(ctx: &Context, tenant: &Tenant, name: TenantName) -> Owner {
@@ -289,12 +307,6 @@ async fn revoke(ctx: &Context, owner: &Owner) -> Result<(), provision::Error> {
     Ok(())
 }
 
-/// Whether processors read a pipeline's lanes: its own, or those of `default`.
-fn read_by_someone(pipeline: &PipelineName, there: &[String], orphaned: &[String]) -> bool {
-    *pipeline == PipelineName::default_pipeline()
-        || [there, orphaned].iter().any(|some| some.contains(&pipeline.to_string()))
-}
-
 /// Entries wait for a pipeline that does not exist: they go through `default` if the Tenant says so, and
 /// else somebody has to say what becomes of them.
 async fn without_pipeline(ctx: &Context, tenant: &Tenant, pipeline: &PipelineName) -> Deletion {
@@ -302,7 +314,7 @@ async fn without_pipeline(ctx: &Context, tenant: &Tenant, pipeline: &PipelineNam
     if named.name == pipeline.as_str() && named.on_missing == OnMissing::Default {
         return match lane::leave(ctx, pipeline).await {
             Ok(()) => Deletion::Waiting(Reason::Draining, format!("`default` drains what waits for `{pipeline}`")),
-            Err(message) => Deletion::Blocked(Problem { reason: Reason::DeletionBlocked, message }),
+            Err(message) => blocked(message),
         };
     }
     let name = tenant.name_any();
@@ -311,7 +323,7 @@ async fn without_pipeline(ctx: &Context, tenant: &Tenant, pipeline: &PipelineNam
          them go through `default`, without its stages: kubectl patch tenant {name} --type=merge -p \
          '{{\"spec\":{{\"pipelineRef\":{{\"name\":\"{pipeline}\",\"onMissing\":\"Default\"}}}}}}'"
     );
-    Deletion::Blocked(Problem { reason: Reason::DeletionBlocked, message })
+    blocked(message)
 }
 
 #[cfg(test)]
