@@ -27,6 +27,13 @@ fn codes(source: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// What stands in quotes after an arrow, in the function that names ingest's refusals: ` => "empty_batch"`.
+fn refusals(source: &str) -> BTreeSet<&str> {
+    let (_, code) = source.split_once("pub fn code(&self)").unwrap();
+    let (code, _) = code.split_once("pub fn cause(&self)").unwrap();
+    code.split("=> \"").skip(1).filter_map(|rest| Some(rest.split_once('"')?.0)).collect()
+}
+
 #[test]
 fn the_api_page_names_every_code_and_every_route() {
     let page = fs::read_to_string("../docs/api.md").unwrap();
@@ -41,6 +48,8 @@ fn the_api_page_names_every_code_and_every_route() {
         sources(Path::new(folder), &mut files);
     }
     let mut said: BTreeSet<&str> = files.iter().flat_map(|file| codes(file)).collect();
+    let refusals_of_ingest = fs::read_to_string("src/ingest/refusal.rs").unwrap();
+    said.extend(refusals(&refusals_of_ingest));
     // Said with the status that the handshake has.
     said.insert("invalid_upgrade");
     assert_eq!(named, said, "the codes on the page, and those in the code");

@@ -10,6 +10,8 @@ mod redis_server;
 mod door;
 #[path = "ingest/accepting.rs"]
 mod accepting;
+#[path = "ingest/way_in.rs"]
+mod way_in;
 #[path = "ingest/keys.rs"]
 mod keys;
 #[path = "ingest/waiting.rs"]

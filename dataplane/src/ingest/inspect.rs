@@ -9,13 +9,9 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAcces
 use serde_json::Number;
 use serde_json::error::Category;
 
+use super::limits::{MAX_DEPTH, MAX_FIELDS};
 use crate::event::Micros;
 use crate::queue::entry::Rejection;
-
-/// Deepest nesting of an event, itself being 1. Real events stay below 10.
-pub(super) const MAX_DEPTH: usize = 32;
-/// Most fields of an event, at any depth.
-pub(super) const MAX_FIELDS: usize = 1_000;
 
 /// Longest text that is a time.
 const MAX_NOTED: usize = 64;

@@ -19,8 +19,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use axum::http::HeaderValue;
-use axum::response::Response;
 use crds::TenantName;
 use crds::registry::IngestQuotas;
 use runtime::stores::{self, Redis};
@@ -28,7 +26,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::tenancy::Tenant;
 use lease::Leases;
-pub(super) use share::{Cost, Exceeded};
+pub(super) use share::Cost;
+pub use share::{Dimension, Exceeded, Fields};
 use share::{Share, Taken};
 
 /// Tenants whose shares are kept in memory; more begin anew, which costs a lease each.
@@ -93,15 +92,9 @@ impl Quotas {
         }
     }
 
-    /// Says in the response's header what the tenant may still send.
-    pub(super) fn label(&self, tenant: &Tenant, response: &mut Response) {
-        let Some(account) = self.account(tenant) else { return };
-        let fields = account.lock().fields(Instant::now());
-        for (name, value) in [("ratelimit-policy", fields.policy), ("ratelimit", fields.limits)] {
-            if let Ok(value) = HeaderValue::try_from(value) {
-                response.headers_mut().insert(name, value);
-            }
-        }
+    /// What the tenant may still send; `None` if nothing is limited.
+    pub(super) fn fields(&self, tenant: &Tenant) -> Option<Fields> {
+        Some(self.account(tenant)?.lock().fields(Instant::now()))
     }
 
     /// The tenant's account; `None` if nothing is limited.

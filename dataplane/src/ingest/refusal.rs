@@ -1,115 +1,206 @@
-//! Every way in which ingest refuses a request, as a status and a stable code.
+//! Every way in which ingest refuses a request, as a stable code.
 
-use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
-use runtime::http::refusal;
-
+use super::limits::{MAX_BYTES, MAX_DEPTH, MAX_EVENT_BYTES, MAX_EVENTS, MAX_FIELDS};
 use super::quota::Exceeded;
+use crate::queue::entry::Rejection;
 use crate::queue::{Overloaded, SendError};
 use crate::tenancy::AuthError;
 
 /// Why nothing of a request was kept. The text never repeats what was sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub enum Refusal {
+    /// The caller is not known, or may not send.
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// All or nothing, or not: that was not said clearly.
     #[error("the parameter atomic is true or false, once")]
     InvalidAtomic,
+    /// An event is not a JSON object.
     #[error("event {index} is not valid: {reason}")]
-    InvalidJson { index: usize, reason: String },
+    InvalidJson {
+        /// Its position, or its line.
+        index: usize,
+        /// What was found instead.
+        reason: String,
+    },
+    /// There is no event.
     #[error("the body holds no event")]
     EmptyBatch,
+    /// An event is nested too deep.
     #[error("event {index} is nested deeper than {limit} levels")]
-    TooDeep { index: usize, limit: usize },
+    TooDeep {
+        /// Its position, or its line.
+        index: usize,
+        /// Deepest that it may be.
+        limit: usize,
+    },
+    /// An event is too long, or has too many fields.
     #[error("event {index} is too large: {reason}")]
-    EventTooLarge { index: usize, reason: String },
-    #[error("the body holds more than {limit} events; send several bodies", limit = super::parse::MAX_EVENTS)]
+    EventTooLarge {
+        /// Its position, or its line.
+        index: usize,
+        /// What there is too much of.
+        reason: String,
+    },
+    /// There are too many events.
+    #[error("the body holds more than {limit} events; send several bodies", limit = MAX_EVENTS)]
     TooManyEvents,
-    #[error("the body is longer than {limit} bytes; send several", limit = super::body::MAX_BYTES)]
+    /// Too many bytes were sent.
+    #[error("the body is longer than {limit} bytes; send several", limit = MAX_BYTES)]
     BodyTooLarge,
-    #[error("the body is longer than {limit} bytes once decompressed; send several", limit = super::body::MAX_BYTES)]
+    /// Too many bytes come out.
+    #[error("the body is longer than {limit} bytes once decompressed; send several", limit = MAX_BYTES)]
     DecompressedTooLarge,
+    /// The body comes too slowly.
     #[error("the body did not arrive within {seconds} s")]
-    BodyTimeout { seconds: u64 },
+    BodyTimeout {
+        /// The time that it had.
+        seconds: u64,
+    },
+    /// The body broke off.
     #[error("the body ended early")]
     BodyIncomplete,
+    /// The body is packed in a way that we don't know.
     #[error("use one Content-Encoding of gzip, zstd or identity")]
     UnsupportedEncoding,
+    /// The body can't be unpacked.
     #[error("the body is not what its Content-Encoding says, or ends early, or something else follows it")]
     NotAsEncoded,
+    /// The body has a form that we don't know.
     #[error("use the Content-Type application/json or application/x-ndjson")]
     UnsupportedContentType,
+    /// The key is none.
     #[error("use one Idempotency-Key of 1 to 255 visible ASCII characters")]
     InvalidIdempotencyKey,
+    /// The key is another body's.
     #[error("{}", reused(*kept))]
-    IdempotencyKeyReused { kept: bool },
+    IdempotencyKeyReused {
+        /// Whether this body is kept all the same, as dead letters.
+        kept: bool,
+    },
+    /// Redis does not answer.
     #[error("the queue can't be reached right now, and the events may or may not be kept; send them again")]
     QueueUnavailable,
+    /// Redis has too few replicas.
     #[error("the queue has fewer replicas than a 202 promises, and the events may or may not be kept; send them again")]
     TooFewReplicas,
+    /// Redis is near its memory limit.
     #[error("the queue is full; send again later")]
     QueueFull,
+    /// The tenant has as much waiting as it may.
     #[error("the tenant's share of the queue is full: its events wait to be processed; send again later")]
     TenantQueueFull,
+    /// The budget is used up, or too many batches wait for Redis.
     #[error("too much is in flight, of this tenant or of all; send again later")]
     Overloaded,
+    /// The tenant's quota is used up.
     #[error(transparent)]
     QuotaExceeded(#[from] Exceeded),
 }
 
+/// Whose matter a refusal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// What was sent is at fault: sent again, it is refused again.
+    Sender,
+    /// The tenant has sent enough for now.
+    Quota,
+    /// We have no room, or a store is away: the same may be accepted soon.
+    Pressure,
+}
+
 impl Refusal {
-    /// The status and the stable code.
-    pub(super) fn code(&self) -> (StatusCode, &'static str) {
+    /// The stable code.
+    pub fn code(&self) -> &'static str {
         match self {
-            Self::Auth(AuthError::NotLoaded) => (StatusCode::SERVICE_UNAVAILABLE, "queue_unavailable"),
-            Self::Auth(error) => error.code(),
-            Self::InvalidAtomic => (StatusCode::BAD_REQUEST, "invalid_parameter"),
-            Self::InvalidJson { .. } => (StatusCode::BAD_REQUEST, "invalid_json"),
-            Self::EmptyBatch => (StatusCode::BAD_REQUEST, "empty_batch"),
-            Self::TooDeep { .. } => (StatusCode::BAD_REQUEST, "too_deep"),
-            Self::EventTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "event_too_large"),
-            Self::TooManyEvents => (StatusCode::PAYLOAD_TOO_LARGE, "too_many_events"),
-            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
-            Self::DecompressedTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "decompressed_too_large"),
-            Self::BodyTimeout { .. } => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
-            Self::BodyIncomplete => (StatusCode::BAD_REQUEST, "body_incomplete"),
-            Self::UnsupportedEncoding | Self::NotAsEncoded => {
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding")
-            }
-            Self::UnsupportedContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_type"),
-            Self::InvalidIdempotencyKey => (StatusCode::BAD_REQUEST, "invalid_idempotency_key"),
-            Self::IdempotencyKeyReused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
-            Self::QueueUnavailable | Self::TooFewReplicas => (StatusCode::SERVICE_UNAVAILABLE, "queue_unavailable"),
-            Self::QuotaExceeded(_) => (StatusCode::TOO_MANY_REQUESTS, "quota_exceeded"),
-            Self::QueueFull | Self::TenantQueueFull => (StatusCode::SERVICE_UNAVAILABLE, "queue_full"),
-            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            Self::Auth(AuthError::NotLoaded) => "queue_unavailable",
+            Self::Auth(error) => error.code().1,
+            Self::InvalidAtomic => "invalid_parameter",
+            Self::InvalidJson { .. } => "invalid_json",
+            Self::EmptyBatch => "empty_batch",
+            Self::TooDeep { .. } => "too_deep",
+            Self::EventTooLarge { .. } => "event_too_large",
+            Self::TooManyEvents => "too_many_events",
+            Self::BodyTooLarge => "body_too_large",
+            Self::DecompressedTooLarge => "decompressed_too_large",
+            Self::BodyTimeout { .. } => "body_timeout",
+            Self::BodyIncomplete => "body_incomplete",
+            Self::UnsupportedEncoding | Self::NotAsEncoded => "unsupported_encoding",
+            Self::UnsupportedContentType => "unsupported_content_type",
+            Self::InvalidIdempotencyKey => "invalid_idempotency_key",
+            Self::IdempotencyKeyReused { .. } => "idempotency_key_reused",
+            Self::QueueUnavailable | Self::TooFewReplicas => "queue_unavailable",
+            Self::QuotaExceeded(_) => "quota_exceeded",
+            Self::QueueFull | Self::TenantQueueFull => "queue_full",
+            Self::Overloaded => "overloaded",
         }
     }
 
-    /// Whether what was sent is at fault, and not what we have room for.
-    pub(super) fn is_the_senders(&self) -> bool {
-        let (status, _) = self.code();
-        status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS
+    /// Whose matter it is.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::QuotaExceeded(_) => Cause::Quota,
+            Self::Auth(AuthError::NotLoaded)
+            | Self::QueueUnavailable
+            | Self::TooFewReplicas
+            | Self::QueueFull
+            | Self::TenantQueueFull
+            | Self::Overloaded => Cause::Pressure,
+            Self::Auth(_)
+            | Self::InvalidAtomic
+            | Self::InvalidJson { .. }
+            | Self::EmptyBatch
+            | Self::TooDeep { .. }
+            | Self::EventTooLarge { .. }
+            | Self::TooManyEvents
+            | Self::BodyTooLarge
+            | Self::DecompressedTooLarge
+            | Self::BodyTimeout { .. }
+            | Self::BodyIncomplete
+            | Self::UnsupportedEncoding
+            | Self::NotAsEncoded
+            | Self::UnsupportedContentType
+            | Self::InvalidIdempotencyKey
+            | Self::IdempotencyKeyReused { .. } => Cause::Sender,
+        }
     }
 
     /// Seconds after which to send again: a round of the queue for an overload, about the time
     /// that processors need to make room for a full one, when a quota has enough again.
-    fn retry_after(&self) -> Option<u64> {
-        match (self, self.code()) {
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        match (self, self.cause()) {
             (Self::QuotaExceeded(exceeded), _) => Some(exceeded.retry_after_seconds()),
-            (_, (_, "queue_full")) => Some(10),
-            (_, (StatusCode::SERVICE_UNAVAILABLE, _)) => Some(1),
-            _ => None,
+            (Self::QueueFull | Self::TenantQueueFull, _) => Some(10),
+            (_, Cause::Pressure) => Some(1),
+            (_, Cause::Sender | Cause::Quota) => None,
         }
     }
 
     /// The refusal as a tenant's metrics name it: a closed set.
     pub(super) fn outcome(&self) -> &'static str {
-        match (self, self.code()) {
+        match (self, self.cause()) {
             (Self::QuotaExceeded(exceeded), _) => exceeded.dimension.outcome(),
-            (_, (StatusCode::SERVICE_UNAVAILABLE, code)) => code,
-            _ => "invalid",
+            (_, Cause::Pressure) => self.code(),
+            (_, Cause::Sender | Cause::Quota) => "invalid",
+        }
+    }
+
+    /// An event that is no JSON object.
+    pub(super) fn invalid(index: usize, reason: String) -> Self {
+        Self::InvalidJson { index, reason }
+    }
+
+    /// What is said of an event that is a dead letter, if there is no good one beside it.
+    pub(super) fn of(problem: Rejection, index: usize) -> Self {
+        match problem {
+            Rejection::InvalidJson => Self::invalid(index, "it is not a JSON object".to_owned()),
+            Rejection::TooDeep => Self::TooDeep { index, limit: MAX_DEPTH },
+            Rejection::TooLarge => {
+                Self::EventTooLarge { index, reason: format!("it is longer than {MAX_EVENT_BYTES} bytes") }
+            }
+            Rejection::TooManyFields => {
+                Self::EventTooLarge { index, reason: format!("it has more than {MAX_FIELDS} fields") }
+            }
         }
     }
 }
@@ -122,17 +213,6 @@ fn reused(kept: bool) -> &'static str {
     } else {
         "another body was sent before under this Idempotency-Key, and nothing of this one is kept; send it under \
          another key"
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let (status, code) = self.code();
-        let mut response = refusal(status, code, self.to_string());
-        if let Some(seconds) = self.retry_after() {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        response
     }
 }
 

@@ -1,22 +1,34 @@
 //! The table of bad and odd bodies: what each becomes, by the content type that it came with.
 
-use super::parse::{ContentType, MAX_EVENT_BYTES, MAX_EVENTS, Parsed, Taking, parse};
+use super::events::{Events, Found, Taking};
+use super::limits::{MAX_EVENT_BYTES, MAX_EVENTS};
+use super::parse::Form;
+use super::protocols::native;
 use super::refusal::Refusal;
+use crate::queue::Budget;
 use crate::queue::entry::Rejection;
 
 const NOW: i64 = 1_767_323_045_000_000;
 
-fn parsed(body: impl AsRef<[u8]>, form: ContentType) -> Result<Parsed, Refusal> {
+/// The budget has nothing beyond the body: what is split needs no more.
+fn parse(body: &[u8], form: Form, taking: Taking, now: i64) -> Result<Found, Refusal> {
+    let mut claim = Budget::new(0).claim();
+    let mut events = Events::new(taking, now, body.len(), &mut claim);
+    form.split(body, &mut events)?;
+    events.finish()
+}
+
+fn parsed(body: impl AsRef<[u8]>, form: Form) -> Result<Found, Refusal> {
     parse(body.as_ref(), form, Taking::Each, NOW)
 }
 
 /// Lines taken, lines rejected; or the code.
 type Outcome = Result<(usize, usize), &'static str>;
 
-fn outcome(body: impl AsRef<[u8]>, form: ContentType) -> Outcome {
+fn outcome(body: impl AsRef<[u8]>, form: Form) -> Outcome {
     parsed(body, form)
-        .map(|parsed| (parsed.events.len() - parsed.rejected, parsed.rejected))
-        .map_err(|refusal| refusal.code().1)
+        .map(|parsed| (parsed.events.len() - parsed.rejected.len(), parsed.rejected.len()))
+        .map_err(|refusal| refusal.code())
 }
 
 fn nested(depth: usize) -> String {
@@ -89,7 +101,7 @@ fn of_a_json_body_the_good_events_are_kept() {
     ];
     for (body, expected) in cases {
         let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
-        assert_eq!(outcome(&body, ContentType::Json), expected, "{shown}");
+        assert_eq!(outcome(&body, Form::Json), expected, "{shown}");
     }
 }
 
@@ -120,7 +132,7 @@ fn of_lines_the_good_are_events_and_the_bad_dead_letters() {
     ];
     for (body, expected) in cases {
         let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
-        assert_eq!(outcome(&body, ContentType::Lines), expected, "{shown}");
+        assert_eq!(outcome(&body, Form::Lines), expected, "{shown}");
     }
 }
 
@@ -137,16 +149,16 @@ fn without_a_content_type_the_body_says_its_form() {
         ("[{}", Err("invalid_json")),
         ("", Err("empty_batch")),
     ] {
-        assert_eq!(outcome(body, ContentType::Unsaid), expected, "{body}");
+        assert_eq!(outcome(body, Form::Unsaid), expected, "{body}");
     }
 }
 
 #[test]
 fn an_item_of_several_objects_counts_each_of_them() {
     // The half of a surrogate pair makes the last item one to look at again, and it is full of objects.
-    let (few, many) = ("{},".repeat(super::parse::MAX_EVENTS - 1), " {}".repeat(super::parse::MAX_EVENTS));
+    let (few, many) = ("{},".repeat(MAX_EVENTS - 1), " {}".repeat(MAX_EVENTS));
     let body = format!(r#"[{few}{{"a":"\ud83d"}}{many}]"#);
-    assert_eq!(parsed(body, ContentType::Json), Err(Refusal::TooManyEvents));
+    assert_eq!(parsed(body, Form::Json), Err(Refusal::TooManyEvents));
 }
 
 #[test]
@@ -159,13 +171,13 @@ fn all_or_nothing_is_kept_on_request() {
         (Some("atomic=yes"), Err(Refusal::InvalidAtomic)),
         (Some("atomic=true&atomic=true"), Err(Refusal::InvalidAtomic)),
     ] {
-        assert_eq!(Taking::of(query), expected, "{query:?}");
+        assert_eq!(native::taking(query), expected, "{query:?}");
     }
-    for (body, form) in [("[{},2]", ContentType::Json), ("{}\nbroken", ContentType::Lines)] {
+    for (body, form) in [("[{},2]", Form::Json), ("{}\nbroken", Form::Lines)] {
         let refusal = parse(body.as_bytes(), form, Taking::Atomic, NOW).unwrap_err();
         assert!(matches!(refusal, Refusal::InvalidJson { index: 1, .. }), "{refusal}");
     }
-    assert_eq!(parse(b"[{},{}]", ContentType::Json, Taking::Atomic, NOW).unwrap().events.len(), 2);
+    assert_eq!(parse(b"[{},{}]", Form::Json, Taking::Atomic, NOW).unwrap().events.len(), 2);
 }
 
 #[test]
@@ -186,13 +198,13 @@ fn a_refusal_names_the_event_and_repeats_nothing() {
         ),
         (&format!("[{}]", nested(33)), "event 0 is nested deeper than 32 levels"),
     ] {
-        assert_eq!(parsed(body, ContentType::Json).unwrap_err().to_string(), expected);
+        assert_eq!(parsed(body, Form::Json).unwrap_err().to_string(), expected);
     }
 }
 
 #[test]
 fn a_dead_letter_of_an_array_has_its_items_bytes() {
-    let array = parsed(r#"[{"a":1}, {"a":NaN} ,[2],{"b":2}]"#, ContentType::Json).unwrap();
+    let array = parsed(r#"[{"a":1}, {"a":NaN} ,[2],{"b":2}]"#, Form::Json).unwrap();
     let mut at = 0;
     let items = array.events.iter().map(|event| {
         let item = &array.raw[at..at + event.length as usize];
@@ -210,10 +222,10 @@ fn a_dead_letter_of_an_array_has_its_items_bytes() {
 
 #[test]
 fn the_raw_bytes_are_those_that_were_sent() {
-    let array = parsed("[ {\"a\" : 1.0},\n{\"b\":\"\\u00e9\"} ]", ContentType::Json).unwrap();
+    let array = parsed("[ {\"a\" : 1.0},\n{\"b\":\"\\u00e9\"} ]", Form::Json).unwrap();
     assert_eq!(array.raw, b"{\"a\" : 1.0}{\"b\":\"\\u00e9\"}");
     assert_eq!(array.events.iter().map(|event| event.length).collect::<Vec<_>>(), [11, 14]);
-    let lines = parsed(b"{\"a\": 1}\r\nnot \xff json\r\n", ContentType::Lines).unwrap();
+    let lines = parsed(b"{\"a\": 1}\r\nnot \xff json\r\n", Form::Lines).unwrap();
     assert_eq!(lines.raw, b"{\"a\": 1}not \xff json");
     assert_eq!(lines.events[1].rejected, Some(Rejection::InvalidJson));
 }
@@ -230,23 +242,23 @@ fn an_absurd_time_is_not_passed_on() {
         ("\"yesterday\"", None),
     ] {
         let event = format!(r#"{{"timestamp":{sent}}}"#);
-        assert_eq!(parsed(&event, ContentType::Json).unwrap().events[0].time, expected, "{sent}");
+        assert_eq!(parsed(&event, Form::Json).unwrap().events[0].time, expected, "{sent}");
     }
 }
 
 #[test]
 fn a_content_type_is_json_lines_unsaid_or_refused() {
     for (value, expected) in [
-        (Some("application/json"), Ok(ContentType::Json)),
-        (Some("Application/JSON; charset=utf-8"), Ok(ContentType::Json)),
-        (Some("application/x-ndjson"), Ok(ContentType::Lines)),
-        (Some("application/x-www-form-urlencoded"), Ok(ContentType::Unsaid)),
-        (Some(""), Ok(ContentType::Unsaid)),
-        (None, Ok(ContentType::Unsaid)),
+        (Some("application/json"), Ok(Form::Json)),
+        (Some("Application/JSON; charset=utf-8"), Ok(Form::Json)),
+        (Some("application/x-ndjson"), Ok(Form::Lines)),
+        (Some("application/x-www-form-urlencoded"), Ok(Form::Unsaid)),
+        (Some(""), Ok(Form::Unsaid)),
+        (None, Ok(Form::Unsaid)),
         (Some("application/msgpack"), Err(Refusal::UnsupportedContentType)),
         (Some("text/html"), Err(Refusal::UnsupportedContentType)),
     ] {
-        assert_eq!(ContentType::parse(value), expected, "{value:?}");
+        assert_eq!(native::form(value), expected, "{value:?}");
     }
 }
 

@@ -21,7 +21,7 @@ pub(in crate::ingest) struct Cost {
 
 /// What is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::ingest) enum Dimension {
+pub enum Dimension {
     /// Bytes of events.
     Bytes,
     /// Events.
@@ -30,7 +30,7 @@ pub(in crate::ingest) enum Dimension {
 
 impl Dimension {
     /// As users read it.
-    pub(in crate::ingest) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Bytes => "bytes",
             Self::Events => "events",
@@ -52,18 +52,18 @@ impl Dimension {
     "the tenant's quota of {rate} {what} per second (at most {burst} at once) is used up; send again in {seconds} s",
     rate = limit.per_second, what = dimension.name(), burst = limit.burst, seconds = self.retry_after_seconds()
 )]
-pub(in crate::ingest) struct Exceeded {
+pub struct Exceeded {
     /// What there is too little of.
-    pub(in crate::ingest) dimension: Dimension,
+    pub dimension: Dimension,
     /// Its limit.
-    pub(in crate::ingest) limit: Rate,
+    pub limit: Rate,
     /// How long until there is enough, if nobody else takes it.
-    pub(in crate::ingest) wait: Duration,
+    pub wait: Duration,
 }
 
 impl Exceeded {
     /// Whole seconds, rounded up: earlier would be in vain.
-    pub(in crate::ingest) fn retry_after_seconds(&self) -> u64 {
+    pub fn retry_after_seconds(&self) -> u64 {
         self.wait.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX)
     }
 }
@@ -114,9 +114,11 @@ pub(super) struct Answer {
 
 /// Header fields of draft-ietf-httpapi-ratelimit-headers: `RateLimit-Policy` and `RateLimit`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fields {
-    pub(super) policy: String,
-    pub(super) limits: String,
+pub struct Fields {
+    /// The limits.
+    pub policy: String,
+    /// What is left of them.
+    pub limits: String,
 }
 
 /// One dimension's share.

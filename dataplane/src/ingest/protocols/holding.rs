@@ -7,19 +7,16 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 
-use crate::queue::Claim;
+use crate::ingest::accept::Arrival;
 
-/// The response, whose body gives `claim` back when the connection is done with it.
-pub(super) fn holding(claim: Option<Claim>, response: Response) -> Response {
-    match claim {
-        Some(claim) => response.map(|body| Body::new(Holding { body, _claim: claim })),
-        None => response,
-    }
+/// The response, whose body gives the request's part of the budget back when the connection is done with it.
+pub(super) fn holding(arrival: Arrival, response: Response) -> Response {
+    response.map(|body| Body::new(Holding { body, _arrival: arrival }))
 }
 
 struct Holding {
     body: Body,
-    _claim: Claim,
+    _arrival: Arrival,
 }
 
 impl HttpBody for Holding {
