@@ -217,6 +217,10 @@ impl Intake {
     pub async fn accept(&self, arrival: &mut Arrival, lines: Lines, options: Options<'_>) -> Result<Kept, Refusal> {
         arrival.hold(lines.packed.len().saturating_sub(arrival.held))?;
         let (tenant, accepted_at) = (Arc::clone(&arrival.caller.tenant), now());
+        let packed = lines.packed.is_packed().then_some(lines.packed.len());
+        if let Some(length) = packed {
+            self.quotas.foresee_packed(&tenant, length)?;
+        }
         let Options { key, taking, follow } = options;
         let reading = Reading { decode: lines.decode, taking, keyed: key.is_some(), now: accepted_at };
         let (read, unpacked) = self.read(tenant.name(), lines.packed, reading, &mut arrival.claim).await;
@@ -224,20 +228,13 @@ impl Intake {
             self.quotas.charge(&tenant, refused_cost(unpacked));
         }
         let Read { found: Found { events, raw, rejected }, body_hash } = read?;
-        let batch_id = match key {
-            Some(IdempotencyKey(key)) => keyed_batch_id(tenant.name(), key),
-            None => new_batch_id(),
-        };
-        let seen = match &body_hash {
-            Some(hash) => self.keys.look_up(&tenant, batch_id, hash).await,
-            None => Seen::Unknown,
-        };
+        let (batch_id, seen) = self.identify(&tenant, key, body_hash.as_ref()).await;
         if seen == Seen::Other {
             self.quotas.charge(&tenant, refused_cost(unpacked));
             return Err(Refusal::IdempotencyKeyReused { kept: false });
         }
         let cost = Cost { bytes: unpacked as u64, events: events.len() as u64 };
-        self.quotas.take(&tenant, cost).await?;
+        self.pay(&tenant, cost, packed).await?;
         let receipt = self.receipt(&tenant, batch_id, accepted_at, events.len());
         let (accepted, raw_bytes) = (events.len() - rejected.len(), raw.len());
         let key_id = arrival.caller.key_id.clone();
@@ -308,10 +305,35 @@ impl Intake {
         self.registry.peppers().sign(&receipt)
     }
 
+    /// The batch's id, and what is known of its key.
+    async fn identify(
+        &self,
+        tenant: &Tenant,
+        key: Option<IdempotencyKey<'_>>,
+        body_hash: Option<&[u8; 32]>,
+    ) -> (Uuid, Seen) {
+        let (Some(IdempotencyKey(key)), Some(body_hash)) = (key, body_hash) else {
+            return (new_batch_id(), Seen::Unknown);
+        };
+        let batch_id = keyed_batch_id(tenant.name(), key);
+        (batch_id, self.keys.look_up(tenant, batch_id, body_hash).await)
+    }
+
+    /// Takes the cost of a request from its tenant's quotas. `packed` is its length as sent, if it was unpacked.
+    async fn pay(&self, tenant: &Tenant, cost: Cost, packed: Option<usize>) -> Result<(), Exceeded> {
+        let paid = self.quotas.take(tenant, cost).await;
+        if let (Err(exceeded), Some(length)) = (&paid, packed) {
+            self.quotas.unpacked_in_vain(tenant, length, exceeded);
+        }
+        paid
+    }
+
     /// Gives a batch to the queue, in the lane where its tenant's events go now. A body may have been under way for
     /// half a minute: its tenant may be gone since it was admitted, or in another pipeline.
     async fn queue(&self, arrival: &mut Arrival, header: BatchHeader, raw: Vec<u8>) -> Result<(), Refusal> {
         let tenant = self.registry.still_admits(&arrival.caller)?;
+        // What it holds goes with the batch, and is given back when that is answered.
+        arrival.held = 0;
         Ok(self.producer.send(Batch { tenant, header, raw, claim: arrival.claim.take() }).await?)
     }
 

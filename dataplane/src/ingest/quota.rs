@@ -61,6 +61,21 @@ impl Quotas {
         }
     }
 
+    /// Refuses a packed body before it is unpacked, if one like it was unpacked in vain a moment ago.
+    pub(super) fn foresee_packed(&self, tenant: &Tenant, length: usize) -> Result<(), Exceeded> {
+        match self.account(tenant) {
+            Some(account) => account.lock().foresee_packed(length as u64, Instant::now()),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that a packed body was unpacked, and then refused for its quota.
+    pub(super) fn unpacked_in_vain(&self, tenant: &Tenant, length: usize, exceeded: &Exceeded) {
+        if let Some(account) = self.account(tenant) {
+            account.lock().unpacked_in_vain(length as u64, exceeded, Instant::now());
+        }
+    }
+
     /// Takes the cost of a request, or says when it can be had.
     pub(super) async fn take(&self, tenant: &Tenant, cost: Cost) -> Result<(), Exceeded> {
         let Some(account) = self.account(tenant) else { return Ok(()) };

@@ -40,6 +40,11 @@ impl Packed {
         Self { encoding, sent }
     }
 
+    /// Whether it becomes more bytes than were sent.
+    pub(super) fn is_packed(&self) -> bool {
+        self.encoding != Encoding::Identity
+    }
+
     /// Its bytes as sent.
     pub(super) fn len(&self) -> usize {
         self.sent.len()

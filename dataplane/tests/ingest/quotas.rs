@@ -76,6 +76,33 @@ async fn a_body_that_is_refused_is_paid_for_by_what_it_unpacked_to() {
 }
 
 #[tokio::test]
+async fn a_packed_body_that_is_refused_for_its_quota_is_not_unpacked_again_and_again() {
+    let redis = RedisServer::durable().await;
+    let sender = limited(None, Some((1, 100)));
+    sender.project(&redis).await;
+    let door = Door::open(&redis).await;
+    let send = async |body: &[u8], encoding: &str| {
+        let body = if encoding == "identity" { body.to_vec() } else { zstd::encode_all(body, 3).unwrap() };
+        let sent = door.logs(&sender).header("content-encoding", encoding).body(body).send().await.unwrap();
+        let wait = sent.headers().get("retry-after").map(|wait| wait.to_str().unwrap().parse::<u64>().unwrap());
+        (sent.status().as_u16(), wait.unwrap_or_default())
+    };
+    let few = format!("[{}]", vec!["{}"; 60].join(","));
+    assert_eq!(send(few.as_bytes(), "identity").await.0, 202);
+    // Of the burst of 100 there are 40 left.
+    let noise: String = (0..400).map(|_| format!("{:016x}", rand::random::<u64>())).collect();
+    let large = format!(r#"[{},{{"a":"{noise}"}}]"#, vec!["{}"; 60].join(","));
+    let (status, wait) = send(large.as_bytes(), "zstd").await;
+    assert!(status == 429 && (15..=21).contains(&wait), "{status} {wait}");
+    // Unpacked, this one would be no JSON.
+    let (status, again) = send(&[b"{", noise.as_bytes()].concat(), "zstd").await;
+    assert!(status == 429 && (15..=wait).contains(&again), "before it is unpacked: {status} {again}");
+    // What there is enough for passes: as it is, and packed where it is small.
+    assert_eq!(send(b"{}", "identity").await.0, 202);
+    assert_eq!(send(b"{}", "zstd").await.0, 202);
+}
+
+#[tokio::test]
 async fn a_body_above_the_burst_passes_once_and_is_paid_back() {
     let redis = RedisServer::durable().await;
     let sender = limited(Some((100, 1_000)), None);

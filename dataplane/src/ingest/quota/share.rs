@@ -143,6 +143,17 @@ pub(super) struct Share {
     quotas: IngestQuotas,
     bytes: Option<Bucket>,
     events: Option<Bucket>,
+    in_vain: Option<InVain>,
+}
+
+/// A packed body that was unpacked, and only then seen to be more than there is.
+#[derive(Debug, Clone)]
+struct InVain {
+    /// Its bytes as sent.
+    length: u64,
+    exceeded: Exceeded,
+    /// When its sender was told to come again.
+    until: Instant,
 }
 
 /// What a bucket that held `tokens` some time ago holds now.
@@ -214,6 +225,7 @@ impl Share {
             quotas,
             bytes: quotas.bytes.map(|limit| Bucket::new(Dimension::Bytes, limit)),
             events: quotas.events.map(|limit| Bucket::new(Dimension::Events, limit)),
+            in_vain: None,
         }
     }
 
@@ -227,6 +239,27 @@ impl Share {
         // Of two shortages the longer one decides when to come again.
         let shortages = self.buckets(least).filter_map(|(bucket, cost)| bucket.shortage(cost, now));
         shortages.max_by_key(|exceeded| exceeded.wait).map_or(Ok(()), Err)
+    }
+
+    /// Refuses a packed body of so many bytes as sent, if it is like one that was unpacked in vain and comes before that
+    /// one may: at least half as long, since half as long again and again is soon nothing.
+    pub(super) fn foresee_packed(&self, length: u64, now: Instant) -> Result<(), Exceeded> {
+        match &self.in_vain {
+            Some(InVain { length: before, exceeded, until }) if now < *until && length >= before / 2 => {
+                Err(Exceeded { wait: *until - now, ..exceeded.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that a packed body of so many bytes as sent was unpacked in vain.
+    pub(super) fn unpacked_in_vain(&mut self, length: u64, exceeded: &Exceeded, now: Instant) {
+        // As its sender was told, in whole seconds: then it may be tried.
+        let wait = Duration::from_secs(exceeded.retry_after_seconds()).min(LONGEST_DEBT);
+        let before = self.in_vain.take().filter(|before| now < before.until);
+        let length = before.as_ref().map_or(length, |before| before.length.min(length));
+        let until = before.map_or(now + wait, |before| before.until.max(now + wait));
+        self.in_vain = Some(InVain { length, exceeded: exceeded.clone(), until });
     }
 
     /// Takes the cost from what is leased.
@@ -444,5 +477,34 @@ mod tests {
         let fields = share.fields(now);
         assert_eq!(fields.policy, r#""bytes";q=5500;w=6, "events";q=100;w=10"#);
         assert_eq!(fields.limits, r#""bytes";r=1000;t=5, "events";r=95;t=1"#);
+    }
+
+    #[test]
+    fn a_packed_body_that_was_unpacked_in_vain_is_not_unpacked_again_before_it_may_come() {
+        let now = Instant::now();
+        let mut share = Share::new(IngestQuotas { bytes: None, events: Some(Rate { per_second: 1, burst: 10 }) });
+        assert_eq!(share.foresee_packed(1_000, now), Ok(()));
+        let wait = Duration::from_millis(1_500);
+        let exceeded = Exceeded { dimension: Dimension::Events, limit: Rate { per_second: 1, burst: 10 }, wait };
+        share.unpacked_in_vain(1_000, &exceeded, now);
+        let refused = |share: &Share, length, after: u64| {
+            share.foresee_packed(length, now + Duration::from_millis(after)).err().map(|why| why.retry_after_seconds())
+        };
+        for (length, after, expected) in [
+            (1_000, 0, Some(2)),
+            (5_000, 1_001, Some(1)),
+            (500, 1_999, Some(1)),
+            // Much smaller ones are another matter, and each may try once it was told to.
+            (499, 0, None),
+            (1_000, 2_000, None),
+        ] {
+            assert_eq!(refused(&share, length, after), expected, "{length} {after}");
+        }
+        share.unpacked_in_vain(400, &exceeded, now + Duration::from_millis(1_000));
+        assert_eq!([refused(&share, 200, 2_999), refused(&share, 199, 2_999)], [Some(1), None], "always smaller ones");
+        assert_eq!(refused(&share, 1_000, 3_000), None);
+        let for_ever = Exceeded { wait: Duration::MAX, ..exceeded };
+        share.unpacked_in_vain(400, &for_ever, now);
+        assert_eq!(refused(&share, 1_000, 61_000), None, "bounded, as a debt is");
     }
 }
