@@ -43,7 +43,8 @@ pub const REGISTRY_EPOCH: &str = "lh:registry:epoch";
 pub const REGISTRY_TENANTS: &str = "lh:registry:tenants";
 /// Redis hash: tenant name → [`crate::signature::Signature`] of its entry in [`REGISTRY_TENANTS`].
 pub const REGISTRY_SIGNATURES: &str = "lh:registry:signatures";
-/// Redis stream of onboarding events; fields `tenant`, `kind` (`upserted` or `removed`), `epoch`.
+/// Redis stream of onboarding events; fields `tenant`, `kind` (`upserted` or `removed`), `epoch`. It begins with one of
+/// kind `begun`, of no tenant.
 pub const REGISTRY_CHANGES: &str = "lh:registry:changes";
 /// Redis sorted set: replicas of ingest by when each was last heard of, in milliseconds.
 pub const INGEST_REPLICAS: &str = "lh:ingest:replicas";

@@ -9,6 +9,8 @@ mod stores;
 mod ensure;
 #[path = "provision/drift.rs"]
 mod drift;
+#[path = "provision/lost.rs"]
+mod lost;
 #[path = "provision/privileges.rs"]
 mod privileges;
 #[path = "provision/upgrade.rs"]

@@ -1,8 +1,10 @@
-//! Keeps the registry current: a full load, then the change stream, and the epoch each second.
+//! Keeps the registry current: a full load, then the change stream, and each second the epoch and the stream's last
+//! change.
 //!
 //! The stream makes a change known at once; the epoch makes it known even if its announcement was
 //! lost. Any disagreement between the two leads to a full load. If the last change that we saw is
-//! not in the stream any more, Redis lost the registry, or went back to an older one.
+//! not in the stream any more, Redis lost the registry, or went back to an older one: what we know stays until
+//! the operator has projected it anew.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -75,6 +77,20 @@ enum Read {
     Refused,
 }
 
+/// Where the registry is at one moment.
+#[derive(PartialEq, Eq)]
+struct Now {
+    epoch: Option<u64>,
+    /// The last change in the stream, or [`BEGINNING`].
+    last: String,
+}
+
+impl Now {
+    fn of(epoch: Option<u64>, last: Vec<Change>) -> Self {
+        Self { epoch, last: last.into_iter().next().map_or_else(|| BEGINNING.to_owned(), |(id, _)| id) }
+    }
+}
+
 /// A document and its signature.
 type Entry = (Option<Vec<u8>>, Option<String>);
 
@@ -137,10 +153,11 @@ impl Follower {
         let Some(held) = self.held.clone().filter(|_| !self.unverified) else { return self.load().await };
         let changes = self.changes().await?;
         let names = named(&changes);
-        let (epoch, entries) = self.entries(&names).await?;
+        let (now, entries) = self.entries(&names).await?;
         let Some(epoch_after) = epoch_after(held.epoch, &changes) else { return self.load().await };
         let rebuilt = self.rebuilding_until.is_some_and(|until| until <= Instant::now());
-        if rebuilt || (changes.is_empty() && epoch != Some(held.epoch)) {
+        let as_held = now == Now { epoch: Some(held.epoch), last: self.cursor.clone() };
+        if rebuilt || (changes.is_empty() && !as_held) {
             return self.load().await;
         }
         if let Some((id, _)) = changes.last() {
@@ -186,17 +203,19 @@ impl Follower {
         read(name, document).map_or(Read::Nothing, |tenant| Read::Tenant(Box::new(tenant)))
     }
 
-    /// The epoch and the named tenants' entries, at one moment.
-    async fn entries(&mut self, names: &[String]) -> Result<(Option<u64>, Vec<Entry>), Error> {
-        if names.is_empty() {
-            return Ok((redis::cmd("GET").arg(REGISTRY_EPOCH).query_async(&mut self.connection).await?, Vec::new()));
-        }
-        type Found = (Option<u64>, Vec<Option<Vec<u8>>>, Vec<Option<String>>);
+    /// The epoch, the last change, and the named tenants' entries, at one moment.
+    async fn entries(&mut self, names: &[String]) -> Result<(Now, Vec<Entry>), Error> {
         let mut pipe = redis::pipe();
-        pipe.atomic().cmd("GET").arg(REGISTRY_EPOCH).cmd("HMGET").arg(REGISTRY_TENANTS).arg(names);
-        pipe.cmd("HMGET").arg(REGISTRY_SIGNATURES).arg(names);
-        let (epoch, documents, signatures): Found = pipe.query_async(&mut self.connection).await?;
-        Ok((epoch, documents.into_iter().zip(signatures).collect()))
+        pipe.atomic().cmd("GET").arg(REGISTRY_EPOCH);
+        pipe.cmd("XREVRANGE").arg(REGISTRY_CHANGES).arg(&["+", "-", "COUNT", "1"]);
+        if names.is_empty() {
+            let (epoch, last): (Option<u64>, Vec<Change>) = pipe.query_async(&mut self.connection).await?;
+            return Ok((Now::of(epoch, last), Vec::new()));
+        }
+        type Found = (Option<u64>, Vec<Change>, Vec<Option<Vec<u8>>>, Vec<Option<String>>);
+        pipe.cmd("HMGET").arg(REGISTRY_TENANTS).arg(names).cmd("HMGET").arg(REGISTRY_SIGNATURES).arg(names);
+        let (epoch, last, documents, signatures): Found = pipe.query_async(&mut self.connection).await?;
+        Ok((Now::of(epoch, last), documents.into_iter().zip(signatures).collect()))
     }
 
     /// Reads everything, at one moment.
@@ -219,10 +238,11 @@ impl Follower {
             .query_async(&mut self.connection)
             .await?;
         let rebuilding = self.rebuilding_until.is_some_and(|until| Instant::now() < until);
+        let now = Now::of(found, last);
         let lost = self.cursor != BEGINNING && ours.is_empty();
         // What other keys made us believe counts for nothing.
         let held = self.held.clone().filter(|_| !self.unverified);
-        let next = match (load(found, lost || rebuilding), held) {
+        let next = match (load(found, lost, rebuilding, now.last != BEGINNING), held) {
             (Load::Keep, _) => return Ok(false),
             (Load::Merge, Some(held)) => {
                 tracing::warn!("Redis lost the tenant registry: for a while, what is missing there stays valid");
@@ -249,7 +269,7 @@ impl Follower {
         tracing::info!(epoch, tenants = next.tenants.len(), "loaded the tenant registry");
         self.held = Some(Arc::new(Snapshot { epoch, ..next }));
         self.unverified = false;
-        self.cursor = last.into_iter().next().map_or_else(|| BEGINNING.to_owned(), |(id, _)| id);
+        self.cursor = now.last;
         Ok(true)
     }
 

@@ -38,13 +38,15 @@ pub(super) enum Load {
     Merge,
 }
 
-/// Decides by the epoch found, and by whether Redis lost what we had seen there. An empty registry
-/// with an epoch is one without tenants; without an epoch it is none.
-pub(super) fn load(found: Option<u64>, lost: bool) -> Load {
-    match (found, lost) {
-        (None, _) => Load::Keep,
-        (Some(_), true) => Load::Merge,
-        (Some(_), false) => Load::Replace,
+/// Decides by the epoch found, by whether Redis `lost` what we had seen there, or is being filled anew after that, and by
+/// whether the operator has announced anything that is still there. An empty registry with an epoch is one without
+/// tenants; without an epoch it is none, and so is one that was lost and that nobody has begun to fill.
+pub(super) fn load(found: Option<u64>, lost: bool, rebuilding: bool, announced: bool) -> Load {
+    match (found, lost, rebuilding) {
+        (None, ..) => Load::Keep,
+        (Some(_), true, _) if !announced => Load::Keep,
+        (Some(_), true, _) | (Some(_), _, true) => Load::Merge,
+        (Some(_), false, false) => Load::Replace,
     }
 }
 
@@ -121,13 +123,18 @@ pub(super) mod tests {
 
     #[test]
     fn a_lost_registry_is_not_an_empty_one() {
-        for (found, lost, expected) in [
-            (None, false, Load::Keep),
-            (None, true, Load::Keep),
-            (Some(1), false, Load::Replace),
-            (Some(1), true, Load::Merge),
+        for (found, lost, rebuilding, announced, expected) in [
+            (None, false, false, false, Load::Keep),
+            (None, true, false, false, Load::Keep),
+            (None, true, true, true, Load::Keep),
+            (Some(1), false, false, true, Load::Replace),
+            (Some(1), false, false, false, Load::Replace),
+            (Some(1), true, false, true, Load::Merge),
+            (Some(1), true, false, false, Load::Keep),
+            (Some(1), false, true, true, Load::Merge),
         ] {
-            assert_eq!(load(found, lost), expected, "{found:?} {lost}");
+            let decided = load(found, lost, rebuilding, announced);
+            assert_eq!(decided, expected, "{found:?} {lost} {rebuilding} {announced}");
         }
     }
 

@@ -164,6 +164,28 @@ async fn a_lost_registry_revokes_nobody_while_it_is_projected_anew() {
 }
 
 #[tokio::test]
+async fn a_loss_is_noticed_though_the_epoch_stays() {
+    let redis = RedisServer::durable().await;
+    let (first, second) = (Sender::new(), Sender::new());
+    first.project(&redis).await;
+    second.project(&redis).await;
+    let door = Door::open(&redis).await;
+    let age = async || -> i64 {
+        let metrics = door.get("/metrics").await.text().await.unwrap();
+        let line = metrics.lines().find(|line| line.starts_with("loggerhub_ingest_registry_age_seconds "));
+        line.unwrap().split_once(' ').unwrap().1.parse().unwrap()
+    };
+    let both = async || accepted(&door, &first).await && accepted(&door, &second).await;
+    let _: u64 = redis.command(&["DEL", REGISTRY_TENANTS, REGISTRY_CHANGES]).await;
+    eventually("nothing confirms what is known", async || age().await > 3).await;
+    assert!(both().await, "refused after the loss");
+    // The operator gets to one tenant; what is missing stays for as long as it may take to get to the others.
+    first.project(&redis).await;
+    eventually("it is confirmed again", async || (0..2).contains(&age().await)).await;
+    assert!(both().await, "refused while the registry was half projected");
+}
+
+#[tokio::test]
 async fn without_a_registry_nobody_is_refused_for_good() {
     let redis = RedisServer::durable().await;
     let sender = Sender::new();

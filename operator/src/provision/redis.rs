@@ -1,5 +1,7 @@
 //! The registry that ingest and the other roles read, in the queue's Redis.
 
+mod mark;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,16 +17,22 @@ use crds::names::{
 use crds::registry::{RegistryKey, RegistryTenant};
 use runtime::stores::Connection;
 
+pub use mark::Mark;
+
 use crate::provision::error::RedisContext;
 use crate::provision::signing::{Entry, Signing, Standing};
 use crate::provision::{Error, Outcome};
 
 /// An epoch that is not there, or was lost, begins with the clock, so that it never comes back to a
-/// value that a reader has seen.
+/// value that a reader has seen. A stream of changes that is not there begins with a change of nobody's: a reader that
+/// has seen another one waits until somebody has begun anew.
 const BEGIN: &str = r"
 if redis.call('EXISTS', KEYS[2]) == 0 then
     local now = redis.call('TIME')
     redis.call('SET', KEYS[2], string.format('%d', now[1] * 1000 + math.floor(now[2] / 1000)))
+end
+if redis.call('EXISTS', KEYS[3]) == 0 then
+    redis.call('XADD', KEYS[3], '*', 'kind', 'begun', 'epoch', redis.call('GET', KEYS[2]))
 end
 ";
 
@@ -127,6 +135,7 @@ impl Registry {
         let begun: Result<i64, _> = Script::new(&format!("{BEGIN} return 0"))
             .key(REGISTRY_TENANTS)
             .key(REGISTRY_EPOCH)
+            .key(REGISTRY_CHANGES)
             .invoke_async(&mut connection)
             .await;
         begun.map(|_| ()).doing("begin the registry")
@@ -257,11 +266,6 @@ impl Registry {
         let _: i64 =
             self.connection.clone().hdel(tenant.key_uses(), ids).await.doing("forget when keys were last used")?;
         Ok(())
-    }
-
-    /// Whether Redis answers.
-    pub async fn ping(&self) -> Result<(), Error> {
-        redis::cmd("PING").query_async(&mut self.connection.clone()).await.doing("ping")
     }
 
     /// Pipelines whose streams the processors of `default` drain.
