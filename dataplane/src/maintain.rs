@@ -43,7 +43,7 @@ use runtime::settings::{AdminSettings, OpenSearchSettings, PostgresSettings, Que
 use runtime::stores::{self, Redis};
 use tokio_util::sync::CancellationToken;
 
-use crate::queue::Lanes;
+use crate::queue::{Lanes, Waiting};
 use crate::status::{self, Status};
 use crate::stores::archive::Archive;
 use crate::stores::catalog::Catalog;
@@ -106,6 +106,8 @@ pub struct Rooms {
     pub index: Index,
     /// The archive.
     pub archive: Archive,
+    /// What waits in the queue.
+    pub waiting: Waiting,
 }
 
 /// Why a step did not end.
@@ -184,13 +186,14 @@ pub async fn pass_over(rooms: Rooms, registry: Registry, archive_max_age: Durati
 impl Rooms {
     /// The rooms that these settings lead to.
     pub fn new(settings: &StoreSettings) -> Result<Self, stores::Error> {
-        let StoreSettings { postgres, s3, opensearch, tls, .. } = settings;
+        let StoreSettings { postgres, s3, opensearch, queue, tls, .. } = settings;
         let pool = |database| stores::postgres(postgres, tls, database, APPLICATION);
         Ok(Self {
             catalog: Catalog::new(pool(PROCESSOR_DATABASE)?),
             usage: Usage::new(pool(CORE_DATABASE)?),
             index: Index::new(stores::opensearch(opensearch, tls)?),
             archive: Archive::new(stores::s3(s3, tls)?),
+            waiting: Waiting::new(&Redis::queue(queue, tls)?)?,
         })
     }
 }

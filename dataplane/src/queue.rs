@@ -17,6 +17,7 @@ mod producer;
 mod quarantine;
 mod consumer;
 mod lanes;
+mod oldest;
 mod suspects;
 
 pub use budget::{Budget, Claim, Overloaded};
@@ -24,8 +25,9 @@ pub use consumer::{Consumer, ConsumerSettings, Delivery, EntryRef};
 #[cfg(test)]
 pub(crate) use grouping::{Weighed, group};
 pub use health::{Durability, Health};
-pub(crate) use lanes::pipelines_in;
 pub use lanes::{LaneStatus, Lanes};
+pub(crate) use oldest::{A_MOMENT, handed_out, has_bytes, held_pipelines, waits_for};
+pub use oldest::{Oldest, Waiting};
 pub use producer::{Batch, Commit, Producer, ProducerSettings, SendError};
 pub use quarantine::Quarantined;
 pub(crate) use suspects::Suspects;

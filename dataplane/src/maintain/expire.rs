@@ -8,12 +8,14 @@
 
 use std::time::{Duration, Instant};
 
+use runtime::logging::chain;
 use time::OffsetDateTime;
 
 use super::{Error, Rooms};
 use crate::event::{Micros, date_time};
+use crate::queue::Oldest;
 use crate::stores::archive::DELETED_AT_ONCE;
-use crate::stores::catalog::Expiring;
+use crate::stores::catalog::{Expiring, KEY_WINDOW};
 use crate::tenancy::Tenant;
 
 /// Rows of a table deleted by one statement, so that none holds its locks for long.
@@ -21,8 +23,9 @@ const ROWS_AT_ONCE: u64 = 5_000;
 /// Longest time that one call goes on with what there still is to delete, so that the other tenants have their turn. Some
 /// 25,000 rows go in a second: more than ten times what the busiest tenant of a server can add.
 const TURN: Duration = Duration::from_secs(10);
-/// How long a client's key is remembered: the documented window.
-pub(super) const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(72 * 3600);
+/// How far the clocks of ingest, which says when a batch was accepted, and of Redis, which says when it was added, are
+/// apart at most: beyond that, nothing is accepted.
+const CLOCKS_APART: Micros = 12 * 3600 * 1_000_000;
 
 /// What was removed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +52,7 @@ pub async fn expire(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<Expir
     Ok(Expired { objects: objects.objects, more: rows.more || objects.more, ..rows })
 }
 
-/// Removes partitions and rows that are kept no longer, which takes PostgreSQL alone.
+/// Removes partitions and rows that are kept no longer, which takes PostgreSQL alone; keys too, if the queue answers.
 pub(super) async fn expire_rows(rooms: &Rooms, tenant: &Tenant, now: Micros) -> Result<Expired, Error> {
     let begun = Instant::now();
     let now = now.min(rooms.catalog.now().await?);
@@ -57,7 +60,12 @@ pub(super) async fn expire_rows(rooms: &Rooms, tenant: &Tenant, now: Micros) -> 
     let cutoff = rooms.catalog.cutoff(tenant, now).await?;
     let counted = rooms.usage.counted(tenant).await?;
     let mut expired = Expired::default();
-    let mut left: Vec<_> = old(cutoff, date_time(now - IDEMPOTENCY_WINDOW.as_micros() as Micros), counted).into();
+    let oldest = rooms.waiting.oldest(tenant).await.unwrap_or_else(|error| {
+        tracing::debug!(tenant.name = %tenant.name(), error = %chain(&error), "no idempotency key is forgotten");
+        Oldest::Unread
+    });
+    let forgotten = forgotten(now, oldest);
+    let mut left: Vec<_> = old(cutoff, date_time(forgotten), counted).into();
     // Each in its turn: the first must not use up the time of the others.
     while !left.is_empty() && !expired.more {
         let mut more = Vec::new();
@@ -92,6 +100,17 @@ pub(super) async fn expire_objects(rooms: &Rooms, tenant: &Tenant, now: Micros) 
     Ok(expired)
 }
 
+/// Keys of batches that were accepted before this are kept no longer: what came under them within their window is stored
+/// too. While an event waits, so may one that came under a key as long before.
+fn forgotten(now: Micros, oldest: Oldest) -> Micros {
+    let since = match oldest {
+        Oldest::Nothing => now,
+        Oldest::Since(added) => now.min(added - CLOCKS_APART),
+        Oldest::Unread => return 0,
+    };
+    since - KEY_WINDOW
+}
+
 /// Which rows are kept no longer: those from before `cutoff`, and keys from before `forgotten`.
 fn old(cutoff: OffsetDateTime, forgotten: OffsetDateTime, counted: i64) -> [(Expiring, OffsetDateTime); 6] {
     [
@@ -115,4 +134,23 @@ async fn delete_objects(rooms: &Rooms, tenant: &Tenant, cutoff: OffsetDateTime) 
     let (gone, failure) = rooms.archive.delete_all(tenant, &keys).await;
     rooms.catalog.forget_objects(tenant, &gone).await?;
     failure.map_or(Ok(gone.len() as u64), |error| Err(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_kept_for_as_long_as_something_may_wait_that_came_under_it() {
+        let now = 100 * KEY_WINDOW;
+        for (oldest, expected) in [
+            (Oldest::Nothing, now - KEY_WINDOW),
+            (Oldest::Since(now), now - CLOCKS_APART - KEY_WINDOW),
+            (Oldest::Since(now - KEY_WINDOW), now - CLOCKS_APART - 2 * KEY_WINDOW),
+            (Oldest::Since(now + 3 * CLOCKS_APART), now - KEY_WINDOW),
+            (Oldest::Unread, 0),
+        ] {
+            assert_eq!(forgotten(now, oldest), expected, "{oldest:?}");
+        }
+    }
 }

@@ -13,14 +13,13 @@ use std::sync::Arc;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::expire::IDEMPOTENCY_WINDOW;
 use super::late_index::{Lines, unpacked};
 use super::lock::wait_for;
 use super::{Error, Rooms, late_index, usage};
 use crate::event::{Micros, date_time};
 use crate::stores::archive::{self, FooterBatch};
 use crate::stores::batch::Batch;
-use crate::stores::catalog::{ArchivedObject, Documents, Whereabouts, Work};
+use crate::stores::catalog::{ArchivedObject, Documents, KEY_WINDOW, Whereabouts, Work};
 use crate::tenancy::Tenant;
 
 const MICROS_PER_DAY: Micros = 24 * 3600 * 1_000_000;
@@ -161,7 +160,7 @@ impl Restorer<'_> {
         let footer = self.rooms.archive.footer(self.tenant, key, bytes).await?;
         let object = ArchivedObject { key: key.to_owned(), bytes, footer };
         let object_id = self.rooms.catalog.restore_object(self.tenant, &object).await?;
-        let window_start = date_time(self.now - IDEMPOTENCY_WINDOW.as_micros() as Micros);
+        let window_start = date_time(self.now - KEY_WINDOW);
         let lines = Lines::new(self.rooms, self.tenant);
         let mut restored = 0;
         for step in steps(batches) {

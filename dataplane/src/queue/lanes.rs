@@ -305,13 +305,13 @@ impl Lanes {
 }
 
 /// The names in a set of pipelines.
-pub(crate) async fn pipelines_in(set: &str, connection: &Connection) -> redis::RedisResult<BTreeSet<PipelineName>> {
+pub(super) async fn pipelines_in(set: &str, connection: &Connection) -> redis::RedisResult<BTreeSet<PipelineName>> {
     let names: Vec<String> = redis::cmd("SMEMBERS").arg(set).query_async(&mut connection.clone()).await?;
     Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
 /// When an entry was added, in milliseconds since 1970, from its id.
-fn added_at(id: &str) -> Option<u64> {
+pub(super) fn added_at(id: &str) -> Option<u64> {
     id.split_once('-')?.0.parse().ok()
 }
 

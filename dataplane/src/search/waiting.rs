@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crds::PipelineName;
-use crds::names::{CONSUMER_GROUP, HELD_PIPELINES, Lane};
-use redis::streams::StreamPendingCountReply;
+use crds::names::Lane;
 use runtime::logging::chain;
 use runtime::stores::{Connection, Redis};
 
 use crate::event::Micros;
-use crate::queue::pipelines_in;
+use crate::queue::{A_MOMENT, handed_out, has_bytes, held_pipelines, waits_for};
 use crate::tenancy::Tenant;
 
 /// Time that an entry may take from the queue to the catalog before an answer says that it is missing; normally it
@@ -20,8 +19,6 @@ use crate::tenancy::Tenant;
 const GRACE: Micros = 5_000_000;
 /// Longest wait for the queue's Redis: an answer must not wait for it.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Time in which a processor that runs takes what has come.
-const A_MOMENT: Duration = Duration::from_millis(100);
 /// How long the age of a lane's oldest entry is remembered, and which pipelines are held.
 const HOLDS: Duration = Duration::from_secs(2);
 /// Lanes remembered: of some hundred pipelines.
@@ -75,12 +72,11 @@ impl Waiting {
 
     /// When the oldest was added that may be the tenant's.
     async fn look(&self, tenant: &Tenant) -> redis::RedisResult<Option<Micros>> {
-        if self.waits_for_another(tenant).await? {
+        let (lane, mut connection) = (tenant.lane(), self.connection.clone());
+        if waits_for(&self.held().await?, tenant, &mut connection).await? {
             return Ok(Some(0));
         }
-        let (lane, mut connection) = (tenant.lane(), self.connection.clone());
-        let bytes = bytes_of(&lane, tenant);
-        if bytes.query_async::<Option<i64>>(&mut connection).await?.unwrap_or(0) <= 0 {
+        if !has_bytes(&lane, tenant, &mut connection).await? {
             return Ok(None);
         }
         if let Some(known) = self.known(&lane) {
@@ -89,7 +85,7 @@ impl Waiting {
         let Some(oldest) = handed_out(&lane, &mut connection).await? else {
             // A processor takes what comes within milliseconds. What nobody takes meanwhile waits, nobody knows how long.
             tokio::time::sleep(A_MOMENT).await;
-            let still = bytes.query_async::<Option<i64>>(&mut connection).await?.unwrap_or(0) > 0;
+            let still = has_bytes(&lane, tenant, &mut connection).await?;
             return Ok(match handed_out(&lane, &mut connection).await? {
                 None if still => Some(0),
                 known => known,
@@ -103,22 +99,6 @@ impl Waiting {
         Ok(Some(oldest))
     }
 
-    /// Whether events of the tenant wait for a pipeline that is not there and that it no longer names. They wait until
-    /// somebody does something about it.
-    async fn waits_for_another(&self, tenant: &Tenant) -> redis::RedisResult<bool> {
-        let held = self.held().await?;
-        let lanes = held.iter().map(|pipeline| pipeline.lane(tenant.name())).filter(|lane| *lane != tenant.lane());
-        let mut all = redis::pipe();
-        lanes.for_each(|lane| {
-            all.add_command(bytes_of(&lane, tenant));
-        });
-        if all.is_empty() {
-            return Ok(false);
-        }
-        let bytes: Vec<Option<i64>> = all.query_async(&mut self.connection.clone()).await?;
-        Ok(bytes.into_iter().flatten().any(|bytes| bytes > 0))
-    }
-
     async fn held(&self) -> redis::RedisResult<BTreeSet<PipelineName>> {
         let known = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((at, held)) = known
@@ -126,11 +106,7 @@ impl Waiting {
         {
             return Ok(held);
         }
-        let held = match pipelines_in(HELD_PIPELINES, &self.connection).await {
-            // The server's users are those of before this was asked.
-            Err(error) if error.code() == Some("NOPERM") => BTreeSet::new(),
-            held => held?,
-        };
+        let held = held_pipelines(&self.connection).await?;
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), held.clone()));
         Ok(held)
     }
@@ -138,43 +114,5 @@ impl Waiting {
     fn known(&self, lane: &Lane) -> Option<Micros> {
         let known = self.oldest.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(lane).filter(|(at, _)| at.elapsed() < HOLDS).map(|(_, oldest)| *oldest)
-    }
-}
-
-/// Asks for the bytes that a lane holds of a tenant.
-fn bytes_of(lane: &Lane, tenant: &Tenant) -> redis::Cmd {
-    let mut bytes = redis::cmd("HGET");
-    bytes.arg(lane.tenant_bytes()).arg(tenant.name().as_str());
-    bytes
-}
-
-/// When the oldest entry of a lane that is handed out was added: told without its payload, which search may not read.
-async fn handed_out(lane: &Lane, connection: &mut Connection) -> redis::RedisResult<Option<Micros>> {
-    let mut pending = redis::cmd("XPENDING");
-    pending.arg(lane.stream()).arg(CONSUMER_GROUP).arg("-").arg("+").arg(1);
-    match pending.query_async::<StreamPendingCountReply>(connection).await {
-        Ok(reply) => Ok(reply.ids.into_iter().next().and_then(|entry| added_at(&entry.id))),
-        // No group has been made yet: nobody has ever read the lane.
-        Err(error) if error.code() == Some("NOGROUP") => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// When an entry was added, from its id.
-fn added_at(id: &str) -> Option<Micros> {
-    id.split_once('-')?.0.parse::<Micros>().ok()?.checked_mul(1000)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_entrys_id_says_when_it_was_added() {
-        for (id, expected) in
-            [("1767323045000-3", Some(1_767_323_045_000_000)), ("0-1", Some(0)), ("x-1", None), ("1", None)]
-        {
-            assert_eq!(added_at(id), expected, "{id}");
-        }
     }
 }

@@ -28,6 +28,7 @@ pub use archiving::{SpoolReader, SpoolRow};
 pub use batches::{Unindexed, Whereabouts};
 pub use expiry::Expiring;
 pub use held::{Held, HeldBatch, HeldLine};
+pub use keys::KEY_WINDOW;
 pub use ledger::Hour;
 pub use letters::{LetterBatch, Redriven, ToRedrive};
 pub use lock::{TenantLock, Work};

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use super::bench::{Bench, SOON, lines, now};
+use super::bench::{Bench, SOON, header, lines, now};
 use anyhow::{bail, ensure};
+use dataplane::event::keyed_batch_id;
 use dataplane::maintain::{Rooms, archive, expire, partitions, roll_up};
+use dataplane::queue::entry::BatchHeader;
 use dataplane::stores::archive::Archive;
 use tokio::time::timeout;
 
@@ -73,6 +75,31 @@ async fn a_clients_key_is_forgotten_after_its_window() -> anyhow::Result<()> {
         bench.count("SELECT count(*) FROM {}.idempotency WHERE created_at > now() - interval '72 hours'").await? == 1
     );
     ensure!(bench.count("SELECT count(*) FROM {}.idempotency").await? == 1);
+    bench.retire().await
+}
+
+#[tokio::test]
+async fn a_clients_key_is_remembered_while_its_resend_may_wait() -> anyhow::Result<()> {
+    let bench = Bench::new("waits").await?;
+    let rooms = bench.rooms().await?;
+    bench.keeps_from(now() - 10 * DAY).await?;
+    let id = keyed_batch_id(bench.tenant.name(), b"nightly");
+    let lines = lines(3);
+    let keyed = |accepted_at| BatchHeader { body_hash: Some([1; 32]), ..header(id, accepted_at, &lines) };
+    let at = now() - 5 * DAY;
+    bench.send_as(&keyed(at), &lines).await?;
+    let processor = bench.processor("p-0").await?;
+    bench.drained().await?;
+    processor.stop().await?;
+    // Sent again a day later, and nobody has taken it since.
+    bench.send_as(&keyed(at + DAY), &lines).await?;
+    expire(&rooms, &bench.tenant, now()).await?;
+    let processor = bench.processor("p-0").await?;
+    bench.drained().await?;
+    processor.stop().await?;
+    bench.holds(3).await?;
+    expire(&rooms, &bench.tenant, now()).await?;
+    ensure!(bench.count("SELECT count(*) FROM {}.idempotency").await? == 0, "nothing waits any more");
     bench.retire().await
 }
 

@@ -47,6 +47,37 @@ async fn another_body_under_a_key_is_dead_letters_once() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_window_counts_from_acceptance_however_long_its_batches_wait() -> anyhow::Result<()> {
+    const HOUR: i64 = 3_600_000_000;
+    let bench = Bench::new("held").await?;
+    bench.keeps_from(now() - 10 * 24 * HOUR).await?;
+    let id = keyed_batch_id(bench.tenant.name(), b"nightly");
+    let (first, later) = (lines_of("first", 3), lines_of("later", 5));
+    let at = now() - 120 * HOUR;
+    // All of them waited for days: two of the first window, then two of a later one.
+    for (accepted_at, lines, body) in
+        [(at, &first, 1), (at + HOUR, &first, 1), (at + 100 * HOUR, &later, 2), (at + 101 * HOUR, &later, 2)]
+    {
+        bench.send_as(&keyed(id, accepted_at, lines, body), lines).await?;
+    }
+    let processor = bench.processor("p-0").await?;
+    bench.drained().await?;
+    bench.holds(8).await?;
+    ensure!(bench.count("SELECT count(*) FROM {}.dead_letters").await? == 0);
+    // In flushes of their own, each delivered again.
+    for _ in 0..2 {
+        for (accepted_at, lines, body) in [(at + 101 * HOUR, &later, 2), (at, &first, 1)] {
+            bench.send_as(&keyed(id, accepted_at, lines, body), lines).await?;
+            bench.drained().await?;
+        }
+    }
+    bench.holds(8).await?;
+    ensure!(bench.count("SELECT count(*) FROM {}.batches WHERE first_batch_id IS NOT NULL").await? == 1);
+    processor.stop().await?;
+    bench.retire().await
+}
+
+#[tokio::test]
 async fn a_key_is_free_again_after_its_window_and_nothing_is_lost() -> anyhow::Result<()> {
     let bench = Bench::new("window").await?;
     let processor = bench.processor("p-0").await?;

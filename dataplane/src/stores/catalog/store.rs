@@ -80,7 +80,7 @@ impl Catalog {
             transaction.rollback().await.map_err(failed("leave nothing behind before batches are told apart"))?;
             return Ok(Attempt::Resends(keys.resends));
         }
-        candidates.retain(|_, (batch, _)| batch.body_hash.is_none() || !keys.remembered.contains(&batch.told_id()));
+        candidates.retain(|_, (batch, _)| !keys.is_nothing_new(batch));
         let won = insert_batches(&mut transaction, frames, &candidates, &index_name, from).await?;
         candidates.retain(|id, _| won.contains(id));
         for (id, (batch, _)) in &candidates {
