@@ -52,7 +52,7 @@ pub fn begin(work: Work, shutdown: &CancellationToken) -> JoinSet<()> {
         settings: settings.clone(),
         stores: stores.clone(),
         publish,
-        added: Default::default(),
+        memory: Default::default(),
     };
     tasks.spawn(keeper.run(shutdown.clone()));
     tasks.spawn(platform::run(

@@ -6,9 +6,10 @@
 //!  Secret: one more key ──► ConfigMap: one more ──► pods know it? ──► entries signed anew ──► ConfigMap: the old one out
 //! ```
 //! A public key reaches the pods before the first signature that needs it; only the very first comes last, so that
-//! an upgrade refuses no key.
+//! an upgrade refuses no key. When the last one came to the ConfigMap stands in what the API server keeps of it, so
+//! that an operator that begins in between waits as the one before would have.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +20,16 @@ use crds::registry::RegistryKey;
 use crds::signature::{SigningKey, VerifyingKey, VerifyingKeys};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
+use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::kubernetes::apply;
+use crate::kubernetes::{FIELD_MANAGER, apply};
 use crate::platform::{Error, create_secret, metadata};
 use crate::provision::{IssuedKeyRow, Signing, Stores};
 use crate::settings::Settings;
@@ -46,8 +50,28 @@ pub struct Keeper {
     pub stores: Stores,
     /// Told what entries are signed with.
     pub publish: watch::Sender<Option<Arc<Signing>>>,
-    /// Public keys that this operator has added to the ConfigMap, and when.
-    pub added: HashMap<String, Instant>,
+    /// What it did before.
+    pub memory: Memory,
+}
+
+/// What a [`Keeper`] remembers.
+#[derive(Default)]
+pub struct Memory {
+    /// Public keys that were added to the ConfigMap, and when; `None` before the first look.
+    added: Option<HashMap<String, Instant>>,
+    /// Whether there were public keys once: then nothing is believed that is not signed, whoever empties the ConfigMap.
+    in_force: bool,
+}
+
+/// The ConfigMap of public keys.
+#[derive(Default)]
+struct Published {
+    /// The keys in it.
+    keys: VerifyingKeys,
+    /// Names of all that is in it, keys or not.
+    names: BTreeSet<String>,
+    /// When we changed it last.
+    changed: Option<Timestamp>,
 }
 
 impl Keeper {
@@ -74,18 +98,23 @@ impl Keeper {
 
     /// Whether there is nothing left to do.
     async fn keep(&mut self) -> Result<bool, Error> {
-        let mut published = self.published().await?;
+        let Published { keys: mut published, names, changed } = self.published().await?;
         let mut keys = self.private_keys(&published).await?;
-        let in_force = !published.is_empty();
+        let memory = &mut self.memory;
+        memory.in_force |= !names.is_empty();
+        let in_force = memory.in_force;
+        let added = memory.added.get_or_insert_with(|| added_before(&keys, changed));
         if in_force && keys.iter().any(|key| !published.holds(&key.public())) {
             let (now, missing) = (Instant::now(), keys.iter().map(SigningKey::public));
             let missing: Vec<VerifyingKey> = missing.filter(|key| !published.holds(key)).collect();
-            self.added.extend(missing.iter().map(|key| (key.id().to_owned(), now)));
+            added.extend(missing.iter().map(|key| (key.id().to_owned(), now)));
             published = published.iter().cloned().chain(missing).collect();
             self.publish_keys(&published).await?;
         }
         let ids: Vec<&str> = keys.iter().map(SigningKey::id).collect();
-        let chosen = signer(&ids, |id| self.added.get(id).is_some_and(|added| added.elapsed() < MOUNTED));
+        let added = self.memory.added.iter().flatten();
+        let fresh: Vec<&str> = added.filter(|(_, at)| at.elapsed() < MOUNTED).map(|(id, _)| id.as_str()).collect();
+        let chosen = signer(&ids, |id| fresh.contains(&id));
         let (signer, public) = (keys.swap_remove(chosen), keys_of(&keys));
         let ours: VerifyingKeys = public.iter().cloned().chain([signer.public()]).collect();
         let accepted = published.iter().chain(ours.iter()).cloned().collect();
@@ -101,7 +130,7 @@ impl Keeper {
             // What is signed with from now on is the same, and is in force.
             return Ok(false);
         }
-        if published != ours {
+        if published != ours || names.iter().any(|name| ours.iter().all(|key| key.id() != name)) {
             // Nothing that is ours is signed with the others any more.
             self.publish_keys(&ours).await?;
         }
@@ -115,12 +144,11 @@ impl Keeper {
         postgres.still_ours().await.map_err(Error::Registry)?;
         let rows = postgres.live_tenants(&self.settings.installation).await.map_err(Error::Registry)?;
         let names: Vec<TenantName> = rows.into_iter().map(|row| row.tenant).collect();
-        let left = registry.sign_anew(&names).await.map_err(Error::Registry)?;
-        let mut signed = !left.changed;
-        for seen in &left.new {
+        let mut signed = true;
+        for seen in &registry.to_sign(&names).await.map_err(Error::Registry)? {
             let issued = postgres.keys(&seen.entry.tenant, &[]).await.map_err(Error::Registry)?;
             let lives = |key: &RegistryKey| issued.iter().any(|row| is_of(key, row));
-            signed &= registry.sign_new(seen, lives).await.map_err(Error::Registry)?;
+            signed &= registry.sign(seen, lives).await.map_err(Error::Registry)?;
         }
         Ok(signed)
     }
@@ -150,26 +178,56 @@ impl Keeper {
     }
 
     /// The public keys that the pods have, or will have in a minute.
-    async fn published(&self) -> Result<VerifyingKeys, Error> {
+    async fn published(&self) -> Result<Published, Error> {
         let name = registry_keys_config_map(&self.settings.release);
         let failed = |source: kube::Error| Error::ConfigMap { name: name.clone(), source: Box::new(source) };
         let config_maps = Api::<ConfigMap>::namespaced(self.client.clone(), &self.settings.namespace);
-        let found = config_maps.get_opt(&name).await.map_err(failed)?.and_then(|found| found.data);
-        Ok(found.unwrap_or_default().iter().filter_map(|(id, text)| VerifyingKey::parse(id, text).ok()).collect())
+        Ok(config_maps.get_opt(&name).await.map_err(failed)?.map(Published::of).unwrap_or_default())
     }
 
+    /// Has the ConfigMap hold these keys and nothing else: what is no key would keep pods from starting.
     async fn publish_keys(&self, keys: &VerifyingKeys) -> Result<(), Error> {
         let name = registry_keys_config_map(&self.settings.release);
         let failed = |source: kube::Error| Error::ConfigMap { name: name.clone(), source: Box::new(source) };
         let config_maps = Api::<ConfigMap>::namespaced(self.client.clone(), &self.settings.namespace);
-        let data = keys.iter().map(|key| (key.id().to_owned(), key.to_string())).collect();
+        let data: BTreeMap<String, String> = keys.iter().map(|key| (key.id().to_owned(), key.to_string())).collect();
         let config_map =
-            ConfigMap { metadata: metadata(&self.settings, &name), data: Some(data), ..ConfigMap::default() };
-        apply(&config_maps, &config_map).await.map_err(failed)?;
+            ConfigMap { metadata: metadata(&self.settings, &name), data: Some(data.clone()), ..ConfigMap::default() };
+        let applied = apply(&config_maps, &config_map).await.map_err(&failed)?;
+        // An apply leaves what others have put there.
+        let others: Vec<String> =
+            Published::of(applied).names.into_iter().filter(|id| !data.contains_key(id)).collect();
+        if !others.is_empty() {
+            let gone: Map<String, Value> = others.iter().map(|id| (id.clone(), Value::Null)).collect();
+            let patch = Patch::Merge(json!({"data": gone, "binaryData": gone}));
+            config_maps.patch(&name, &PatchParams::default(), &patch).await.map_err(&failed)?;
+            tracing::warn!("took {others:?} out of ConfigMap {name}: nothing signs with them");
+        }
         let ids: Vec<&str> = keys.iter().map(VerifyingKey::id).collect();
         tracing::info!("ConfigMap {name} holds the public keys {ids:?}");
         Ok(())
     }
+}
+
+impl Published {
+    fn of(config_map: ConfigMap) -> Self {
+        let (data, binary) = (config_map.data.unwrap_or_default(), config_map.binary_data.unwrap_or_default());
+        let ours = config_map.metadata.managed_fields.into_iter().flatten();
+        let changed =
+            ours.filter(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER)).filter_map(|entry| entry.time);
+        Self {
+            keys: data.iter().filter_map(|(id, text)| VerifyingKey::parse(id, text).ok()).collect(),
+            names: data.into_keys().chain(binary.into_keys()).collect(),
+            changed: changed.map(|time| time.0).max(),
+        }
+    }
+}
+
+/// What the operator before may have added, by when the ConfigMap was changed: the newest key, at most.
+fn added_before(keys: &[SigningKey], changed: Option<Timestamp>) -> HashMap<String, Instant> {
+    let age = changed.and_then(|changed| Duration::try_from(Timestamp::now().duration_since(changed)).ok());
+    let at = age.and_then(|age| Instant::now().checked_sub(age));
+    keys.first().map(|key| key.id().to_owned()).zip(at).into_iter().collect()
 }
 
 /// Whether the registry has the key as it was issued, with no more scopes.

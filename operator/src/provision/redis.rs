@@ -3,7 +3,7 @@
 mod mark;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use redis::{AsyncCommands, Script};
@@ -15,6 +15,7 @@ use crds::names::{
     REGISTRY_TENANTS, taken_back,
 };
 use crds::registry::{RegistryKey, RegistryTenant};
+use crds::signature::Signature;
 use runtime::stores::Connection;
 
 pub use mark::Mark;
@@ -100,27 +101,20 @@ pub struct SeenEntry {
     raw: Entry,
 }
 
-/// What [`Registry::sign_anew`] leaves to do.
-#[derive(Debug, Default)]
-pub struct Unsigned {
-    /// Entries that nobody signed, before entries have to be signed.
-    pub new: Vec<SeenEntry>,
-    /// Whether somebody else changed one meanwhile.
-    pub changed: bool,
-}
-
 /// The registry in Redis.
 #[derive(Clone)]
 pub struct Registry {
     connection: Connection,
     /// What entries are signed with, once it is known; absent: they are not.
     signing: Option<watch::Receiver<Option<Arc<Signing>>>>,
+    /// [`Entry::least`] of each tenant whose entry was seen since the operator began.
+    least: Arc<Mutex<HashMap<TenantName, u64>>>,
 }
 
 impl Registry {
     /// Over a shared connection, which reconnects by itself. Entries are not signed.
     pub fn new(connection: Connection) -> Self {
-        Self { connection, signing: None }
+        Self { connection, signing: None, least: Arc::default() }
     }
 
     /// The same registry, whose entries are signed by what is sent here. Nothing is written before the first is.
@@ -151,11 +145,11 @@ impl Registry {
         let (doing, json) = ("write a registry entry", encoded(entry)?);
         let signing = self.signing().await?;
         for _ in 0..TRIES {
-            let seen = self.read(&entry.tenant, doing).await?;
+            let seen = self.read(&entry.tenant, signing.as_deref(), doing).await?;
             let before = serde_json::from_str(&seen.document).ok();
             if signing.as_ref().is_some_and(|signing| !signing.believes(&entry.tenant, &seen)) {
                 let name = &entry.tenant;
-                tracing::warn!(tenant.name = %name, "somebody else wrote the registry entry of {name}: it is not signed");
+                tracing::warn!(tenant.name = %name, "somebody else wrote the registry entry of {name}: it is unsigned or old");
             }
             let changed = self.write(&entry.tenant, &seen, &json, signing.as_deref(), doing).await?;
             if changed != OTHER {
@@ -175,7 +169,10 @@ impl Registry {
 
     /// Removes a tenant's entry and announces it; nothing if there is none.
     pub async fn remove(&self, tenant: &TenantName) -> Result<Outcome, Error> {
-        Ok(outcome(self.change(tenant, "", "", None, "remove a registry entry").await?))
+        let removed = outcome(self.change(tenant, "", "", None, "remove a registry entry").await?);
+        // What is removed is not to come back.
+        self.note(tenant, self.least(tenant).saturating_add(1));
+        Ok(removed)
     }
 
     /// One tenant's entry, if it is there, can be read, and is to be believed.
@@ -187,9 +184,9 @@ impl Registry {
     /// us with a change of ours, it would be believed.
     pub async fn see(&self, tenant: &TenantName) -> Result<Option<SeenEntry>, Error> {
         let signing = self.signing().await?;
-        let raw = self.read(tenant, "read a registry entry").await?;
+        let raw = self.read(tenant, signing.as_deref(), "read a registry entry").await?;
         if signing.is_some_and(|signing| !signing.believes(tenant, &raw)) {
-            tracing::warn!(tenant.name = %tenant, "passed over the registry entry of {tenant}: it is not signed");
+            tracing::warn!(tenant.name = %tenant, "passed over the registry entry of {tenant}: it is unsigned or old");
             return Ok(None);
         }
         Ok(serde_json::from_str(&raw.document).ok().map(|entry| SeenEntry { entry, raw }))
@@ -200,7 +197,7 @@ impl Registry {
         let signing = self.signing().await?;
         let mut entries = Vec::new();
         for names in tenants.chunks(AT_ONCE) {
-            let found = self.read_all(names, "read registry entries").await?;
+            let found = self.read_all(names, signing.as_deref(), "read registry entries").await?;
             let believed = names
                 .iter()
                 .zip(found)
@@ -210,38 +207,33 @@ impl Registry {
         Ok(entries)
     }
 
-    /// Signs with the newest key what another key of ours signed, or the same a day ago. Answers what is left to do.
-    pub async fn sign_anew(&self, tenants: &[TenantName]) -> Result<Unsigned, Error> {
-        let mut left = Unsigned::default();
-        let Some(signing) = self.signing().await? else { return Ok(left) };
+    /// The entries that are to be signed: with the newest key what another key of ours signed, or the same a day ago,
+    /// and what nobody signed, before entries have to be.
+    pub async fn to_sign(&self, tenants: &[TenantName]) -> Result<Vec<SeenEntry>, Error> {
+        let mut found = Vec::new();
+        let Some(signing) = self.signing().await? else { return Ok(found) };
         for names in tenants.chunks(AT_ONCE) {
-            let found = self.read_all(names, "look which registry entries are signed").await?;
-            for (tenant, raw) in names.iter().zip(found) {
+            let entries = self.read_all(names, Some(&signing), "look which registry entries are signed").await?;
+            for (tenant, raw) in names.iter().zip(entries) {
                 match signing.standing(tenant, &raw, SystemTime::now()) {
                     Standing::Absent | Standing::Signed | Standing::Foreign => {}
-                    Standing::Stale => {
-                        left.changed |= !self.sign(&signing, tenant, &raw, &raw.document).await?;
-                    }
                     // What can't be read is read by nobody.
-                    Standing::New => {
-                        left.new.extend(serde_json::from_str(&raw.document).ok().map(|entry| SeenEntry { entry, raw }))
+                    Standing::Stale | Standing::New => {
+                        let entry: Option<RegistryTenant> = serde_json::from_str(&raw.document).ok();
+                        let entry = entry.filter(|entry| entry.tenant == *tenant);
+                        found.extend(entry.map(|entry| SeenEntry { entry, raw }));
                     }
                 }
             }
         }
-        Ok(left)
+        Ok(found)
     }
 
-    /// Signs an entry that nobody signed, less the keys that do not live. False: somebody else has changed it.
-    pub async fn sign_new(&self, seen: &SeenEntry, lives: impl Fn(&RegistryKey) -> bool) -> Result<bool, Error> {
-        let Some(signing) = self.signing().await? else { return Ok(true) };
+    /// Signs such an entry, less the keys that do not live: also what we signed ourselves may have been put back since.
+    /// False: somebody else has changed it.
+    pub async fn sign(&self, seen: &SeenEntry, lives: impl Fn(&RegistryKey) -> bool) -> Result<bool, Error> {
         let keys = seen.entry.keys.iter().filter(|key| lives(key)).cloned().collect();
-        let json = encoded(&RegistryTenant { keys, ..seen.entry.clone() })?;
-        self.sign(&signing, &seen.entry.tenant, &seen.raw, &json).await
-    }
-
-    async fn sign(&self, signing: &Signing, tenant: &TenantName, raw: &Entry, json: &str) -> Result<bool, Error> {
-        Ok(self.write(tenant, raw, json, Some(signing), "sign a registry entry").await? != OTHER)
+        Ok(self.replace(seen, &RegistryTenant { keys, ..seen.entry.clone() }).await?.is_some())
     }
 
     /// The pipelines that entries name; `None` if one can't be read, which may name any.
@@ -334,22 +326,48 @@ impl Registry {
         }
     }
 
-    async fn read(&self, tenant: &TenantName, doing: &'static str) -> Result<Entry, Error> {
-        Ok(self.read_all(std::slice::from_ref(tenant), doing).await?.pop().unwrap_or_default())
+    async fn read(&self, tenant: &TenantName, signing: Option<&Signing>, doing: &'static str) -> Result<Entry, Error> {
+        Ok(self.read_all(std::slice::from_ref(tenant), signing, doing).await?.pop().unwrap_or_default())
     }
 
-    async fn read_all(&self, tenants: &[TenantName], doing: &'static str) -> Result<Vec<Entry>, Error> {
+    async fn read_all(
+        &self,
+        tenants: &[TenantName],
+        signing: Option<&Signing>,
+        doing: &'static str,
+    ) -> Result<Vec<Entry>, Error> {
         let names: Vec<&str> = tenants.iter().map(TenantName::as_str).collect();
+        // As of before the look: what others of us write meanwhile makes nothing old that is read here.
+        let least: Vec<u64> = tenants.iter().map(|tenant| self.least(tenant)).collect();
         let mut pipe = redis::pipe();
         pipe.atomic().cmd("HMGET").arg(REGISTRY_TENANTS).arg(&names).cmd("HMGET").arg(REGISTRY_SIGNATURES).arg(&names);
         type Found = Vec<Option<String>>;
         let (documents, signatures): (Found, Found) =
             pipe.query_async(&mut self.connection.clone()).await.doing(doing)?;
-        let entry = |(document, signature): (Option<String>, Option<String>)| Entry {
+        let raw = least.into_iter().zip(documents.into_iter().zip(signatures));
+        let raw = raw.map(|(least, (document, signature))| Entry {
             document: document.unwrap_or_default(),
             signature: signature.unwrap_or_default(),
-        };
-        Ok(documents.into_iter().zip(signatures).map(entry).collect())
+            least,
+        });
+        let raw: Vec<Entry> = raw.collect();
+        for (tenant, entry) in tenants.iter().zip(&raw) {
+            if let Some(revision) = signing.and_then(|signing| signing.revision(tenant, entry)) {
+                self.note(tenant, revision);
+            }
+        }
+        Ok(raw)
+    }
+
+    fn least(&self, tenant: &TenantName) -> u64 {
+        let least = self.least.lock().unwrap_or_else(PoisonError::into_inner);
+        least.get(tenant).copied().unwrap_or_default()
+    }
+
+    fn note(&self, tenant: &TenantName, revision: u64) {
+        let mut least = self.least.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = least.entry(tenant.clone()).or_default();
+        *known = revision.max(*known);
     }
 
     /// Writes an entry, signed, in place of the one that was seen, or answers [`OTHER`].
@@ -362,7 +380,12 @@ impl Registry {
         doing: &'static str,
     ) -> Result<i64, Error> {
         let signature = signing.map(|signing| signing.signature(tenant, seen, json, SystemTime::now()));
-        self.change(tenant, json, &signature.unwrap_or_default(), Some(seen), doing).await
+        let signature = signature.unwrap_or_default();
+        let changed = self.change(tenant, json, &signature, Some(seen), doing).await?;
+        if let (true, Ok(Signature { revision, .. })) = (changed != OTHER, signature.parse()) {
+            self.note(tenant, revision);
+        }
+        Ok(changed)
     }
 
     async fn change(

@@ -16,6 +16,9 @@ pub struct Entry {
     pub document: String,
     /// What stands for its signature.
     pub signature: String,
+    /// Least revision that is not older than what this operator has seen or written: what is older was put back by
+    /// somebody else.
+    pub least: u64,
 }
 
 /// What entries are signed with.
@@ -39,7 +42,7 @@ pub enum Standing {
     Stale,
     /// Not ours, while entries need not be signed yet: of an operator of before, most likely.
     New,
-    /// Not ours: somebody else wrote it.
+    /// Not ours, or older than what was there: somebody else wrote it.
     Foreign,
 }
 
@@ -61,19 +64,25 @@ impl Signing {
     }
 
     /// The signature of `document` in place of `seen`: the one that is there, if it will do. A new one has a later
-    /// revision than the one before, and a revision of the clock, so that it is later also than one that Redis lost.
+    /// revision than those before, and a revision of the clock, so that it is later also than one that Redis lost.
     pub fn signature(&self, tenant: &TenantName, seen: &Entry, document: &str, now: SystemTime) -> String {
         let before = self.verified(tenant, seen);
         if let Some(before) = before.as_ref().filter(|before| seen.document == document && self.is_current(before, now))
         {
             return before.to_string();
         }
-        let after = before.map_or(0, |before| before.revision.saturating_add(1));
-        self.signer.sign(tenant, milliseconds(now).max(after), document.as_bytes()).to_string()
+        let before = before.map_or(seen.least, |before| before.revision);
+        self.signer.sign(tenant, milliseconds(now).max(before.saturating_add(1)), document.as_bytes()).to_string()
+    }
+
+    /// The entry's revision, if it is ours and not older than what was seen before.
+    pub fn revision(&self, tenant: &TenantName, entry: &Entry) -> Option<u64> {
+        Some(self.verified(tenant, entry)?.revision)
     }
 
     fn verified(&self, tenant: &TenantName, entry: &Entry) -> Option<Signature> {
-        self.accepted.verify(tenant, entry.document.as_bytes(), Some(&entry.signature)).ok()
+        let signature = self.accepted.verify(tenant, entry.document.as_bytes(), Some(&entry.signature)).ok();
+        signature.filter(|signature| signature.revision >= entry.least)
     }
 
     fn is_current(&self, signature: &Signature, now: SystemTime) -> bool {
@@ -109,7 +118,7 @@ mod tests {
     fn an_entry_is_ours_stale_or_somebody_elses() {
         let acme: TenantName = "acme".parse().unwrap();
         let (signing, older) = signing(true);
-        let entry = |signature: String| Entry { document: "{}".into(), signature };
+        let entry = |signature: String| Entry { document: "{}".into(), signature, least: 0 };
         let by = |key: &SigningKey, second: u64| entry(key.sign(&acme, second * 1000, b"{}").to_string());
         for (entry, standing) in [
             (by(&signing.signer, 100_000), Standing::Signed),
@@ -120,6 +129,10 @@ mod tests {
             (entry(String::new()), Standing::Foreign),
             (Entry { document: "{ }".into(), ..by(&signing.signer, 100_000) }, Standing::Foreign),
             (Entry { document: String::new(), ..by(&signing.signer, 100_000) }, Standing::Absent),
+            (Entry { least: 100_000_000, ..by(&signing.signer, 100_000) }, Standing::Signed),
+            (Entry { least: 100_000_001, ..by(&signing.signer, 100_000) }, Standing::Foreign),
+            (Entry { least: 10_000_001, ..by(&signing.signer, 10_000) }, Standing::Foreign),
+            (Entry { least: 100_000_001, ..by(&older, 100_000) }, Standing::Foreign),
         ] {
             assert_eq!(signing.standing(&acme, &entry, at(100_010)), standing, "{entry:?}");
             assert_eq!(signing.believes(&acme, &entry), standing != Standing::Foreign, "{entry:?}");
@@ -138,14 +151,16 @@ mod tests {
         };
         assert_eq!(revision(&Entry::default(), "{}", 5), 5000);
         let signature = signing.signer.sign(&acme, 5000, b"{}").to_string();
-        let seen = Entry { document: "{}".into(), signature };
+        let seen = Entry { document: "{}".into(), signature, least: 5000 };
         assert_eq!(revision(&seen, "{}", 6), 5000, "nothing has changed");
         assert_eq!(revision(&seen, "{ }", 6), 6000);
         assert_eq!(revision(&seen, "{ }", 4), 5001, "the clock went back");
         assert_eq!(revision(&seen, "{}", 5 + 86_400), 86_405_000, "it is a day old");
         let by_older = Entry { signature: older.sign(&acme, 9000, b"{}").to_string(), ..seen.clone() };
         assert_eq!(revision(&by_older, "{}", 6), 9001, "another key's");
-        let forged = Entry { signature: key("k2").sign(&acme, 9000, b"{}").to_string(), ..seen };
+        let forged = Entry { signature: key("k2").sign(&acme, 9000, b"{}").to_string(), ..seen.clone() };
         assert_eq!(revision(&forged, "{}", 6), 6000);
+        let put_back = Entry { least: 7000, ..seen };
+        assert_eq!(revision(&put_back, "{}", 6), 7001, "an older one stands there, and the clock went back");
     }
 }
