@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::snapshot::{Load, Snapshot, load};
-use super::trust::{Trust, TrustSettings};
+use super::trust::{Taken, Trust, TrustSettings};
 use super::{Error, State};
 
 /// Longest wait for a change before the epoch is compared: a revocation whose announcement was
@@ -65,6 +65,8 @@ pub(super) struct Follower {
     trust: Trust,
     /// Set while what we hold was believed by other keys than those of now.
     unverified: bool,
+    /// Set until all of it is read by the keys of now.
+    unread: bool,
 }
 
 /// An entry as it was read.
@@ -104,6 +106,7 @@ impl Follower {
             keys,
             trust: Trust::default(),
             unverified: false,
+            unread: false,
         })
     }
 
@@ -149,8 +152,10 @@ impl Follower {
     /// Waits for changes or for the next poll. `false`: Redis holds no registry.
     async fn step(&mut self) -> Result<bool, Error> {
         let keys = Arc::clone(&self.keys.borrow_and_update());
-        self.unverified |= self.trust.take(keys);
-        let Some(held) = self.held.clone().filter(|_| !self.unverified) else { return self.load().await };
+        let taken = self.trust.take(keys);
+        self.unverified |= taken == Taken::Others;
+        self.unread |= taken != Taken::Same;
+        let Some(held) = self.held.clone().filter(|_| !self.unread) else { return self.load().await };
         let changes = self.changes().await?;
         let names = named(&changes);
         let (now, entries) = self.entries(&names).await?;
@@ -268,7 +273,7 @@ impl Follower {
         let epoch = found.unwrap_or_default();
         tracing::info!(epoch, tenants = next.tenants.len(), "loaded the tenant registry");
         self.held = Some(Arc::new(Snapshot { epoch, ..next }));
-        self.unverified = false;
+        (self.unverified, self.unread) = (false, false);
         self.cursor = now.last;
         Ok(true)
     }

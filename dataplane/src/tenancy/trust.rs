@@ -64,6 +64,17 @@ pub(super) struct Trust {
     refused: HashMap<String, Refusal>,
 }
 
+/// What other keys change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// They are the same.
+    Same,
+    /// There are more: what was believed before still is, and what was refused may be believed now.
+    More,
+    /// One is gone, or there were none: what was believed before counts for nothing.
+    Others,
+}
+
 /// The latest entry of a tenant that was believed.
 #[derive(Default)]
 struct Latest {
@@ -73,15 +84,18 @@ struct Latest {
 }
 
 impl Trust {
-    /// Takes other keys, and forgets what was believed before. False if they are the same.
-    pub(super) fn take(&mut self, keys: Arc<VerifyingKeys>) -> bool {
+    /// Takes other keys. Forgets what was believed before, unless it is believed by these, too: else an old entry could
+    /// be put back when a key is replaced.
+    pub(super) fn take(&mut self, keys: Arc<VerifyingKeys>) -> Taken {
         if self.keys == keys {
-            return false;
+            return Taken::Same;
         }
         let ids: Vec<&str> = keys.iter().map(VerifyingKey::id).collect();
         tracing::info!("the tenant registry is verified with the keys {ids:?}");
-        *self = Self { keys, ..Self::default() };
-        true
+        let more = !self.keys.is_empty() && self.keys.iter().all(|key| keys.holds(key));
+        let latest = if more { std::mem::take(&mut self.latest) } else { HashMap::new() };
+        *self = Self { keys, latest, refused: HashMap::new() };
+        if more { Taken::More } else { Taken::Others }
     }
 
     /// Whether an entry is believed.
@@ -153,7 +167,7 @@ mod tests {
 
     fn trust(key: &SigningKey) -> Trust {
         let mut trust = Trust::default();
-        assert!(trust.take(Arc::new([key.public()].into_iter().collect())));
+        assert_eq!(trust.take(Arc::new([key.public()].into_iter().collect())), Taken::Others);
         trust
     }
 
@@ -191,14 +205,31 @@ mod tests {
     fn without_keys_all_is_believed_and_with_others_it_begins_anew() {
         let (one, other) = (key("k1"), key("k2"));
         let mut trust = Trust::default();
-        assert!(!trust.take(Arc::default()));
+        assert_eq!(trust.take(Arc::default()), Taken::Same);
         assert!(trust.believes("acme", b"{}", None));
-        assert!(trust.take(Arc::new([one.public()].into_iter().collect())));
+        assert_eq!(trust.take(Arc::new([one.public()].into_iter().collect())), Taken::Others);
         let acme = "acme".parse().unwrap();
         assert!(trust.believes("acme", b"{}", Some(&one.sign(&acme, 9, b"{}").to_string())));
-        assert!(trust.take(Arc::new([other.public()].into_iter().collect())));
+        assert_eq!(trust.take(Arc::new([other.public()].into_iter().collect())), Taken::Others);
         assert!(!trust.believes("acme", b"{}", Some(&one.sign(&acme, 10, b"{}").to_string())));
         assert!(trust.believes("acme", b"{}", Some(&other.sign(&acme, 3, b"{}").to_string())), "its clock is behind");
+    }
+
+    #[test]
+    fn a_key_that_is_added_lets_no_old_entry_in() {
+        let (one, other) = (key("k1"), key("k2"));
+        let (both, acme) = (Arc::new([one.public(), other.public()].into_iter().collect()), "acme".parse().unwrap());
+        let mut trust = trust(&one);
+        assert!(trust.believes("acme", b"{}", Some(&one.sign(&acme, 9, b"{}").to_string())));
+        assert!(!trust.believes("acme", b"{}", Some(&other.sign(&acme, 10, b"{}").to_string())));
+        assert_eq!(trust.take(both), Taken::More);
+        assert!(!trust.believes("acme", b"{}", Some(&one.sign(&acme, 8, b"{}").to_string())), "put back meanwhile");
+        assert!(trust.believes("acme", b"{}", Some(&other.sign(&acme, 10, b"{}").to_string())));
+        assert_eq!(trust.take(Arc::new([other.public()].into_iter().collect())), Taken::Others);
+        assert!(
+            trust.believes("acme", b"{}", Some(&other.sign(&acme, 3, b"{}").to_string())),
+            "10 may have been forged with the other"
+        );
     }
 
     #[tokio::test]
