@@ -6,7 +6,7 @@ use stages::time::Micros;
 use crate::expression::{Clause, Field, Pattern, Query};
 use crate::filters::Filters;
 use crate::leaves::{Leaves, word};
-use crate::words::words;
+use crate::words::{lower_case, words};
 
 /// An event, prepared to be asked.
 #[derive(Debug, Clone)]
@@ -88,7 +88,7 @@ fn is(value: Option<&str>, pattern: &Pattern) -> bool {
 fn in_text(text: &[String], pattern: &Pattern) -> bool {
     let (asked, goes_on) = match pattern {
         // One word stays one, whatever its script, and is looked up as it is.
-        Pattern::Prefix(prefix) if pattern.is_one_word() => (vec![prefix.to_lowercase()], true),
+        Pattern::Prefix(prefix) if pattern.is_one_word() => (vec![lower_case(prefix)], true),
         Pattern::Prefix(prefix) => (words(prefix), true),
         Pattern::Phrase(phrase) => (words(phrase), false),
     };

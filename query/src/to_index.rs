@@ -8,6 +8,7 @@ use stages::time::{Micros, rfc3339};
 use crate::expression::{Clause, Field, Pattern, Query};
 use crate::filters::{Filters, Page};
 use crate::leaves::word;
+use crate::words::lower_case;
 
 /// Most words of an index that the last word of `foo-ba*` is looked up as.
 const MAX_EXPANSIONS: u32 = 200;
@@ -97,7 +98,7 @@ fn text_query(pattern: &Pattern, prefixes: Prefixes) -> Value {
     match pattern {
         Pattern::Phrase(text) => json!({"multi_match": {"query": text, "fields": FIELDS, "type": "phrase"}}),
         Pattern::Prefix(text) if pattern.is_one_word() => {
-            let lower = text.to_lowercase();
+            let lower = lower_case(text);
             let each = FIELDS.map(|field| json!({"prefix": {field: {"value": lower}}}));
             json!({"bool": {"should": each, "minimum_should_match": 1}})
         }

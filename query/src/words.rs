@@ -84,6 +84,12 @@ fn push(words: &mut Vec<String>, word: &str) {
     }
 }
 
+/// A word in lower case, as the index writes it: `str::to_lowercase` goes by what stands beside a letter, and makes two
+/// of some.
+pub fn lower_case(word: &str) -> String {
+    word.chars().map(lower).collect()
+}
+
 /// In lower case, character by character, whatever stands beside it.
 fn lower(c: char) -> char {
     // İ becomes two characters by the full rules, and an i by the simple ones.
@@ -115,6 +121,7 @@ mod tests {
         ] {
             assert_eq!(words(text), expected, "{text}");
         }
+        assert_eq!(lower_case("ΟΔΟΣ İst"), "οδοσ ist");
         let long = words(&"x".repeat(600));
         assert_eq!(long.iter().map(String::len).collect::<Vec<_>>(), [255, 255, 90]);
     }
