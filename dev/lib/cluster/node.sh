@@ -73,7 +73,8 @@ cni_plugins() {
 # The stores' firewall, as a cloud's security group would be: of all pods only those of LoggerHub's namespace reach them.
 # The stores are none of the cluster's pods, so no NetworkPolicy guards them, and the servers see a pod's own address.
 # All pods reach what the cluster has for them: its names and its API server. The CNI plugin `store-clients`
-# keeps the set. Made with the node, when there are no pods yet.
+# keeps the set. Over IPv6 nobody comes: a pod has a link-local address that nobody gave it, and servers listen there too.
+# Made with the node, when there are no pods yet.
 stores_guard() {
     in_net nft -f - <<NFT
 table ip store_guard
@@ -89,6 +90,14 @@ table ip store_guard {
         tcp dport 6443 accept
         ip protocol icmp accept
         reject with icmp admin-prohibited
+    }
+}
+table ip6 store_guard
+delete table ip6 store_guard
+table ip6 store_guard {
+    chain input {
+        type filter hook input priority filter;
+        iifname != "lo" reject with icmpv6 admin-prohibited
     }
 }
 NFT
