@@ -69,6 +69,13 @@ pub enum Error {
         /// The cause.
         source: crds::signature::BadKey,
     },
+    /// By the keys that are mounted nothing in the registry is believed: it is they that are wrong, or all of the
+    /// registry is forged. No tenant is gone for that.
+    #[error("none of the registry's {entries} entries is signed with a key that is mounted here")]
+    NothingBelieved {
+        /// Entries that stand there.
+        entries: usize,
+    },
     /// A client can't be made.
     #[error("connect to the registry")]
     Store(#[from] runtime::stores::Error),

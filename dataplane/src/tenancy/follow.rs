@@ -138,6 +138,7 @@ impl Follower {
                     if !failing {
                         tracing::warn!(error = chain(&error), "can't follow the tenant registry");
                     }
+                    publish.send_modify(|state| state.refused = self.trust.refused());
                     POLL
                 }
             };
@@ -262,6 +263,9 @@ impl Follower {
             (Load::Merge | Load::Replace, held) => {
                 self.rebuilding_until = None;
                 let tenants = self.read_all(&documents, &signatures, held.as_deref()).await;
+                if tenants.is_empty() && self.trust.refused() > 0 && self.trust.refused() == documents.len() {
+                    return Err(Error::NothingBelieved { entries: documents.len() });
+                }
                 for gone in held.iter().flat_map(|held| held.tenants.keys()) {
                     if !documents.contains_key(gone.as_str()) {
                         self.trust.removed(gone.as_str());

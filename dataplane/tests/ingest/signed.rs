@@ -29,10 +29,15 @@ impl Keys {
     }
 
     async fn door(&self, redis: &RedisServer) -> Door {
-        let folder = self.folder.clone();
-        let door = Door::open_with(redis, |settings| settings.registry.trust.registry_keys = Some(folder)).await;
+        let door = self.door_to_be(redis).await;
         door.ready().await;
         door
+    }
+
+    /// One that may not be ready yet.
+    async fn door_to_be(&self, redis: &RedisServer) -> Door {
+        let folder = self.folder.clone();
+        Door::open_with(redis, |settings| settings.registry.trust.registry_keys = Some(folder)).await
     }
 }
 
@@ -91,10 +96,11 @@ async fn a_forged_entry_is_not_taken_and_what_was_known_before_stays() {
     forger.project_signed(&redis, &foreign, 99).await;
     stays_refused(&door, &forger, "another key's signature").await;
     assert!(!accepted(&door, &new).await && accepted(&door, &acme).await);
-    // A new ingest has nothing to hold on to: it takes only what is signed.
-    let second = keys.door(&redis).await;
+    // A new ingest has nothing to hold on to: it takes only what is signed, and calls no key wrong while that is none.
+    let second = keys.door_to_be(&redis).await;
     refused(&second, 2).await;
     assert!(!accepted(&second, &acme).await && !accepted(&second, &forger).await);
+    assert_eq!(outcome(second.logs(&acme).body("{}")).await.0, 503);
     // The operator writes the entry anew.
     acme.registered.state = TenantState::Active;
     acme.project_signed(&redis, &keys.signer, 11).await;
@@ -149,4 +155,31 @@ async fn the_first_key_switches_verification_on_and_its_loss_does_not_switch_it_
     signed.project(&redis).await;
     refused(&door, 2).await;
     assert!(accepted(&door, &signed).await);
+}
+
+#[tokio::test]
+async fn a_key_that_signed_nothing_takes_no_tenant_away() {
+    let (redis, keys) = (RedisServer::durable().await, Keys::new());
+    keys.mount();
+    let (acme, globex) = (Sender::new(), Sender::new());
+    acme.project_signed(&redis, &keys.signer, 10).await;
+    globex.project_signed(&redis, &keys.signer, 10).await;
+    let door = keys.door(&redis).await;
+    assert!(accepted(&door, &acme).await);
+    // Somebody mounts another's key in its place.
+    let stranger = SigningKey::from_pkcs8("k1", &SigningKey::generate().unwrap()).unwrap();
+    std::fs::write(keys.folder.join("k1"), stranger.public().to_string()).unwrap();
+    refused(&door, 2).await;
+    for _ in 0..10 {
+        assert!(accepted(&door, &acme).await && accepted(&door, &globex).await, "known, and told that it is not");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    // One that starts knows nobody, and says so instead of calling every key wrong.
+    let second = keys.door_to_be(&redis).await;
+    refused(&second, 2).await;
+    assert_eq!(outcome(second.logs(&acme).body("{}")).await.0, 503);
+    keys.mount();
+    eventually("the operator's key is back", async || accepted(&second, &acme).await).await;
+    refused(&door, 0).await;
+    assert!(accepted(&door, &globex).await);
 }
