@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Args;
-use crds::TenantName;
+use crds::{PipelineName, TenantName};
 use runtime::settings::{QueueSettings, TlsSettings};
 use runtime::stores::Redis;
 use serde::Serialize;
@@ -57,8 +57,9 @@ pub struct Wanted {
     /// Most entries that are put back.
     #[arg(long, default_value_t = 1_000)]
     pub limit: u64,
-    /// Put them back. Without it nothing is changed.
-    #[arg(long)]
+    /// Put them back. Without it nothing is changed. An entry knows its tenant's name, and not whether that was another
+    /// tenant then: so the tenant has to be named.
+    #[arg(long, requires = "tenant")]
     pub apply: bool,
 }
 
@@ -80,6 +81,8 @@ pub struct Group {
     pub events: u64,
     /// Bytes of their payloads.
     pub bytes: u64,
+    /// How many came from lanes of pipelines that no tenant uses any more: nobody would read them there.
+    pub unread: u64,
     /// How many were put back.
     pub put_back: u64,
 }
@@ -103,8 +106,11 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Group { tenant, reason, known, wanted, entries, events, bytes, put_back } in &self.groups {
+        for Group { tenant, reason, known, wanted, entries, events, bytes, unread, put_back } in &self.groups {
             write!(f, "{tenant:?}, {reason:?}: {entries} entries, {events} events, {bytes} bytes")?;
+            if *unread > 0 {
+                write!(f, "; {unread} entries stay: no tenant uses the pipeline of their lane")?;
+            }
             writeln!(
                 f,
                 "{}",
@@ -159,6 +165,7 @@ pub async fn requeue(lanes: &Lanes, registry: &Registry, wanted: &Wanted) -> Res
     let mut groups: BTreeMap<(String, String), Group> = BTreeMap::new();
     let mut room = if wanted.apply { wanted.limit } else { 0 };
     for lane in lanes.quarantines().await? {
+        let is_read = is_read(&lane.pipeline, registry);
         let mut last: Option<Quarantined> = None;
         loop {
             let page = lanes.quarantined(&lane, last.as_ref()).await?;
@@ -167,7 +174,7 @@ pub async fn requeue(lanes: &Lanes, registry: &Registry, wanted: &Wanted) -> Res
             for entry in page {
                 let known = entry.tenant.parse().is_ok_and(|name| registry.tenant(&name).is_some());
                 let asked_for = is_wanted(wanted, &entry);
-                let put_back = asked_for && known && room > 0 && lanes.put_back(&entry).await?;
+                let put_back = asked_for && known && is_read && room > 0 && lanes.put_back(&entry).await?;
                 room -= u64::from(put_back);
                 let Quarantined { tenant, reason, events, bytes, .. } = entry;
                 let group = groups.entry((tenant.clone(), reason.clone())).or_default();
@@ -179,12 +186,19 @@ pub async fn requeue(lanes: &Lanes, registry: &Registry, wanted: &Wanted) -> Res
                     entries: group.entries + 1,
                     events: group.events + events,
                     bytes: group.bytes + bytes,
+                    unread: group.unread + u64::from(!is_read),
                     put_back: group.put_back + u64::from(put_back),
                 };
             }
         }
     }
     Ok(Report { applied: wanted.apply, groups: groups.into_values().collect() })
+}
+
+/// Whether a pipeline has processors, or is waited for where everybody sees it.
+fn is_read(pipeline: &PipelineName, registry: &Registry) -> bool {
+    *pipeline == PipelineName::default_pipeline()
+        || registry.tenants().iter().any(|tenant| tenant.registered().pipeline == *pipeline)
 }
 
 fn is_wanted(wanted: &Wanted, entry: &Quarantined) -> bool {
@@ -205,6 +219,7 @@ mod tests {
             entries: 3,
             events: 30,
             bytes: 300,
+            unread: 0,
             put_back,
         };
         let groups = vec![group("a", true, true, 2), group("b", true, false, 0), group("c\n", false, true, 0)];
@@ -221,6 +236,9 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
+        let unread =
+            Report { applied: true, groups: vec![Group { unread: 1, ..group("a", true, true, 2) }] }.to_string();
+        assert!(unread.contains("300 bytes; 1 entries stay") && unread.contains("2 put back"), "{unread}");
         assert!(Report { applied: false, groups }.to_string().ends_with("add --apply"));
         assert!(Report::default().to_string().ends_with("is empty"));
     }

@@ -265,6 +265,28 @@ async fn what_is_in_quarantine_is_put_back_for_tenants_that_are_there() {
 }
 
 #[tokio::test]
+async fn nothing_is_put_back_where_nobody_reads_it() {
+    let queue = Queue::new().await;
+    let aside = |pipeline: &str| format!("lh:{{{pipeline}:4}}:quarantine");
+    let fields = ["reason", UNKNOWN_TENANT, "id", "1-1", "v", "1", "t", queue.sender.name(), "n", "1"];
+    for pipeline in ["gone", "used"] {
+        let _: String = queue.redis.command(&[&["XADD", &aside(pipeline), "*"][..], &fields].concat()).await;
+    }
+    let mut other = Sender::new().registered;
+    other.pipeline = "used".parse().unwrap();
+    let registry = Registry::fixed([queue.sender.registered.clone(), other], Peppers::none());
+    let wanted = Wanted { tenant: None, reason: vec![UNKNOWN_TENANT.into()], limit: 9, apply: true };
+    let report = requeue(&queue.lanes, &registry, &wanted).await.unwrap();
+    let group = &report.groups[0];
+    assert_eq!((group.entries, group.unread, group.put_back, report.left()), (2, 1, 1, 1), "{report}");
+    let left: (u64, u64) = (
+        queue.redis.command(&["XLEN", &aside("gone")]).await,
+        queue.redis.command(&["XLEN", "lh:{used:4}:queue"]).await,
+    );
+    assert_eq!(left, (1, 1));
+}
+
+#[tokio::test]
 async fn a_wiped_queue_is_read_again_without_a_restart() {
     let queue = Queue::new().await;
     let mut consumer = queue.redis.consumer("a", NEVER);
