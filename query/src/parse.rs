@@ -46,7 +46,7 @@ pub enum QueryError {
         "the query ends where something to search for must follow; put an operator or parenthesis that is meant as text into quotation marks"
     )]
     Unfinished,
-    /// A clause without a letter or digit.
+    /// A clause without a letter, digit or picture.
     #[error("`{0}` holds no letter or digit to search for; put text that holds it into quotation marks")]
     NothingToFind(String),
     /// A `*` that doesn't end a word, or ends one of a single letter.
@@ -187,6 +187,7 @@ mod tests {
             ("12:30:45 01:02", "([12:30:45] & [01:02])"),
             ("and or not", "([and] & [or] & [not])"),
             ("grüße 世界", "([grüße] & [世界])"),
+            ("🔥 \"👨‍👩‍👧 ©\" -🇩🇪", "([🔥] & [👨‍👩‍👧 ©] & ![🇩🇪])"),
         ] {
             assert_eq!(parse(text).map(|query| show(&query)).unwrap(), tree, "{text}");
         }

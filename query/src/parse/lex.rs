@@ -6,6 +6,7 @@ use std::str::CharIndices;
 
 use super::QueryError;
 use crate::expression::{Clause, Field, Pattern};
+use crate::words::words;
 
 /// Fewest letters before a `*`: a shorter prefix names too many words of an index.
 const MIN_PREFIX: usize = 2;
@@ -91,7 +92,7 @@ fn word(text: &str, rest: &mut Peekable<CharIndices<'_>>) -> Result<Token, Query
 
 /// `written` is what stands before the value, for an error about an empty one.
 fn phrase(field: Field, written: &str, value: String) -> Result<Token, QueryError> {
-    if value.chars().any(char::is_alphanumeric) {
+    if value.chars().any(char::is_alphanumeric) || !words(&value).is_empty() {
         return Ok(Token::Clause(Clause { field, pattern: Pattern::Phrase(value) }));
     }
     Err(QueryError::NothingToFind(if written.is_empty() { value } else { written.to_owned() }))
