@@ -487,6 +487,42 @@ async fn after_the_shipped_script_nobody_makes_large_objects() {
     execute(&mut superuser("postgres").await, &format!("DROP DATABASE {database} WITH (FORCE)")).await.unwrap();
 }
 
+/// The same of the locks of maintain and the operator.
+#[tokio::test]
+async fn after_the_shipped_script_only_maintain_and_the_operator_take_locks() {
+    const SCRIPT: &str = include_str!("../../../charts/loggerhub/files/access/postgres-locks.sql");
+    const TAKE: [&str; 8] = [
+        "SELECT pg_advisory_lock(1), pg_advisory_unlock_all()",
+        "SELECT pg_advisory_lock_shared(1, 1), pg_advisory_unlock_all()",
+        "SELECT pg_try_advisory_lock(1, 1), pg_advisory_unlock_all()",
+        "SELECT pg_try_advisory_lock_shared(1), pg_advisory_unlock_all()",
+        "SELECT pg_advisory_xact_lock(1)",
+        "SELECT pg_advisory_xact_lock_shared(1)",
+        "SELECT pg_try_advisory_xact_lock(1)",
+        "SELECT pg_try_advisory_xact_lock_shared(1, 1)",
+    ];
+    let on = stores().await;
+    let names = names(&on).await;
+    let database = testkit::unique("locks").replace('-', "_");
+    let servers = testkit::Stores::from_environment().unwrap();
+    execute(&mut superuser(&servers, "postgres").await, &format!("CREATE DATABASE {database}")).await.unwrap();
+    let script = SCRIPT.replace("lh_operator", name(&names, "{operator}"));
+    let mut search = Somebody::new(SEARCH_ROLE, &database, &names).await;
+    search.may(None, &TAKE).await;
+    execute(&mut superuser(&servers, &database).await, &script).await.unwrap();
+    search.must_not(None, &TAKE).await;
+    let mut data = Somebody::new(DATA_ROLE, &database, &names).await;
+    data.must_not(None, &TAKE).await;
+    let mut maintain = Somebody::new(MAINTAIN_ROLE, &database, &names).await;
+    maintain.may(None, &TAKE).await;
+    for somebody in [search, data, maintain] {
+        somebody.all_as_expected();
+    }
+    execute(&mut superuser(&servers, "postgres").await, &format!("DROP DATABASE {database} WITH (FORCE)"))
+        .await
+        .unwrap();
+}
+
 #[tokio::test]
 async fn a_forged_list_of_partitions_drops_no_other_table() {
     let on = stores().await;
