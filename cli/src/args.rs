@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use crds::TenantName;
 use crds::tenant::Scope;
+use uuid::Uuid;
 use values::{moment, scope, secret, span};
 
 mod values;
@@ -272,7 +273,7 @@ pub struct LettersFilter {
     pub pipeline: Vec<String>,
     /// Only of this batch.
     #[arg(long)]
-    pub batch: Option<String>,
+    pub batch: Option<Uuid>,
 }
 
 /// Which dead letters to change: one, those that match, or all.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crds::LogPipeline;
+use api::queue::LaneStatus;
 use crds::condition::Reason;
 use crds::condition::types::SCALING_ACTIVE;
+use crds::{LogPipeline, PipelineName};
 use kube::ResourceExt;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::args::Global;
 use crate::door;
@@ -27,43 +28,29 @@ struct PipelineRow {
     message: String,
 }
 
-/// A lane, as `/queue/status` shows it.
-#[derive(Deserialize)]
-struct Lane {
-    name: String,
-    events: i64,
-    oldest_age_seconds: i64,
-    #[serde(default)]
-    held: bool,
-}
-
 /// Prints them.
 pub async fn list(global: &Global) -> anyhow::Result<()> {
     let kubernetes = Kubernetes::connect(global).await?;
     let mut rows: Vec<_> = kubernetes.pipelines().await?.iter().map(row).collect();
-    match lanes(&kubernetes).await {
+    match door::queue_status(&kubernetes).await {
         Ok(lanes) => rows.extend(held(&lanes)),
         Err(error) => eprintln!("what waits for pipelines that are not there is not shown: {error:#}"),
     }
     output::list(global.output, &rows)
 }
 
-async fn lanes(kubernetes: &Kubernetes) -> anyhow::Result<Vec<Lane>> {
-    Ok(serde_json::from_value(door::queue_status(kubernetes).await?)?)
-}
-
 /// A row for each pipeline that events wait for though it is not there.
-fn held(lanes: &[Lane]) -> Vec<PipelineRow> {
-    let mut pipelines = BTreeMap::<&str, (i64, i64)>::new();
+fn held(lanes: &[LaneStatus]) -> Vec<PipelineRow> {
+    let mut pipelines = BTreeMap::<&PipelineName, (u64, u64)>::new();
     for lane in lanes.iter().filter(|lane| lane.held && lane.events > 0) {
         let (events, oldest) = pipelines.entry(&lane.name).or_default();
         *events += lane.events;
         *oldest = (*oldest).max(lane.oldest_age_seconds);
     }
-    let row = |(name, (events, oldest)): (&str, (i64, i64))| PipelineRow {
-        name: name.to_owned(),
-        backlog_events: Some(events),
-        oldest_age_seconds: Some(oldest),
+    let row = |(name, (events, oldest)): (&PipelineName, (u64, u64))| PipelineRow {
+        name: name.to_string(),
+        backlog_events: i64::try_from(events).ok(),
+        oldest_age_seconds: i64::try_from(oldest).ok(),
         drained_in_seconds: None,
         ready_replicas: None,
         desired_replicas: None,
@@ -146,7 +133,7 @@ mod tests {
             // As an earlier version answers.
             json!({"name": "old", "events": 1, "oldest_age_seconds": 0}),
         ];
-        let lanes: Vec<Lane> = serde_json::from_value(json!(lanes)).unwrap();
+        let lanes: Vec<LaneStatus> = serde_json::from_value(json!(lanes)).unwrap();
         let [row] = &held(&lanes)[..] else { panic!("one row") };
         let said = row.cells(0).join("|");
         assert!(said.starts_with("gone|5|3m||||False|PipelineNotFound|there is no LogPipeline `gone`"), "{said}");

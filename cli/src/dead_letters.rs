@@ -1,17 +1,21 @@
 //! `dead-letters`: lines that could not be events; to read, to try again, to give up.
 
 use anyhow::{Context, bail, ensure};
+use api::letter::{DeadLetter, Letters, Marked, Purged, Redrive, WholeLetter};
+use api::parameters::{Choices, LetterChoice, LetterFilter, ListLetters, Purge};
+use api::routes;
 use crds::TenantName;
 use crds::tenant::Scope;
 use hyper::Method;
-use serde_json::{Value, json};
+use serde::de::DeserializeOwned;
+use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::args::{ApiArgs, DeadLettersCommand, Global, LettersArgs, LettersFilter, Output};
 use crate::door::Door;
 use crate::output;
-use crate::search::{encoded, page_pairs, print, text};
+use crate::search::{Shown, paging, print, span, with_query};
 
 /// Most requests of one redrive or purge; each takes up to 10,000 letters.
 const REQUESTS: usize = 1_000;
@@ -20,18 +24,18 @@ const REQUESTS: usize = 1_000;
 pub async fn run(global: &Global, command: DeadLettersCommand) -> anyhow::Result<()> {
     match command {
         DeadLettersCommand::List { tenant, of, page, api } => {
-            let mut pairs = page_pairs(&page);
-            pairs.extend(filter_pairs(&of));
-            let path = format!("/api/dead-letters?{}", encoded(&pairs));
-            let page = read(global, &api, &tenant).await?.request(Method::GET, &path, None).await?;
+            let letters = choice(&of, page.from.as_deref(), page.to.as_deref());
+            let path = with_query(routes::LETTERS, &ListLetters { paging: paging(&page), letters });
+            let page = read(global, &api, &tenant).await?.request::<Letters>(Method::GET, &path, None).await?;
             let now = OffsetDateTime::now_utc();
-            print(global.output, &page, &["ID", "CODE", "PIPELINE", "ATTEMPTS", "AGE", "REASON"], |letter| {
-                cells(letter, now)
-            })
+            let rows = page.value.items.iter().map(|letter| cells(letter, now)).collect();
+            let header = &["ID", "CODE", "PIPELINE", "ATTEMPTS", "AGE", "REASON"];
+            print(global.output, &page.json, Shown { header, rows, notice: None, next_cursor: page.value.next_cursor })
         }
         DeadLettersCommand::Show { tenant, id, api } => {
-            let letter = read(global, &api, &tenant).await?.request(Method::GET, &path_of(&id)?, None).await?;
-            output::json(&letter)
+            let door = read(global, &api, &tenant).await?;
+            let letter = door.request::<WholeLetter>(Method::GET, &path_of(&id)?, None).await?;
+            output::json(&letter.json)
         }
         DeadLettersCommand::Redrive(args) => change(global, Change::Redrive, args).await,
         DeadLettersCommand::Purge(args) => change(global, Change::Purge, args).await,
@@ -50,15 +54,18 @@ enum Change {
 
 /// Asks until no more match, and prints how many it were.
 async fn change(global: &Global, change: Change, args: LettersArgs) -> anyhow::Result<()> {
-    let (method, path, body) = request(change, &args)?;
+    let request = request(change, &args)?;
     let door = Door::open(global, &args.api, &args.tenant, Scope::Admin).await?;
     let counted = if change == Change::Redrive { "marked" } else { "purged" };
     let mut count = 0;
     for _ in 0..REQUESTS {
-        let answer = door.request(method.clone(), &path, body.as_ref()).await;
-        let answer = answer.with_context(|| format!("after {count} were {counted}"))?;
-        count += answer[counted].as_u64().unwrap_or_default();
-        if answer["more"] != true {
+        let changed = match change {
+            Change::Redrive => ask(&door, &request).await.map(|Marked { marked, more }| (marked, more)),
+            Change::Purge => ask(&door, &request).await.map(|Purged { purged, more }| (purged, more)),
+        };
+        let (changed, more) = changed.with_context(|| format!("after {count} were {counted}"))?;
+        count += changed;
+        if !more {
             return match global.output {
                 Output::Json => output::json(&json!({counted: count})),
                 Output::Table => output::text(&format!("{count} {counted}\n")),
@@ -68,52 +75,48 @@ async fn change(global: &Global, change: Change, args: LettersArgs) -> anyhow::R
     bail!("{count} {counted}, and there are more: ask again")
 }
 
-fn request(change: Change, args: &LettersArgs) -> anyhow::Result<(Method, String, Option<Value>)> {
-    let mut pairs = filter_pairs(&args.of);
-    let span = [("from", &args.from), ("to", &args.to)];
-    pairs.extend(span.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
-    ensure!(args.id.is_some() || args.all || !pairs.is_empty(), "name one by its id, filter them, or say --all");
-    let base = match &args.id {
-        Some(id) => path_of(id)?,
-        None => "/api/dead-letters".to_owned(),
-    };
-    if change == Change::Redrive {
-        let filter = json!({"code": args.of.code, "pipeline": args.of.pipeline, "batch": args.of.batch,
-            "from": args.from, "to": args.to});
-        let body = if args.all { json!({"all": true}) } else { json!({"filter": given(filter)}) };
-        return Ok((Method::POST, format!("{base}/redrive"), args.id.is_none().then_some(body)));
-    }
-    if args.all {
-        pairs.push(("all", "true".to_owned()));
-    }
-    let query = if args.id.is_some() { String::new() } else { format!("?{}", encoded(&pairs)) };
-    Ok((Method::DELETE, format!("{base}{query}"), None))
+async fn ask<T: DeserializeOwned>(door: &Door, (method, path, body): &Asked) -> anyhow::Result<T> {
+    Ok(door.request(method.clone(), path, body.as_ref()).await?.value)
 }
 
-/// Without what was not asked for.
-fn given(filter: Value) -> Value {
-    let fields = filter.as_object().cloned().unwrap_or_default();
-    fields.into_iter().filter(|(_, value)| !value.is_null() && *value != json!([])).collect()
+type Asked = (Method, String, Option<Redrive>);
+
+fn request(change: Change, args: &LettersArgs) -> anyhow::Result<Asked> {
+    let LetterChoice { code, pipeline, batch, span } = choice(&args.of, args.from.as_deref(), args.to.as_deref());
+    let any = |texts: Vec<String>| (!texts.is_empty()).then_some(Choices::Any(texts));
+    let filter = LetterFilter { code: any(code), pipeline: any(pipeline), batch, from: span.from, to: span.to };
+    let all = args.id.is_none() && filter == LetterFilter::default();
+    ensure!(!all || args.all, "name one by its id, filter them, or say --all");
+    Ok(match (change, &args.id) {
+        (Change::Redrive, Some(id)) => (Method::POST, format!("{}/redrive", path_of(id)?), None),
+        (Change::Purge, Some(id)) => (Method::DELETE, path_of(id)?, None),
+        (Change::Redrive, None) => {
+            let chosen = if args.all { Redrive::All(true) } else { Redrive::Filter(filter) };
+            (Method::POST, routes::REDRIVE.to_owned(), Some(chosen))
+        }
+        (Change::Purge, None) => {
+            let letters = choice(&args.of, args.from.as_deref(), args.to.as_deref());
+            let purge = Purge { all: args.all.then_some(true), letters };
+            (Method::DELETE, with_query(routes::LETTERS, &purge), None)
+        }
+    })
 }
 
 fn path_of(id: &str) -> anyhow::Result<String> {
     let known = !id.is_empty() && id.len() <= 64 && id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
     ensure!(known, "that is no id of a dead letter: see `dead-letters list`");
-    Ok(format!("/api/dead-letters/{id}"))
+    Ok(routes::LETTER.replace("{id}", id))
 }
 
-fn filter_pairs(of: &LettersFilter) -> Vec<(&'static str, String)> {
-    let codes = of.code.iter().map(|code| ("code", code.clone()));
-    let pipelines = of.pipeline.iter().map(|pipeline| ("pipeline", pipeline.clone()));
-    codes.chain(pipelines).chain(of.batch.iter().map(|batch| ("batch", batch.clone()))).collect()
+fn choice(of: &LettersFilter, from: Option<&str>, to: Option<&str>) -> LetterChoice {
+    LetterChoice { code: of.code.clone(), pipeline: of.pipeline.clone(), batch: of.batch, span: span(from, to) }
 }
 
-fn cells(letter: &Value, now: OffsetDateTime) -> Vec<String> {
-    let created = OffsetDateTime::parse(letter["created_at"].as_str().unwrap_or_default(), &Rfc3339);
+fn cells(letter: &DeadLetter, now: OffsetDateTime) -> Vec<String> {
+    let created = OffsetDateTime::parse(&letter.created_at, &Rfc3339);
     let age = created.map(|at| output::age((now - at).whole_seconds())).unwrap_or_default();
-    let [id, code, pipeline, attempts, reason] =
-        ["id", "code", "pipeline", "attempts", "reason"].map(|field| text(letter, field));
-    vec![id, code, pipeline, attempts, age, reason]
+    let DeadLetter { id, code, pipeline, attempts, reason, .. } = letter;
+    vec![id.to_string(), code.clone(), pipeline.clone(), attempts.to_string(), age, reason.clone()]
 }
 
 #[cfg(test)]
@@ -134,7 +137,7 @@ mod tests {
         };
         let asked = |change, args: &LettersArgs| {
             let asked = request(change, args).ok();
-            asked.map(|(method, path, body)| format!("{method} {path} {}", body.unwrap_or_default()))
+            asked.map(|(method, path, body)| format!("{method} {path} {}", serde_json::to_string(&body).unwrap()))
         };
         let (one, all) = (args(Some("0198-a"), &[], None, false), args(None, &[], None, true));
         let some = args(None, &["refused"], Some("2026-01-01T00:00:00Z"), false);
@@ -158,8 +161,23 @@ mod tests {
 
     #[test]
     fn a_letter_is_a_row() {
-        let letter = json!({"id": "0198", "code": "refused", "pipeline": "default", "attempts": 2,
-            "created_at": "2026-01-01T00:00:00.5Z", "reason": "too long"});
-        assert_eq!(cells(&letter, datetime!(2026-01-01 00:05 UTC)).join("|"), "0198|refused|default|2|4m|too long");
+        let letter = DeadLetter {
+            id: uuid::Uuid::from_u128(0x198),
+            batch_id: None,
+            code: "refused".into(),
+            reason: "too long".into(),
+            pipeline: "default".into(),
+            pipeline_generation: 1,
+            accepted_at: None,
+            created_at: "2026-01-01T00:00:00.5Z".into(),
+            attempts: 2,
+            retried_at: None,
+            redrive_requested_at: None,
+            redrivable: true,
+            raw_bytes: 1,
+            raw_path: None,
+        };
+        let row = "00000000-0000-0000-0000-000000000198|refused|default|2|4m|too long";
+        assert_eq!(cells(&letter, datetime!(2026-01-01 00:05 UTC)).join("|"), row);
     }
 }

@@ -4,6 +4,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use api::Refusal;
+use api::letter::Redrive;
+use api::queue::LaneStatus;
 use bytes::Bytes;
 use crds::TenantName;
 use crds::apikey::ApiKey;
@@ -12,7 +15,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{self, client::IntoClientRequest};
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -31,6 +34,14 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Most bytes of an answer: 500 dead letters or events in lists are far below it, and one event
 /// alone is at most some MiB.
 const LARGEST_ANSWER: usize = 64 << 20;
+
+/// An answer of the API.
+pub struct Answer<T> {
+    /// What it says.
+    pub value: T,
+    /// As it came: a field that a later version adds is printed too, and a number keeps its digits.
+    pub json: stages::Value,
+}
 
 /// The API as one tenant uses it.
 pub struct Door {
@@ -57,9 +68,14 @@ impl Door {
     }
 
     /// One request; whatever is not a success is an error with its code and message.
-    pub async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+    pub async fn request<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Redrive>,
+    ) -> anyhow::Result<Answer<T>> {
         let asked = format!("{method} {}", path.split('?').next().unwrap_or(path));
-        let body = body.map(Value::to_string).unwrap_or_default();
+        let body = body.map(serde_json::to_string).transpose()?.unwrap_or_default();
         let request = Request::builder()
             .method(method)
             .uri(self.way.path(path))
@@ -68,7 +84,7 @@ impl Door {
             .header("x-scope-orgid", self.tenant.as_str())
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))?;
-        exchange(&self.way, request).await.context(asked)
+        exchange(&self.way, request).await.and_then(|body| Answer::read(&body)).context(asked)
     }
 
     /// Opens a WebSocket.
@@ -81,7 +97,9 @@ impl Door {
             Ok((socket, _)) => Ok(socket),
             Err(tungstenite::Error::Http(refused)) => {
                 let (head, body) = refused.into_parts();
-                Err(answer(head.status, &body.unwrap_or_default()).err().unwrap_or_else(|| anyhow!("{}", head.status)))
+                Err(said(head.status, body.unwrap_or_default().into())
+                    .err()
+                    .unwrap_or_else(|| anyhow!("{}", head.status)))
             }
             Err(error) => Err(error).context("open the live tail"),
         }
@@ -95,14 +113,15 @@ impl Door {
 }
 
 /// What a pod of ingest says of the queue's lanes.
-pub async fn queue_status(kubernetes: &Kubernetes) -> anyhow::Result<Value> {
+pub async fn queue_status(kubernetes: &Kubernetes) -> anyhow::Result<Vec<LaneStatus>> {
     let way = Way::at_pod(kubernetes, INGEST).await?;
     let request = Request::get(way.path("/queue/status")).body(Full::default())?;
-    exchange(&way, request).await.context("GET /queue/status")
+    let answer = exchange(&way, request).await.and_then(|body| Answer::read(&body)).context("GET /queue/status")?;
+    Ok(answer.value)
 }
 
 /// One request on a connection of its own.
-async fn exchange(way: &Way, mut request: Request<Full<Bytes>>) -> anyhow::Result<Value> {
+async fn exchange(way: &Way, mut request: Request<Full<Bytes>>) -> anyhow::Result<Bytes> {
     let agent = HeaderValue::from_static(concat!("kubectl-loggerhub/", env!("CARGO_PKG_VERSION")));
     request.headers_mut().insert(USER_AGENT, agent);
     request.headers_mut().insert(HOST, HeaderValue::from_str(&way.host())?);
@@ -112,43 +131,58 @@ async fn exchange(way: &Way, mut request: Request<Full<Bytes>>) -> anyhow::Resul
         let response = sender.send_request(request).await?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|error| anyhow!(error))?;
-        answer(head.status, &body.to_bytes())
+        said(head.status, body.to_bytes())
     };
     let answered = timeout(ANSWER, exchange).await;
     connection.abort();
     answered.with_context(|| format!("no answer within {} s", ANSWER.as_secs())).flatten()
 }
 
-/// What an answer says: its JSON, or why it was refused.
-fn answer(status: StatusCode, body: &[u8]) -> anyhow::Result<Value> {
-    let parsed = serde_json::from_slice::<Value>(body);
+/// The body of an answer, or why it was refused.
+fn said(status: StatusCode, body: Bytes) -> anyhow::Result<Bytes> {
     if status.is_success() {
-        return parsed.context("the answer is no JSON: is this the gateway's address?");
+        return Ok(body);
     }
-    let error = parsed.map(|body| body["error"].clone()).unwrap_or_default();
-    match (error["code"].as_str(), error["message"].as_str()) {
-        (Some(code), Some(message)) => Err(anyhow!("{code}: {message}")),
-        _ => Err(anyhow!("{status}, and no answer of LoggerHub's: is this the gateway's address?")),
+    match Refusal::read(&body) {
+        Some(Refusal { error }) => Err(anyhow!("{}: {}", error.code, error.message)),
+        None => Err(anyhow!("{status}, and no answer of LoggerHub's: is this the gateway's address?")),
+    }
+}
+
+impl<T: DeserializeOwned> Answer<T> {
+    fn read(body: &[u8]) -> anyhow::Result<Self> {
+        let json = serde_json::from_slice(body).context("the answer is no JSON: is this the gateway's address?")?;
+        let value = serde_json::from_slice(body).context("the answer is not one that this version knows")?;
+        Ok(Self { value, json })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use api::Code;
+    use api::letter::Marked;
 
     #[test]
     fn a_refusal_is_its_code_and_message() {
-        let refused = json!({"error": {"code": "scope_missing", "message": "the key lacks Query"}}).to_string();
+        let refused = serde_json::to_string(&Refusal::new(Code::ScopeMissing, "the key lacks Query")).unwrap();
         for (status, body, expected) in [
-            (200, "{}", "{}"),
+            (202, r#"{"marked":1,"more":false}"#, r#"{"marked":1,"more":false}"#),
+            (200, "{}", "the answer is not one that this version knows"),
             (200, "<html>", "the answer is no JSON: is this the gateway's address?"),
             (403, refused.as_str(), "scope_missing: the key lacks Query"),
             (404, "<html>", "404 Not Found, and no answer of LoggerHub's: is this the gateway's address?"),
         ] {
-            let answered = answer(StatusCode::from_u16(status).unwrap(), body.as_bytes());
-            let text = answered.map_or_else(|error| error.to_string(), |value| value.to_string());
+            let body = said(StatusCode::from_u16(status).unwrap(), Bytes::copy_from_slice(body.as_bytes()));
+            let answered = body.and_then(|body| Answer::<Marked>::read(&body));
+            let text = answered.map_or_else(|error| error.to_string(), |answer| answer.json.to_string());
             assert_eq!(text, expected);
         }
+    }
+
+    #[test]
+    fn a_number_is_printed_with_all_its_digits_and_an_unknown_field_too() {
+        let sent = r#"{"marked":1,"more":false,"new":12345678901234567890123}"#;
+        assert_eq!(Answer::<Marked>::read(sent.as_bytes()).unwrap().json.to_string(), sent);
     }
 }

@@ -1,8 +1,11 @@
 //! `search`: a tenant's events, newest first.
 
+use api::event::Listing;
+use api::parameters::{self, EventChoice, List, Paging, Search, Span};
+use api::routes;
 use crds::tenant::Scope;
 use hyper::Method;
-use serde_json::Value;
+use serde::Serialize;
 use url::form_urlencoded::Serializer;
 
 use crate::args::{Global, Output, PageArgs, SearchArgs};
@@ -12,66 +15,62 @@ use crate::output::{self, table};
 /// Finds and prints them.
 pub async fn run(global: &Global, args: SearchArgs) -> anyhow::Result<()> {
     let door = Door::open(global, &args.api, &args.tenant, Scope::Query).await?;
-    let page = door.request(Method::GET, &path(&args), None).await?;
-    print(global.output, &page, &["TIME", "LEVEL", "SERVICE", "MESSAGE"], |event| {
-        ["timestamp", "level", "service", "message"].map(|field| text(event, field)).to_vec()
-    })
+    let page = door.request::<Listing>(Method::GET, &path(&args), None).await?;
+    let Listing { items, next_cursor, notice, .. } = page.value;
+    let rows =
+        items.into_iter().map(|event| vec![event.timestamp, event.level, event.service, event.message]).collect();
+    let header = &["TIME", "LEVEL", "SERVICE", "MESSAGE"];
+    print(global.output, &page.json, Shown { header, rows, notice: notice.as_deref(), next_cursor })
 }
 
 fn path(args: &SearchArgs) -> String {
-    let query = args.query.join(" ");
-    let mut pairs = page_pairs(&args.page);
-    pairs.extend(args.service.iter().map(|service| ("service", service.clone())));
-    pairs.extend(args.level.iter().map(|level| ("level", level.clone())));
-    if query.is_empty() {
-        return format!("/api/logs?{}", encoded(&pairs));
+    let q = args.query.join(" ");
+    let (paging, span) = (paging(&args.page), span(args.page.from.as_deref(), args.page.to.as_deref()));
+    let events = EventChoice { service: args.service.clone(), level: args.level.clone() };
+    if q.is_empty() {
+        return with_query(routes::LIST, &List { paging, span, events, text: None });
     }
-    pairs.push(("q", query));
-    format!("/api/search?{}", encoded(&pairs))
+    with_query(routes::SEARCH, &Search { q, paging, span, events })
 }
 
-/// The parameters of a page.
-pub(crate) fn page_pairs(page: &PageArgs) -> Vec<(&'static str, String)> {
-    let mut pairs = vec![("limit", page.limit.to_string())];
-    let given = [("from", &page.from), ("to", &page.to), ("cursor", &page.cursor)];
-    pairs.extend(given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
-    pairs
+/// Which page.
+pub(crate) fn paging(page: &PageArgs) -> Paging {
+    Paging { limit: Some(page.limit), cursor: page.cursor.clone() }
 }
 
-/// Parameters as they stand in a URL.
-pub(crate) fn encoded(pairs: &[(&str, String)]) -> String {
-    Serializer::new(String::new()).extend_pairs(pairs).finish()
+/// Which time.
+pub(crate) fn span(from: Option<&str>, to: Option<&str>) -> Span {
+    Span { from: from.map(str::to_owned), to: to.map(str::to_owned) }
 }
 
-/// A field of an event or letter, as text.
-pub(crate) fn text(item: &Value, field: &str) -> String {
-    match &item[field] {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    }
+/// A path with parameters.
+pub(crate) fn with_query(path: &str, parameters: &impl Serialize) -> String {
+    let query = Serializer::new(String::new()).extend_pairs(parameters::pairs(parameters)).finish();
+    format!("{path}?{query}")
+}
+
+/// What of a page is shown as a table.
+pub(crate) struct Shown<'a> {
+    pub(crate) header: &'a [&'a str],
+    pub(crate) rows: Vec<Vec<String>>,
+    pub(crate) notice: Option<&'a str>,
+    pub(crate) next_cursor: Option<String>,
 }
 
 /// Prints a page as the API gave it, or in columns; what a table can't say goes to standard error.
-pub(crate) fn print(
-    output: Output,
-    page: &Value,
-    header: &[&str],
-    cells: impl Fn(&Value) -> Vec<String>,
-) -> anyhow::Result<()> {
+pub(crate) fn print(output: Output, page: &stages::Value, shown: Shown<'_>) -> anyhow::Result<()> {
     if output == Output::Json {
         return output::json(page);
     }
-    let rows: Vec<_> = page["items"].as_array().into_iter().flatten().map(cells).collect();
-    if rows.is_empty() {
+    if shown.rows.is_empty() {
         eprintln!("nothing found");
     } else {
-        output::text(&table(header, &rows))?;
+        output::text(&table(shown.header, &shown.rows))?;
     }
-    if let Some(notice) = page["notice"].as_str() {
+    if let Some(notice) = shown.notice {
         eprintln!("note: {}", output::harmless(notice));
     }
-    if let Some(cursor) = page["next_cursor"].as_str() {
+    if let Some(cursor) = shown.next_cursor {
         eprintln!("there are more: --cursor {cursor}");
     }
     Ok(())

@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::bail;
+use api::parameters::EventChoice;
+use api::routes;
+use api::tail::{Ending, Frame, TailEvent};
 use crds::tenant::Scope;
 use futures::StreamExt;
-use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
@@ -15,7 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::args::{Global, Output, TailArgs};
 use crate::door::Door;
 use crate::output;
-use crate::search::{encoded, text};
+use crate::search::with_query;
 
 /// Silence after which a connection is given up: the gateway pings every few seconds.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -25,9 +26,7 @@ const TRIES: u32 = 6;
 
 /// Prints events until it is stopped. A connection that ends is opened again, to another pod if need be.
 pub async fn run(global: &Global, args: TailArgs) -> anyhow::Result<()> {
-    let mut pairs: Vec<(&str, String)> = args.service.iter().map(|service| ("service", service.clone())).collect();
-    pairs.extend(args.level.iter().map(|level| ("level", level.clone())));
-    let path = format!("/ws/logs?{}", encoded(&pairs));
+    let path = with_query(routes::TAIL, &EventChoice { service: args.service.clone(), level: args.level.clone() });
     let mut failed = 0;
     loop {
         let watched = match Door::open(global, &args.api, &args.tenant, Scope::Query).await {
@@ -61,7 +60,7 @@ async fn watch(door: &Door, path: &str, form: Output, failed: &mut u32) -> anyho
             Ok(Some(Ok(Message::Close(close)))) => {
                 let (code, reason) =
                     close.map(|close| (u16::from(close.code), close.reason.to_string())).unwrap_or_default();
-                if code == 4401 {
+                if code == Ending::KeyRefused.code() {
                     // Another try would be refused for the same reason.
                     *failed = TRIES + 1;
                 }
@@ -72,57 +71,55 @@ async fn watch(door: &Door, path: &str, form: Output, failed: &mut u32) -> anyho
     }
 }
 
-/// A frame's event as it came: a number keeps all its digits.
-#[derive(Deserialize)]
-struct Event<'a> {
-    #[serde(borrow)]
-    event: &'a RawValue,
-}
-
-fn as_json(frame: &str) -> anyhow::Result<String> {
-    let Event { event } = serde_json::from_str(frame)?;
-    Ok(format!("{}\n", event.get()))
-}
-
 fn show(form: Output, sent: &str) -> anyhow::Result<()> {
-    let frame: Value = serde_json::from_str(sent)?;
-    match (frame["type"].as_str(), form) {
-        (Some("event"), Output::Json) => output::text(&as_json(sent)?),
-        (Some("event"), Output::Table) => output::text(&line(&frame["event"])),
-        (Some("dropped"), _) => {
-            eprintln!("{} events were left out: this reader is too slow", frame["count"]);
+    // An event as it came: as JSON, a number keeps all its digits.
+    match Frame::<&RawValue>::read(sent)? {
+        Some(Frame::Event { event }) => output::text(&match form {
+            Output::Json => format!("{event}\n"),
+            Output::Table => line(&serde_json::from_str(event.get())?),
+        }),
+        Some(Frame::Dropped { count }) => {
+            eprintln!("{count} events were left out: this reader is too slow");
             Ok(())
         }
-        (Some("notice"), _) => {
-            eprintln!("note: {}", output::harmless(&text(&frame, "message")));
+        Some(Frame::Notice { message, .. }) => {
+            eprintln!("note: {}", output::harmless(&message));
             Ok(())
         }
-        _ => Ok(()),
+        Some(Frame::Ready) | None => Ok(()),
     }
 }
 
-fn line(event: &Value) -> String {
-    let [time, level, service, message] =
-        ["timestamp", "level", "service", "message"].map(|field| output::harmless(&text(event, field)));
+fn line(event: &TailEvent<'_>) -> String {
+    let TailEvent { timestamp, level, service, message, .. } = event;
+    let [time, level, service, message] = [timestamp, &**level, service, message].map(output::harmless);
     format!("{time} {level:<5} {service} {message}\n")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn an_event_as_json_keeps_its_digits() {
-        let frame = r#"{"type":"event","event":{"id":"x","metadata":{"wei":12345678901234567890123,"p":1.10}}}"#;
-        let expected = r#"{"id":"x","metadata":{"wei":12345678901234567890123,"p":1.10}}"#;
-        assert_eq!(as_json(frame).unwrap(), format!("{expected}\n"));
-    }
 
     #[test]
     fn an_event_is_one_harmless_line() {
-        let event = json!({"timestamp": "2026-01-01T00:00:00.000001Z", "level": "INFO", "service": "shop",
-            "message": "two\nlines\u{1b}[2J", "id": "x"});
+        let event = TailEvent {
+            id: uuid::Uuid::nil(),
+            timestamp: "2026-01-01T00:00:00.000001Z".into(),
+            accepted_at: String::new(),
+            tenant: "acme".into(),
+            service: "shop".into(),
+            application: None,
+            level: "INFO".into(),
+            message: "two\nlines\u{1b}[2J".into(),
+            full_log: None,
+            language: None,
+            metadata: None,
+            attributes: None,
+            batch_id: uuid::Uuid::nil(),
+            raw_path: None,
+            indexed: false,
+            flags: Vec::new(),
+        };
         assert_eq!(line(&event), "2026-01-01T00:00:00.000001Z INFO  shop two lines [2J\n");
     }
 }

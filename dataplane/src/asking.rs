@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use axum::body::{Body, to_bytes};
+use api::event::{Listing, Source};
+use api::sent::Sent;
+use api::{Refusal, routes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
-use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
@@ -62,9 +64,9 @@ pub(crate) async fn until<T>(
 }
 
 /// The request that sends one event; sent again under the same key, it is the same event.
-pub(crate) fn sending(event: &Value, key: &str) -> anyhow::Result<Request> {
-    let request = Request::post("/logs").header(CONTENT_TYPE, "application/json").header("idempotency-key", key);
-    Ok(request.body(Body::from(event.to_string()))?)
+pub(crate) fn sending(event: &Sent, key: &str) -> anyhow::Result<Request> {
+    let request = Request::post(routes::LOGS).header(CONTENT_TYPE, "application/json").header("idempotency-key", key);
+    Ok(request.body(Body::from(serde_json::to_string(event)?))?)
 }
 
 /// A request that only reads.
@@ -77,44 +79,67 @@ pub(crate) async fn ask(
     role: &Upstream,
     mut request: Request,
     key: &HeaderValue,
-) -> anyhow::Result<(StatusCode, Value)> {
+) -> anyhow::Result<(StatusCode, Bytes)> {
     request.headers_mut().insert(AUTHORIZATION, key.clone());
     let response = role.forward(request, SocketAddr::from(([127, 0, 0, 1], 0))).await;
     let status = response.status();
-    let body = to_bytes(response.into_body(), MAX_ANSWER).await.context("read the answer")?;
-    Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
+    Ok((status, to_bytes(response.into_body(), MAX_ANSWER).await.context("read the answer")?))
 }
 
 /// What follows from the answer to an event.
-pub(crate) fn after_sending((status, body): (StatusCode, Value)) -> anyhow::Result<Step<()>> {
+pub(crate) fn after_sending((status, body): (StatusCode, Bytes)) -> anyhow::Result<Step<()>> {
     if status.is_success() { Ok(Step::Done(())) } else { refused("ingest", status, &body) }
 }
 
 /// What follows from a page of events: whether the one with this word is among them, and by which store.
-pub(crate) fn after_looking((status, body): (StatusCode, Value), marker: &str) -> anyhow::Result<Step<String>> {
+pub(crate) fn after_looking((status, body): (StatusCode, Bytes), marker: &str) -> anyhow::Result<Step<Source>> {
     if !status.is_success() {
         return refused("the gateway", status, &body);
     }
-    let found = body["items"].as_array().into_iter().flatten();
-    let found = found.filter_map(|item| item["message"].as_str()).any(|message| message.contains(marker));
-    let source = body["source"].as_str().unwrap_or("search").to_owned();
+    let Ok(page) = serde_json::from_slice::<Listing>(&body) else {
+        return Ok(Step::Again("search answers with no page of events".to_owned()));
+    };
+    let found = page.messages().iter().any(|message| message.contains(marker));
+    let source = page.source;
     Ok(if found { Step::Done(source) } else { Step::Again(format!("{source} does not know the event")) })
 }
 
 /// A refusal that passes, or one that does not.
-fn refused<T>(who: &str, status: StatusCode, body: &Value) -> anyhow::Result<Step<T>> {
-    let code = body["error"]["code"].as_str().unwrap_or("no code");
-    let message = body["error"]["message"].as_str().unwrap_or("no message");
-    let said = format!("{who} answers {status} ({code}): {message}");
+fn refused<T>(who: &str, status: StatusCode, body: &[u8]) -> anyhow::Result<Step<T>> {
+    let said = match Refusal::read(body) {
+        Some(Refusal { error }) => format!("{who} answers {status} ({}): {}", error.code, error.message),
+        None => format!("{who} answers {status} (no code): no message"),
+    };
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         return Ok(Step::Again(said));
     }
     bail!(said)
 }
 
+/// A page with events of these messages.
+#[cfg(test)]
+pub(crate) fn listing(source: Source, messages: &[&str]) -> Listing {
+    let item = |message: &&str| api::event::Item {
+        id: Uuid::nil(),
+        timestamp: String::new(),
+        accepted_at: String::new(),
+        tenant: String::new(),
+        service: String::new(),
+        application: None,
+        level: String::new(),
+        message: (*message).to_owned(),
+        language: None,
+        batch_id: Uuid::nil(),
+        raw_path: None,
+        indexed: true,
+        flags: Vec::new(),
+    };
+    Listing { items: messages.iter().map(item).collect(), next_cursor: None, source, complete: true, notice: None }
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use api::Code;
 
     use super::*;
 
@@ -123,20 +148,20 @@ mod tests {
     #[test]
     fn a_refusal_that_passes_is_asked_again_and_another_is_the_end() {
         for (status, again) in [(503, true), (500, true), (429, true), (401, false), (403, false), (404, false)] {
-            let refusal = json!({"error": {"code": "code", "message": "why"}});
-            let step = after_sending((StatusCode::from_u16(status).unwrap(), refusal));
+            let refusal = serde_json::to_string(&Refusal::new(Code::Internal, "why")).unwrap();
+            let step = after_sending((StatusCode::from_u16(status).unwrap(), refusal.into()));
             assert_eq!(step.is_ok_and(|step| matches!(step, Step::Again(_))), again, "{status}");
         }
-        assert_eq!(after_sending((StatusCode::ACCEPTED, Value::Null)).unwrap(), Step::Done(()));
+        assert_eq!(after_sending((StatusCode::ACCEPTED, Bytes::new())).unwrap(), Step::Done(()));
     }
 
     #[test]
     fn only_the_event_itself_is_found() {
-        let page = |message: &str| json!({"items": [{"message": message}], "source": "index"});
-        let after = |body: &Value| after_looking((StatusCode::OK, body.clone()), "smoke1").unwrap();
-        assert_eq!(after(&page("smoke1 of loggerhub smoke")), Step::Done("index".to_owned()));
-        for other in [page("smoke2 of loggerhub smoke"), json!({"items": [], "source": "index"}), Value::Null] {
-            assert!(matches!(after(&other), Step::Again(_)), "{other}");
+        let page = |messages: &[&str]| serde_json::to_string(&listing(Source::Index, messages)).unwrap();
+        let after = |body: String| after_looking((StatusCode::OK, body.into()), "smoke1").unwrap();
+        assert_eq!(after(page(&["smoke1 of loggerhub smoke"])), Step::Done(Source::Index));
+        for other in [page(&["smoke2 of loggerhub smoke"]), page(&[]), String::new()] {
+            assert!(matches!(after(other.clone()), Step::Again(_)), "{other}");
         }
     }
 

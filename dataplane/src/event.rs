@@ -2,7 +2,7 @@
 
 mod shown;
 
-pub use shown::{Shown, TIME_OF_ACCEPTANCE, flag_names};
+pub use shown::{TIME_OF_ACCEPTANCE, flag_names, shown};
 pub use stages::time::{Micros, date_time, micros, rfc3339};
 
 use sha2::{Digest, Sha256};

@@ -16,37 +16,37 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
+use api::Code;
+use api::routes;
+use api::tail::{KEY_PROTOCOL, PROTOCOL};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{ConnectInfo, Query, Request, State};
-use axum::http::header::{RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::header::{CONTENT_TYPE, SEC_WEBSOCKET_PROTOCOL};
+use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
 use clap::Args;
 use crds::tenant::Scope;
 use runtime::headers::{Origins, guarded, shared_with};
-use runtime::http::{Limits, refusal, serve};
+use runtime::http::{Limits, after, refusal, refusal_with, serve};
 use runtime::metrics::Metrics;
 use runtime::settings::{AdminSettings, CacheSettings, QueueSettings, TlsSettings};
 use runtime::stores::Redis;
 use runtime::traces::traced;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::status::{self, Status};
 use crate::tenancy::{Registry, RegistrySettings};
-use filter::KEY_PROTOCOL;
 use forward::Upstream;
 use tail::TooMany;
 
 pub use tail::Tails;
 
-/// The subprotocol of the live tail, which a browser has to offer beside its key to be answered at all.
-const PROTOCOL: &str = "loggerhub";
 /// Longest message of a client's: it has nothing to say but pongs and a close frame.
 const MAX_CLIENT_MESSAGE: usize = 4096;
 /// Time for the sockets to take their close frames.
@@ -128,42 +128,34 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
 /// The role's routes, without those that every role has.
 pub fn router(gateway: Gateway) -> Router {
     let router = Router::new()
-        .route("/", get(index))
-        .route("/logs", any(to_ingest))
-        .route("/data", any(to_ingest))
-        .route("/data/", any(to_ingest))
+        .route(routes::INDEX, get(index))
+        .route(routes::OPENAPI, get(document))
+        .route(routes::LOGS, any(to_ingest))
+        .route(routes::DATA_BARE, any(to_ingest))
+        .route(routes::DATA, any(to_ingest))
         .route("/data/{*rest}", any(to_ingest))
         .route("/api/{*rest}", any(to_search))
-        .route("/ws/logs", get(live_tail))
-        .fallback(|| async { refusal(StatusCode::NOT_FOUND, "not_found", "there is no such route; see GET /") })
-        .method_not_allowed_fallback(|| async {
-            refusal(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this route answers GET only")
-        })
+        .route(routes::TAIL, get(live_tail))
+        .fallback(|| async { refusal(Code::NotFound, "there is no such route; see GET /") })
+        .method_not_allowed_fallback(|| async { refusal(Code::MethodNotAllowed, "this route answers GET only") })
         .with_state(gateway);
     guarded(router)
 }
 
 async fn index() -> Response {
+    let routes: Map<String, Value> =
+        api::ROUTES.iter().map(|route| (route.to_string(), route.summary.into())).collect();
     Json(json!({
         "service": "LoggerHub",
-        "routes": {
-            "POST /logs": "send events: a JSON object, an array, or NDJSON; gzip or zstd",
-            "POST /data/": "the same, answered once the events are stored, or after 10 s",
-            "GET /api/logs": "list events, newest first: limit, cursor, service, level, from, to, text",
-            "GET /api/search?q=": "search events: words, \"phrases\", -not, OR, (…), field:value, prefix*",
-            "GET /api/logs/{id}": "one whole event",
-            "GET /api/batches/{id}": "how far a batch has come: receipt",
-            "GET /api/dead-letters": "lines that could not be events, newest first: limit, cursor, code, pipeline, batch, from, to",
-            "GET /api/dead-letters/{id}": "one of them, with its original bytes",
-            "POST /api/dead-letters/redrive": "try them again: {\"ids\": […]}, {\"filter\": {…}} or {\"all\": true}",
-            "POST /api/dead-letters/{id}/redrive": "try one again",
-            "DELETE /api/dead-letters": "purge them: code, pipeline, batch, from, to, or all=true",
-            "DELETE /api/dead-letters/{id}": "purge one",
-            "WS /ws/logs": "events as they are stored: service, level",
-        },
+        "routes": routes,
+        "document": routes::OPENAPI,
         "authentication": "Authorization: Bearer <key>, or X-API-Key: <key>",
     }))
     .into_response()
+}
+
+async fn document() -> Response {
+    ([(CONTENT_TYPE, "application/json")], api::OPENAPI).into_response()
 }
 
 async fn to_ingest(
@@ -188,7 +180,7 @@ async fn live_tail(
     uri: Uri,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
-    let invalid = |error: String| refusal(StatusCode::BAD_REQUEST, "invalid_parameter", error);
+    let invalid = |error: String| refusal(Code::InvalidParameter, error);
     let pairs = match Query::try_from_uri(&uri) {
         Ok(Query(pairs)) => pairs,
         Err(error) => return invalid(error.body_text()),
@@ -206,7 +198,7 @@ async fn live_tail(
     };
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
-        Err(error) => return refusal(error.status(), "invalid_upgrade", error.body_text()),
+        Err(error) => return refusal_with(error.status(), Code::InvalidUpgrade, error.body_text()),
     };
     let tail = match gateway.tails.watch(caller.tenant.name()) {
         Ok(tail) => tail,
@@ -229,11 +221,9 @@ fn keys_of_browser(headers: &HeaderMap) -> Vec<HeaderValue> {
 }
 
 fn too_many(error: TooMany) -> Response {
-    let (status, code) = match error {
-        TooMany::OfTenant => (StatusCode::TOO_MANY_REQUESTS, "too_many_tails"),
-        TooMany::OfProcess => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+    let code = match error {
+        TooMany::OfTenant => Code::TooManyTails,
+        TooMany::OfProcess => Code::Overloaded,
     };
-    let mut response = refusal(status, code, error.to_string());
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
-    response
+    after(refusal(code, error.to_string()), 5)
 }

@@ -27,8 +27,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::bail;
+use api::Code;
 use axum::Router;
-use axum::http::StatusCode;
 use axum::routing::get;
 use clap::Args;
 use runtime::http::{Limits, refusal, serve};
@@ -149,14 +149,10 @@ fn router(http: Http) -> Router {
     Router::new()
         .route("/", get(index))
         .merge(native::routes())
-        .fallback(|| async { refusal(StatusCode::NOT_FOUND, "not_found", "no such path; send logs to POST /logs") })
-        .method_not_allowed_fallback(|| async {
-            refusal(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "send logs with POST")
-        })
+        .fallback(|| async { refusal(Code::NotFound, "no such path; send logs to POST /logs") })
+        .method_not_allowed_fallback(|| async { refusal(Code::MethodNotAllowed, "send logs with POST") })
         .with_state(http)
-        .layer(CatchPanicLayer::custom(|_| {
-            refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal", "a defect of LoggerHub; it was logged")
-        }))
+        .layer(CatchPanicLayer::custom(|_| refusal(Code::Internal, "a defect of LoggerHub; it was logged")))
 }
 
 /// What this is, for people, and for a load balancer that asks whether somebody answers.

@@ -25,5 +25,3 @@ pub mod fail_points;
 mod simulation;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-#[cfg(test)]
-mod api_page;

@@ -25,7 +25,7 @@ pub use consumer::{Consumer, ConsumerSettings, Delivery, EntryRef};
 #[cfg(test)]
 pub(crate) use grouping::{Weighed, group};
 pub use health::{Durability, Health};
-pub use lanes::{LaneStatus, Lanes};
+pub use lanes::Lanes;
 pub(crate) use oldest::{A_MOMENT, handed_out, has_bytes, held_pipelines, waits_for};
 pub use oldest::{Oldest, Waiting};
 pub use producer::{Batch, Commit, Producer, ProducerSettings, SendError};

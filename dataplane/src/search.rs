@@ -46,7 +46,6 @@ pub use error::Error;
 pub use index::Index;
 pub use limits::Limits;
 pub use reader::Reader;
-pub use routes::{ROUTES, Route};
 pub use waiting::Waiting;
 
 /// Settings of the role.

@@ -9,8 +9,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use api::event::Source;
+use api::routes::SEARCH;
+use api::sent::Sent;
 use clap::Args;
-use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -43,7 +45,7 @@ pub struct Settings {
 #[derive(Debug, PartialEq, Eq)]
 enum Trip {
     /// Accepted and found, each after so long; `source` is the store that knew it.
-    Found { accepted: Duration, found: Duration, source: String },
+    Found { accepted: Duration, found: Duration, source: Source },
     /// Accepted, and then this until the time was over.
     NotFound { last: String },
 }
@@ -84,8 +86,12 @@ async fn round_trip(settings: &Settings) -> anyhow::Result<Trip> {
     let begun = Instant::now();
     let deadline = begun + Duration::from_secs(settings.timeout_seconds);
 
-    let event =
-        json!({"service": "loggerhub-smoke", "level": "INFO", "message": format!("{marker} of loggerhub smoke")});
+    let event = Sent {
+        service: Some("loggerhub-smoke".into()),
+        level: Some("INFO".into()),
+        message: Some(format!("{marker} of loggerhub smoke")),
+        ..Sent::default()
+    };
     let send = async || after_sending(ask(&ingest, sending(&event, &marker)?, &key).await?);
     if let Step::Again(last) = until(deadline, send).await? {
         bail!("not accepted within {} s: {last}", settings.timeout_seconds);
@@ -93,7 +99,7 @@ async fn round_trip(settings: &Settings) -> anyhow::Result<Trip> {
     let accepted = begun.elapsed();
 
     let search = async || {
-        let answer = ask(&gateway, getting(&format!("/api/search?limit=1&q={marker}"))?, &key).await?;
+        let answer = ask(&gateway, getting(&format!("{SEARCH}?limit=1&q={marker}"))?, &key).await?;
         after_looking(answer, &marker)
     };
     Ok(match until(deadline, search).await? {
@@ -104,25 +110,23 @@ async fn round_trip(settings: &Settings) -> anyhow::Result<Trip> {
 
 #[cfg(test)]
 mod tests {
+    use api::event::Listing;
+    use api::{Code, Refusal};
     use axum::http::StatusCode;
     use axum::routing::{get, post};
     use axum::{Json, Router};
-    use serde_json::Value;
     use tokio::net::TcpListener;
     use uuid::Uuid;
 
     use super::*;
+    use crate::asking::listing;
 
     const KEY: &str = "lh_0000000000000000_secret";
 
-    fn refusal(code: &str) -> Value {
-        json!({"error": {"code": code, "message": "why"}})
-    }
-
     /// A server that answers every event and every search with these.
-    async fn trip(sent: StatusCode, search: Value) -> anyhow::Result<Trip> {
+    async fn trip(sent: StatusCode, search: Listing) -> anyhow::Result<Trip> {
         let router = Router::new()
-            .route("/logs", post(async move || (sent, Json(refusal("invalid_api_key")))))
+            .route("/logs", post(async move || (sent, Json(Refusal::new(Code::InvalidApiKey, "why")))))
             .route("/api/search", get(async move || Json(search)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -146,13 +150,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_key_is_named_and_never_shown() {
-        let error = format!("{:#}", trip(StatusCode::UNAUTHORIZED, Value::Null).await.unwrap_err());
+        let error = format!("{:#}", trip(StatusCode::UNAUTHORIZED, listing(Source::Catalog, &[])).await.unwrap_err());
         assert!(error.contains("invalid_api_key") && !error.contains("secret"), "{error}");
     }
 
     #[tokio::test]
     async fn an_event_that_never_appears_is_not_found() {
-        let trip = trip(StatusCode::ACCEPTED, json!({"items": [], "source": "catalog"})).await.unwrap();
+        let trip = trip(StatusCode::ACCEPTED, listing(Source::Catalog, &[])).await.unwrap();
         assert_eq!(trip, Trip::NotFound { last: "catalog does not know the event".to_owned() });
     }
 

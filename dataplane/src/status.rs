@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use api::Code;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
@@ -161,7 +162,7 @@ async fn queue_status(State((registry, lanes)): State<(Registry, Lanes)>) -> Res
         Ok(lanes) => Json(lanes).into_response(),
         Err(error) => {
             tracing::warn!(error = %chain(&error), "the queue's status can't be read");
-            refusal(StatusCode::SERVICE_UNAVAILABLE, "queue_unavailable", "the queue doesn't answer")
+            refusal(Code::QueueUnavailable, "the queue doesn't answer")
         }
     }
 }

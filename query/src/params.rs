@@ -2,6 +2,7 @@
 
 pub mod letters;
 
+use api::parameters::{DEFAULT_LIMIT, MAX_CHOICES, MAX_LIMIT, MAX_VALUE};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -10,15 +11,6 @@ use crate::expression::{Clause, Field, Pattern, Query};
 use crate::filters::Page;
 use crate::parse::{QueryError, parse};
 use stages::time::Micros;
-
-/// Events on a page unless the client asks otherwise.
-const DEFAULT_LIMIT: u32 = 50;
-/// Most events on a page: some 500 KB of answer.
-const MAX_LIMIT: u32 = 500;
-/// Most services or levels to choose from in one request.
-const MAX_CHOICES: usize = 32;
-/// Longest value of a filter; longer service names are cut when they are stored.
-const MAX_VALUE_BYTES: usize = 256;
 
 /// Why a request's parameters can't be used. Said to the client as it stands.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -156,8 +148,8 @@ fn read_time(name: &str, value: &str) -> Result<Micros, InvalidParams> {
 }
 
 fn bounded(name: &str, value: &str) -> Result<String, InvalidParams> {
-    if value.is_empty() || value.len() > MAX_VALUE_BYTES || value.contains('\0') {
-        return Err(InvalidParams::of(name, format!("is a text of 1 to {MAX_VALUE_BYTES} bytes")));
+    if value.is_empty() || value.chars().count() > MAX_VALUE || value.contains('\0') {
+        return Err(InvalidParams::of(name, format!("is a text of 1 to {MAX_VALUE} characters")));
     }
     Ok(value.to_owned())
 }
@@ -214,8 +206,31 @@ mod tests {
     }
 
     #[test]
+    fn every_parameter_that_the_api_names_is_read() {
+        type Read = fn(&[(String, String)]) -> Result<(), InvalidParams>;
+        let mut parameters = 0;
+        for route in api::routes::of(api::Role::Search) {
+            let read: Read = match (route.method, route.path) {
+                (_, api::routes::LIST) => |pairs| list(pairs).map(drop),
+                (_, api::routes::SEARCH) => |pairs| search(pairs).map(drop),
+                (_, api::routes::BATCH) => |pairs| batch(pairs).map(drop),
+                (api::Method::Get, api::routes::LETTERS) => |pairs| letters::page(pairs).map(drop),
+                (api::Method::Delete, api::routes::LETTERS) => |pairs| letters::purge(pairs).map(drop),
+                _ => none,
+            };
+            for parameter in api::openapi::parameters(route).iter().filter(|parameter| !parameter.path) {
+                let told = read(&pairs(&[(&parameter.name, "1")])).err().map(|error| error.to_string());
+                assert!(!told.clone().unwrap_or_default().contains("unknown"), "{route}: {told:?}");
+                parameters += 1;
+            }
+            assert!(read(&pairs(&[("nobodys", "1")])).is_err(), "{route}");
+        }
+        assert!(parameters > 20, "{parameters} parameters");
+    }
+
+    #[test]
     fn a_wrong_parameter_is_named() {
-        let long = "x".repeat(MAX_VALUE_BYTES + 1);
+        let long = "x".repeat(MAX_VALUE + 1);
         let many = "a,".repeat(MAX_CHOICES) + "a";
         for (name, value) in [
             ("limit", "0"),

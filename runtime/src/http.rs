@@ -13,9 +13,10 @@ mod strict;
 use std::convert::Infallible;
 use std::time::Duration;
 
+use api::{Code, Refusal, Retry};
 use axum::Router;
 use axum::extract::Request;
-use axum::http::header::CONNECTION;
+use axum::http::header::{CONNECTION, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -182,29 +183,25 @@ pub fn common_routes(metrics: Metrics) -> Router {
 /// Longest text of a refusal. None of ours is longer; the bound is for a text that has a foreign one in it.
 const MAX_MESSAGE: usize = 1024;
 
-/// The body of every refusal: `{"error": {"code", "message"}}`, codes being stable.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct ErrorBody {
-    /// What was wrong.
-    pub error: ErrorDetail,
+/// A refusal as a response, with the code's status and, where trying again helps, its `Retry-After`.
+pub fn refusal(code: Code, message: impl Into<String>) -> Response {
+    let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let response = refusal_with(status, code, message);
+    if let Retry::After(seconds) = code.retry() { after(response, seconds) } else { response }
 }
 
-/// What was wrong.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct ErrorDetail {
-    /// Stable, for programs.
-    pub code: &'static str,
-    /// What was wrong, where, and what to do, for people.
-    pub message: String,
-}
-
-/// A refusal as a response.
-pub fn refusal(status: StatusCode, code: &'static str, message: impl Into<String>) -> Response {
+/// A refusal whose code has several statuses.
+pub fn refusal_with(status: StatusCode, code: Code, message: impl Into<String>) -> Response {
     let mut message = message.into();
     if message.len() > MAX_MESSAGE {
         message.truncate(message.floor_char_boundary(MAX_MESSAGE));
         message.push('…');
     }
-    let body = ErrorBody { error: ErrorDetail { code, message } };
-    (status, axum::Json(body)).into_response()
+    (status, axum::Json(Refusal::new(code, message))).into_response()
+}
+
+/// A refusal after which so many seconds are to pass until the request is sent again.
+pub fn after(mut refusal: Response, seconds: u64) -> Response {
+    refusal.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    refusal
 }

@@ -3,8 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use api::Refusal;
+use api::batch::Batch;
+use api::event::{Event, Listing};
+use api::letter::Letters;
+use api::routes::{LETTERS, LIST, LOGS, SEARCH};
+use api::sent::Accepted;
 use reqwest::{Method, RequestBuilder, StatusCode};
-use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -27,39 +32,6 @@ pub struct Door {
     /// Address of ingest.
     pub ingest: String,
     key: Option<String>,
-}
-
-/// What `POST /logs` answers with 202.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Accepted {
-    /// The batch.
-    pub batch_id: Uuid,
-    /// Events that are kept.
-    pub accepted: u64,
-    /// Lines that went to the dead letters.
-    pub rejected: u64,
-    /// Lets `GET /api/batches/{id}` tell a queued batch from an unknown one.
-    pub receipt: Option<String>,
-}
-
-/// One page of `GET /api/logs` or `GET /api/search`.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Page {
-    /// Events, newest first.
-    pub items: Vec<Value>,
-    /// Where the next page begins.
-    pub next_cursor: Option<String>,
-    /// `catalog` or `index`.
-    pub source: String,
-    /// Whether nothing was left out.
-    pub complete: bool,
-}
-
-impl Page {
-    /// The events' messages.
-    pub fn messages(&self) -> Vec<&str> {
-        self.items.iter().filter_map(|item| item["message"].as_str()).collect()
-    }
 }
 
 impl Door {
@@ -87,7 +59,7 @@ impl Door {
 
     /// A `POST /logs` to ingest with the key.
     pub fn send(&self) -> RequestBuilder {
-        self.keyed(self.client.post(format!("{}/logs", self.ingest)))
+        self.keyed(self.client.post(format!("{}{LOGS}", self.ingest)))
     }
 
     fn keyed(&self, request: RequestBuilder) -> RequestBuilder {
@@ -110,28 +82,28 @@ impl Door {
     }
 
     /// A page of the list; `query` such as `limit=10&service=web`.
-    pub async fn list(&self, query: &str) -> anyhow::Result<Page> {
-        self.json(&format!("/api/logs?{query}")).await
+    pub async fn list(&self, query: &str) -> anyhow::Result<Listing> {
+        self.json(&format!("{LIST}?{query}")).await
     }
 
     /// A page of what a search finds; `query` is already encoded, such as `q=error`.
-    pub async fn search(&self, query: &str) -> anyhow::Result<Page> {
-        self.json(&format!("/api/search?{query}")).await
+    pub async fn search(&self, query: &str) -> anyhow::Result<Listing> {
+        self.json(&format!("{SEARCH}?{query}")).await
     }
 
     /// One event in full.
-    pub async fn detail(&self, id: &str) -> anyhow::Result<Value> {
-        self.json(&format!("/api/logs/{id}")).await
+    pub async fn detail(&self, id: Uuid) -> anyhow::Result<Event> {
+        self.json(&format!("{LIST}/{id}")).await
     }
 
     /// How far a batch is.
-    pub async fn batch(&self, id: Uuid) -> anyhow::Result<Value> {
+    pub async fn batch(&self, id: Uuid) -> anyhow::Result<Batch> {
         self.json(&format!("/api/batches/{id}")).await
     }
 
     /// A page of the dead letters.
-    pub async fn dead_letters(&self, query: &str) -> anyhow::Result<Value> {
-        self.json(&format!("/api/dead-letters?{query}")).await
+    pub async fn dead_letters(&self, query: &str) -> anyhow::Result<Letters> {
+        self.json(&format!("{LETTERS}?{query}")).await
     }
 
     async fn json<T: serde::de::DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
@@ -145,8 +117,7 @@ impl Door {
     pub async fn refusal(request: RequestBuilder) -> anyhow::Result<(u16, String)> {
         let response = request.send().await?;
         let (status, text) = (response.status(), response.text().await?);
-        let body: Value = serde_json::from_str(&text).unwrap_or_default();
-        Ok((status.as_u16(), body["error"]["code"].as_str().unwrap_or(&text).to_owned()))
+        Ok((status.as_u16(), Refusal::read(text.as_bytes()).map_or(text, |refusal| refusal.error.code)))
     }
 }
 

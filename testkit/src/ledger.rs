@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use anyhow::ensure;
 use uuid::Uuid;
 
-use crate::http::Accepted;
+use api::sent::Accepted;
 
 pub mod held;
 pub mod journal;

@@ -35,6 +35,14 @@ async fn the_rendered_chart_is_the_charts() {
 }
 
 #[test]
+fn what_is_made_from_the_words_of_the_api_is_of_them() {
+    assert_fresh("api/openapi.json", &api::openapi::text());
+    assert_fresh("api/types.ts", &api::typescript::text());
+    let page = fs::read_to_string(helm::root().join("docs/api.md")).unwrap();
+    assert_fresh("docs/api.md", &api::page::with_tables(&page).unwrap());
+}
+
+#[test]
 fn the_table_in_the_charts_readme_is_of_its_values() {
     let path = "charts/loggerhub/README.md";
     let table = Command::new("awk")

@@ -4,13 +4,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use api::Refusal;
+use api::event::Source;
+use api::routes::{LIST, SEARCH};
+use api::sent::Sent;
+use api::tail::{Frame, TailEvent};
 use axum::http::HeaderValue;
 use axum::http::header::AUTHORIZATION;
 use crds::canary::{Stage, StageReport};
 use futures::StreamExt;
 use runtime::settings::credential;
 use secrecy::ExposeSecret;
-use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -23,8 +27,6 @@ use crate::gateway::forward::Upstream;
 
 /// The service that the events name: for stages to leave alone, and for people to filter out.
 const SERVICE: &str = "loggerhub-canary";
-/// What search answers from while all is well.
-const INDEX: &str = "index";
 /// Longest wait for the live tail to be in place, before an event is sent: milliseconds, else.
 const TAIL_READY: Duration = Duration::from_secs(5);
 /// Longest wait for the gateway to take the socket's end.
@@ -64,11 +66,11 @@ impl Way {
         if accepted.error.is_some() {
             return vec![accepted];
         }
-        let list = format!("/api/logs?limit=10&service={SERVICE}");
-        let search = format!("/api/search?limit=1&q={marker}");
+        let list = format!("{LIST}?limit=10&service={SERVICE}");
+        let search = format!("{SEARCH}?limit=1&q={marker}");
         let (listed, found, shown) = tokio::join!(
             self.look(&key, &list, None, &marker, sent, deadline),
-            self.look(&key, &search, Some(INDEX), &marker, sent, deadline),
+            self.look(&key, &search, Some(Source::Index), &marker, sent, deadline),
             shown(tail, &marker, sent, deadline),
         );
         vec![accepted, report(Stage::Catalog, listed), report(Stage::Search, found), report(Stage::Live, shown)]
@@ -86,7 +88,12 @@ impl Way {
         sent: Instant,
         deadline: Instant,
     ) -> anyhow::Result<Duration> {
-        let event = json!({"service": SERVICE, "level": "INFO", "message": format!("{marker} of the canary")});
+        let event = Sent {
+            service: Some(SERVICE.into()),
+            level: Some("INFO".into()),
+            message: Some(format!("{marker} of the canary")),
+            ..Sent::default()
+        };
         let attempt = async || after_sending(ask(&self.ingest, sending(&event, marker)?, key).await?);
         match until(deadline, attempt).await? {
             Step::Done(()) => Ok(sent.elapsed()),
@@ -99,15 +106,15 @@ impl Way {
         &self,
         key: &HeaderValue,
         page: &str,
-        by: Option<&str>,
+        by: Option<Source>,
         marker: &str,
         sent: Instant,
         deadline: Instant,
     ) -> anyhow::Result<Duration> {
         let attempt = async || {
             Ok(match after_looking(ask(&self.gateway, getting(page)?, key).await?, marker)? {
-                Step::Done(source) if by.is_some_and(|by| by != source) => {
-                    Step::Again(format!("the {source} answers in place of the {}", by.unwrap_or_default()))
+                Step::Done(source) if let Some(by) = by.filter(|by| *by != source) => {
+                    Step::Again(format!("the {source} answers in place of the {by}"))
                 }
                 step => step,
             })
@@ -126,7 +133,7 @@ impl Way {
         let ready = async {
             let connecting = connect_async_with_config(request, Some(bounds), false);
             let (mut tail, _) = connecting.await.map_err(refusal)?;
-            while next(&mut tail).await?["type"] != "ready" {}
+            while next(&mut tail).await? != Frame::Ready {}
             anyhow::Ok(tail)
         };
         timeout(TAIL_READY.min(self.timeout), ready).await.context("the live tail is not in place in time")?
@@ -138,8 +145,9 @@ async fn shown(tail: anyhow::Result<Tail>, marker: &str, sent: Instant, deadline
     let mut tail = tail?;
     let shown = async {
         loop {
-            let frame = next(&mut tail).await?;
-            if frame["event"]["message"].as_str().is_some_and(|message| message.contains(marker)) {
+            if let Frame::Event { event } = next(&mut tail).await?
+                && event.message.contains(marker)
+            {
                 return anyhow::Ok(sent.elapsed());
             }
         }
@@ -151,10 +159,14 @@ async fn shown(tail: anyhow::Result<Tail>, marker: &str, sent: Instant, deadline
 }
 
 /// The next frame that says something.
-async fn next(tail: &mut Tail) -> anyhow::Result<Value> {
+async fn next(tail: &mut Tail) -> anyhow::Result<Frame<TailEvent<'static>>> {
     loop {
         match tail.next().await.context("the live tail ended")? {
-            Ok(Message::Text(text)) => return serde_json::from_str(&text).context("the live tail sent no JSON"),
+            Ok(Message::Text(text)) => {
+                if let Some(frame) = Frame::read(&text).context("the live tail sent no frame")? {
+                    return Ok(frame);
+                }
+            }
             Ok(Message::Close(close)) => {
                 bail!("the live tail ended: {}", close.map_or_else(String::new, |close| close.reason.to_string()))
             }
@@ -167,9 +179,8 @@ async fn next(tail: &mut Tail) -> anyhow::Result<Value> {
 fn refusal(error: tungstenite::Error) -> anyhow::Error {
     match error {
         tungstenite::Error::Http(response) => {
-            let body: Value =
-                serde_json::from_slice(response.body().as_deref().unwrap_or_default()).unwrap_or_default();
-            let code = body["error"]["code"].as_str().unwrap_or("no code");
+            let refusal = Refusal::read(response.body().as_deref().unwrap_or_default());
+            let code = refusal.map_or_else(|| "no code".to_owned(), |refusal| refusal.error.code);
             anyhow::anyhow!("the live tail answers {} ({code})", response.status())
         }
         other => anyhow::anyhow!("open the live tail: {other}"),

@@ -1,12 +1,9 @@
 //! Which events a tail shows: the parameters of `/ws/logs`.
 
+use api::parameters::MAX_CHOICES;
+use api::tail::KEY_PROTOCOL;
+
 use super::frames::TailEvent;
-
-/// What the subprotocol begins with that carries a browser's key: a page can set no header of a WebSocket.
-pub(super) const KEY_PROTOCOL: &str = "loggerhub.key.";
-
-/// Most services or levels to choose from.
-const MAX_CHOICES: usize = 32;
 
 /// An empty choice means any.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

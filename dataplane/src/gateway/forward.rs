@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use api::Code;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::uri::{Authority, Scheme};
-use axum::http::{Method, StatusCode, Uri, Version};
+use axum::http::{Method, Uri, Version};
 use axum::response::Response;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -93,7 +94,7 @@ impl Upstream {
             Ok(request) => request,
             Err(error) => {
                 tracing::warn!(%error, "refuse a request that can't be forwarded");
-                return refusal(StatusCode::BAD_REQUEST, "invalid_parameter", "the request's path can't be forwarded");
+                return refusal(Code::InvalidParameter, "the request's path can't be forwarded");
             }
         };
         let answered = tokio::time::timeout(ANSWER_TIMEOUT, async {
@@ -112,9 +113,7 @@ impl Upstream {
                 Response::from_parts(parts, Body::new(body))
             }
             Ok(Err(error)) => self.unanswered(&error),
-            Err(_) => {
-                refusal(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "the answer took too long; try again later")
-            }
+            Err(_) => refusal(Code::UpstreamTimeout, "the answer took too long; try again later"),
         }
     }
 
@@ -138,17 +137,14 @@ impl Upstream {
         if client_went_away(error) {
             // Nobody reads this: the sender's connection broke, or its chunks did, while its body was forwarded.
             tracing::debug!(error = %chain(error), "a request's body ended early");
-            return refusal(StatusCode::BAD_REQUEST, "incomplete_body", "the request's body ended early");
+            return refusal(Code::IncompleteBody, "the request's body ended early");
         }
         tracing::warn!(upstream = %self.authority, error = %chain(error), "{} doesn't answer", self.authority);
         if error.is_connect() {
-            let message = "the service behind this route doesn't answer; try again";
-            let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, "upstream_unavailable", message);
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            return response;
+            return refusal(Code::UpstreamUnavailable, "the service behind this route doesn't answer; try again");
         }
         let message = "the service behind this route broke off; whether it took the request is not known";
-        refusal(StatusCode::BAD_GATEWAY, "upstream_failed", message)
+        refusal(Code::UpstreamFailed, message)
     }
 }
 

@@ -1,9 +1,9 @@
 //! What a live tail sends: JSON text frames, and a close frame that says why it ends.
 
+use api::tail::{Ending, Frame, NoticeCode};
 use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes};
 use serde::Deserialize;
-use serde_json::json;
 use uuid::Uuid;
 
 /// One event on its way to the sockets. Cheap to clone.
@@ -19,45 +19,29 @@ pub struct TailEvent {
     pub frame: Utf8Bytes,
 }
 
-/// Why a tail ends, as the code and reason of its close frame. Codes from 4000 are the program's own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// The server stops; another one answers.
-    Stopping,
-    /// The key was revoked or has lost its scope, or the tenant leaves.
-    KeyRefused,
-    /// The client didn't answer pings.
-    Idle,
-    /// The client read nothing for too long.
-    TooSlow,
-}
-
-impl Ending {
-    /// The close frame.
-    pub(super) fn message(self) -> Message {
-        let (code, reason) = match self {
-            Self::Stopping => (1001, "server_stopping"),
-            Self::KeyRefused => (4401, "key_refused"),
-            Self::Idle => (4408, "idle"),
-            Self::TooSlow => (4429, "too_slow"),
-        };
-        Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::from_static(reason) }))
-    }
+/// The close frame of a tail that ends.
+pub(super) fn close(ending: Ending) -> Message {
+    Message::Close(Some(CloseFrame { code: ending.code(), reason: Utf8Bytes::from_static(ending.reason()) }))
 }
 
 /// Said once the tail is in place: what is stored from now on will be shown.
 pub(super) fn ready() -> Message {
-    Message::Text(Utf8Bytes::from_static(r#"{"type":"ready"}"#))
+    text(Frame::Ready)
 }
 
 /// Said when the reader was too slow for `count` events, before any filter.
 pub(super) fn dropped(count: u64) -> Message {
-    Message::Text(json!({"type": "dropped", "count": count}).to_string().into())
+    text(Frame::Dropped { count })
 }
 
 /// Said when the source of the tail goes away or comes back.
-pub(super) fn notice(code: &str, message: &str) -> Message {
-    Message::Text(json!({"type": "notice", "code": code, "message": message}).to_string().into())
+pub(super) fn notice(code: NoticeCode, message: &'static str) -> Message {
+    text(Frame::Notice { code, message: message.into() })
+}
+
+/// A frame that holds no event, its fields in the order of their names.
+fn text(frame: Frame<()>) -> Message {
+    Message::Text(serde_json::to_value(frame).unwrap_or_default().to_string().into())
 }
 
 #[derive(Deserialize)]
@@ -105,11 +89,11 @@ mod tests {
         for (message, text) in [
             (ready(), r#"{"type":"ready"}"#),
             (dropped(5), r#"{"count":5,"type":"dropped"}"#),
-            (notice("tail_interrupted", "m"), r#"{"code":"tail_interrupted","message":"m","type":"notice"}"#),
+            (notice(NoticeCode::TailInterrupted, "m"), r#"{"code":"tail_interrupted","message":"m","type":"notice"}"#),
         ] {
             assert_eq!(message.to_text().unwrap(), text);
         }
-        let Message::Close(Some(close)) = Ending::Stopping.message() else { panic!("a close frame") };
+        let Message::Close(Some(close)) = close(Ending::Stopping) else { panic!("a close frame") };
         assert_eq!((close.code, close.reason.as_str()), (1001, "server_stopping"));
     }
 }

@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use api::tail::{Ending, NoticeCode};
 use axum::extract::ws::Message;
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use tokio::sync::broadcast::error::RecvError;
@@ -10,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::filter::Filter;
-use super::frames::{Ending, dropped, notice, ready};
+use super::frames::{close, dropped, notice, ready};
 use super::tail::{SourceState, Subscription, TailEntry};
 
 /// How often a socket is pinged and its key checked again: a revoked key ends its tails within the
@@ -103,7 +104,7 @@ pub(super) async fn run<S, E>(
     };
     let farewell = async {
         if let Some(ending) = ending {
-            sink.send(ending.message()).await?;
+            sink.send(close(ending)).await?;
         }
         sink.close().await
     };
@@ -143,9 +144,11 @@ impl View {
                 self.was_live = true;
                 vec![ready()]
             }
-            SourceState::Live => vec![notice("tail_resumed", "the live tail goes on; events between may be missing")],
+            SourceState::Live => {
+                vec![notice(NoticeCode::TailResumed, "the live tail goes on; events between may be missing")]
+            }
             SourceState::Interrupted => {
-                vec![notice("tail_interrupted", "the live tail is interrupted; it goes on by itself")]
+                vec![notice(NoticeCode::TailInterrupted, "the live tail is interrupted; it goes on by itself")]
             }
         }
     }

@@ -200,7 +200,7 @@ impl Intake {
             }
             Err(error) => {
                 let refusal = Refusal::from(error);
-                self.count_request(refusal.code(), began);
+                self.count_request(refusal.code().as_str(), began);
                 Err(refusal)
             }
         }
@@ -271,7 +271,8 @@ impl Intake {
 
     /// Counts what became of a request.
     pub fn count(&self, arrival: &Arrival, outcome: &Result<Kept, Refusal>) {
-        self.count_request(outcome.as_ref().map_or_else(Refusal::code, |_| "accepted"), arrival.began);
+        let code = outcome.as_ref().map_or_else(|refusal| refusal.code().as_str(), |_| "accepted");
+        self.count_request(code, arrival.began);
         let outcome = outcome.as_ref().map_or_else(Refusal::outcome, |_| "accepted");
         self.metrics.by_tenant.count(arrival.tenant().name(), outcome);
     }

@@ -1,5 +1,7 @@
 //! Every way in which ingest refuses a request, as a stable code.
 
+use api::{Code, Retry};
+
 use super::limits::{MAX_BYTES, MAX_DEPTH, MAX_EVENT_BYTES, MAX_EVENTS, MAX_FIELDS};
 use super::quota::Exceeded;
 use crate::queue::entry::Rejection;
@@ -111,28 +113,28 @@ pub enum Cause {
 
 impl Refusal {
     /// The stable code.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
-            Self::Auth(AuthError::NotLoaded) => "queue_unavailable",
-            Self::Auth(error) => error.code().1,
-            Self::InvalidAtomic => "invalid_parameter",
-            Self::InvalidJson { .. } => "invalid_json",
-            Self::EmptyBatch => "empty_batch",
-            Self::TooDeep { .. } => "too_deep",
-            Self::EventTooLarge { .. } => "event_too_large",
-            Self::TooManyEvents => "too_many_events",
-            Self::BodyTooLarge => "body_too_large",
-            Self::DecompressedTooLarge => "decompressed_too_large",
-            Self::BodyTimeout { .. } => "body_timeout",
-            Self::BodyIncomplete => "body_incomplete",
-            Self::UnsupportedEncoding | Self::NotAsEncoded => "unsupported_encoding",
-            Self::UnsupportedContentType => "unsupported_content_type",
-            Self::InvalidIdempotencyKey => "invalid_idempotency_key",
-            Self::IdempotencyKeyReused { .. } => "idempotency_key_reused",
-            Self::QueueUnavailable | Self::TooFewReplicas => "queue_unavailable",
-            Self::QuotaExceeded(_) => "quota_exceeded",
-            Self::QueueFull | Self::TenantQueueFull => "queue_full",
-            Self::Overloaded => "overloaded",
+            Self::Auth(AuthError::NotLoaded) => Code::QueueUnavailable,
+            Self::Auth(error) => error.code(),
+            Self::InvalidAtomic => Code::InvalidParameter,
+            Self::InvalidJson { .. } => Code::InvalidJson,
+            Self::EmptyBatch => Code::EmptyBatch,
+            Self::TooDeep { .. } => Code::TooDeep,
+            Self::EventTooLarge { .. } => Code::EventTooLarge,
+            Self::TooManyEvents => Code::TooManyEvents,
+            Self::BodyTooLarge => Code::BodyTooLarge,
+            Self::DecompressedTooLarge => Code::DecompressedTooLarge,
+            Self::BodyTimeout { .. } => Code::BodyTimeout,
+            Self::BodyIncomplete => Code::BodyIncomplete,
+            Self::UnsupportedEncoding | Self::NotAsEncoded => Code::UnsupportedEncoding,
+            Self::UnsupportedContentType => Code::UnsupportedContentType,
+            Self::InvalidIdempotencyKey => Code::InvalidIdempotencyKey,
+            Self::IdempotencyKeyReused { .. } => Code::IdempotencyKeyReused,
+            Self::QueueUnavailable | Self::TooFewReplicas => Code::QueueUnavailable,
+            Self::QuotaExceeded(_) => Code::QuotaExceeded,
+            Self::QueueFull | Self::TenantQueueFull => Code::QueueFull,
+            Self::Overloaded => Code::Overloaded,
         }
     }
 
@@ -165,14 +167,12 @@ impl Refusal {
         }
     }
 
-    /// Seconds after which to send again: a round of the queue for an overload, about the time
-    /// that processors need to make room for a full one, when a quota has enough again.
+    /// Seconds after which to send again: when a quota has enough again, else as its code says.
     pub fn retry_after_seconds(&self) -> Option<u64> {
-        match (self, self.cause()) {
+        match (self, self.code().retry()) {
             (Self::QuotaExceeded(exceeded), _) => Some(exceeded.retry_after_seconds()),
-            (Self::QueueFull | Self::TenantQueueFull, _) => Some(10),
-            (_, Cause::Pressure) => Some(1),
-            (_, Cause::Sender | Cause::Quota) => None,
+            (_, Retry::After(seconds)) => Some(seconds),
+            (_, Retry::No | Retry::Yes) => None,
         }
     }
 
@@ -180,7 +180,7 @@ impl Refusal {
     pub(super) fn outcome(&self) -> &'static str {
         match (self, self.cause()) {
             (Self::QuotaExceeded(exceeded), _) => exceeded.dimension.outcome(),
-            (_, Cause::Pressure) => self.code(),
+            (_, Cause::Pressure) => self.code().as_str(),
             (_, Cause::Sender | Cause::Quota) => "invalid",
         }
     }

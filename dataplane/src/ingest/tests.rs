@@ -28,7 +28,7 @@ type Outcome = Result<(usize, usize), &'static str>;
 fn outcome(body: impl AsRef<[u8]>, form: Form) -> Outcome {
     parsed(body, form)
         .map(|parsed| (parsed.events.len() - parsed.rejected.len(), parsed.rejected.len()))
-        .map_err(|refusal| refusal.code())
+        .map_err(|refusal| refusal.code().as_str())
 }
 
 fn nested(depth: usize) -> String {

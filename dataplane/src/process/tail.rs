@@ -11,7 +11,7 @@ use crds::TenantName;
 use runtime::logging::chain;
 use runtime::stores::{Connection, Redis};
 
-use crate::event::Shown;
+use crate::event::shown;
 use crate::stores::batch::Batch;
 use crate::tenancy::Tenant;
 
@@ -146,7 +146,7 @@ fn shot(tenant: &Tenant, batches: &[&Batch]) -> Shot {
             shot.dropped += 1;
             continue;
         }
-        let shown = Shown::new(tenant.name().as_str(), batch.batch_id, batch.accepted_at, event.id, &event.event);
+        let shown = shown(tenant.name().as_str(), batch.batch_id, batch.accepted_at, event.id, &event.event);
         let before = shot.lines.len();
         if serde_json::to_writer(&mut shot.lines, &shown).is_ok() {
             shot.lines.push(b'\n');
@@ -179,16 +179,13 @@ mod tests {
         };
         let batches = map(&header, line.repeat(EVENTS + 5).as_bytes(), Treatment::Process);
         let shot = shot(&tenant("acme"), &batches.iter().collect::<Vec<_>>());
-        let lines: Vec<serde_json::Value> = shot
+        let lines: Vec<api::tail::TailEvent<'_>> = shot
             .lines
             .split(|b| *b == b'\n')
             .filter(|l| !l.is_empty())
             .map(|l| serde_json::from_slice(l).unwrap())
             .collect();
         assert_eq!((lines.len(), shot.dropped), (EVENTS, 5));
-        assert_eq!(
-            (lines[0]["message"].as_str(), lines[0]["flags"][0].as_str()),
-            (Some("m"), Some("time_of_acceptance"))
-        );
+        assert_eq!((&*lines[0].message, &*lines[0].flags), ("m", &["time_of_acceptance".into()][..]));
     }
 }

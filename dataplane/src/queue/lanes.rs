@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::queue::LaneStatus;
 use crds::PipelineName;
 use crds::names::{CONSUMER_GROUP, HELD_PIPELINES, Lane, ORPHANED_PIPELINES};
 use redis::Script;
 use runtime::stores::{Connection, Redis};
-use serde::Serialize;
 
 use super::again::{ENTRIES_A_CALL, FORGIVE};
 use super::consumer::EntryRef;
@@ -130,33 +130,6 @@ return {
     redis.call('XLEN', KEYS[1]), pending, groups, consumers, last, first[1] and first[1][1] or '',
 }
 ";
-
-/// One lane as `/queue/status` shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LaneStatus {
-    /// Pipeline that the lane belongs to.
-    pub name: PipelineName,
-    /// Redis key of the stream.
-    pub stream: String,
-    /// Events in the stream, handed out or not: the backlog.
-    pub events: u64,
-    /// Payload bytes in the stream.
-    pub bytes: u64,
-    /// Entries in the stream.
-    pub entries: u64,
-    /// Entries handed out and not yet acknowledged.
-    pub pending: u64,
-    /// Consumer groups.
-    pub groups: u64,
-    /// Consumers of the processors' group.
-    pub consumers: u64,
-    /// Id of the last entry ever added.
-    pub last_id: String,
-    /// Age of the oldest entry; 0 if there is none.
-    pub oldest_age_seconds: u64,
-    /// Whether nobody reads it: its pipeline is not there, and the events wait for it.
-    pub held: bool,
-}
 
 /// The lanes' scripts on one connection. Cheap to clone: every worker has one.
 #[derive(Clone)]

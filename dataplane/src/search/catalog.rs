@@ -2,6 +2,8 @@
 
 pub(super) mod letters;
 
+use api::batch::{Batch, BatchState};
+use api::event::{Item, Source};
 use query::Page;
 use query::cursor::Cursor;
 use query::to_catalog::{Part, conditions};
@@ -12,7 +14,6 @@ use uuid::Uuid;
 
 use super::coverage::Probe;
 use super::raw::{Place, RawAt};
-use super::show::{Batch, Item, Source};
 use crate::event::{Micros, date_time, flag_names, micros, rfc3339};
 use crate::stores::archive::Frames;
 use crate::stores::catalog::UNDEFINED_COLUMN;
@@ -300,7 +301,7 @@ fn batch_of(row: &PgRow) -> Result<StoredBatch, sqlx::Error> {
     let shown = Batch {
         batch_id: row.try_get("batch_id")?,
         first_batch_id: row.try_get("first_batch_id")?,
-        state: Batch::state_of(indexed_at.is_some(), archived_at.is_some()),
+        state: BatchState::of(indexed_at.is_some(), archived_at.is_some()),
         events: i64::from(row.try_get::<i32, _>("events")?),
         dead_letters: Some(i64::from(row.try_get::<i32, _>("dead_letters")?)),
         dropped: row.try_get::<Option<i32>, _>("dropped")?.map(i64::from),

@@ -1,10 +1,9 @@
 //! What can go wrong in the search role, and the status and stable code of each.
 
-use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderValue, StatusCode};
+use api::Code;
 use axum::response::{IntoResponse, Response};
 use query::params::InvalidParams;
-use runtime::http::refusal;
+use runtime::http::{after, refusal};
 use runtime::logging::chain;
 
 use super::catalog::CatalogError;
@@ -66,33 +65,31 @@ pub enum Error {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let (status, code) = match &self {
+        let code = match &self {
             Self::Auth(error) => return error.into_response(),
-            Self::Params(InvalidParams::Parameter { .. }) => (StatusCode::BAD_REQUEST, "invalid_parameter"),
-            Self::Params(InvalidParams::Cursor(_)) => (StatusCode::BAD_REQUEST, "invalid_cursor"),
-            Self::Params(InvalidParams::Query(_)) => (StatusCode::BAD_REQUEST, "invalid_query"),
-            Self::NotFound | Self::NoRoute => (StatusCode::NOT_FOUND, "not_found"),
-            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
-            Self::InvalidReceipt => (StatusCode::BAD_REQUEST, "invalid_receipt"),
-            Self::Expired => (StatusCode::GONE, "expired"),
-            Self::NotRedrivable => (StatusCode::CONFLICT, "not_redrivable"),
-            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
-            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
-            Self::Catalog(CatalogError::OlderSchema) => (StatusCode::SERVICE_UNAVAILABLE, "schema_upgrading"),
+            Self::Params(InvalidParams::Parameter { .. }) => Code::InvalidParameter,
+            Self::Params(InvalidParams::Cursor(_)) => Code::InvalidCursor,
+            Self::Params(InvalidParams::Query(_)) => Code::InvalidQuery,
+            Self::NotFound | Self::NoRoute => Code::NotFound,
+            Self::Method => Code::MethodNotAllowed,
+            Self::InvalidReceipt => Code::InvalidReceipt,
+            Self::Expired => Code::Expired,
+            Self::NotRedrivable => Code::NotRedrivable,
+            Self::BodyTooLarge { .. } => Code::BodyTooLarge,
+            Self::BodyTimeout => Code::BodyTimeout,
+            Self::Catalog(CatalogError::OlderSchema) => Code::SchemaUpgrading,
             Self::Catalog(CatalogError::TooSlow) => return too_slow(),
             Self::Catalog(error) => {
                 tracing::error!(error = %chain(error), "refuse a request: the catalog can't answer");
-                (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
+                Code::StoreUnavailable
             }
             Self::Index(error) => return of_index(error),
             Self::TooMany(TooMany { retry_after }) => {
-                let refused = refusal(StatusCode::TOO_MANY_REQUESTS, "too_many_queries", self.to_string());
-                return again_after(refused, *retry_after);
+                return after(refusal(Code::TooManyQueries, self.to_string()), *retry_after);
             }
-            Self::Broken => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            Self::Broken => Code::Internal,
         };
-        let response = refusal(status, code, self.to_string());
-        if status == StatusCode::SERVICE_UNAVAILABLE { again_after(response, 1) } else { response }
+        refusal(code, self.to_string())
     }
 }
 
@@ -105,36 +102,22 @@ fn of_index(error: &IndexError) -> Response {
     };
     match fault {
         Fault::TooBroad => {
-            let message = "a `*` of the query stands for too many words; put more letters before it";
-            refusal(StatusCode::BAD_REQUEST, "query_too_broad", message)
+            refusal(Code::QueryTooBroad, "a `*` of the query stands for too many words; put more letters before it")
         }
         Fault::Query => {
             tracing::warn!(error = %chain(error), "refuse a query that the index can't run");
-            refusal(
-                StatusCode::BAD_REQUEST,
-                "invalid_query",
-                "the index can't run this query; ask for it in other words",
-            )
+            refusal(Code::InvalidQuery, "the index can't run this query; ask for it in other words")
         }
         Fault::TooDear => too_slow(),
-        Fault::Busy => {
-            let message = "the index has more to do than it can; try again";
-            again_after(refusal(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message), 2)
-        }
+        Fault::Busy => after(refusal(Code::Overloaded, "the index has more to do than it can; try again"), 2),
         Fault::Away | Fault::Ours => {
             tracing::error!(error = %chain(error), "refuse a request: the index can't answer");
-            again_after(refusal(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "the index can't answer"), 1)
+            refusal(Code::StoreUnavailable, "the index can't answer")
         }
     }
 }
 
-fn again_after(mut response: Response, seconds: u64) -> Response {
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-    response
-}
-
-/// Trying again would take as long, so it says no time to try again after.
+/// Trying again would take as long.
 fn too_slow() -> Response {
-    let message = "the query took too long; narrow the time range, or ask for fewer words";
-    refusal(StatusCode::SERVICE_UNAVAILABLE, "query_timeout", message)
+    refusal(Code::QueryTimeout, "the query took too long; narrow the time range, or ask for fewer words")
 }

@@ -1,17 +1,18 @@
-//! Dead letters as clients see them: the list, and one with its original bytes.
+//! Dead letters for clients: the list, and one with its original bytes.
 
+use api::event::Source;
+use api::letter::{DeadLetter, Encoding, Letters, Marked, Purged, WholeLetter};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use query::params::letters::{Chosen, LetterPage};
 use runtime::logging::chain;
-use serde::Serialize;
 use uuid::Uuid;
 
 use super::Error;
 use super::catalog::letters::Letter;
 use super::raw;
 use super::reader::Reader;
-use super::show::{Source, cut};
+use super::show::cut;
 use crate::tenancy::Tenant;
 
 /// Most original bytes that one answer holds: a whole event of the largest size. Only lines that
@@ -22,89 +23,6 @@ const SHOWN_BYTES: i64 = 1024 * 1024;
 const RAW_AWAY: &str = "the original bytes can't be read right now, or are kept no longer";
 /// Said of bytes that are too many.
 const RAW_CUT: &str = "only the first 1 MiB of the original bytes is shown";
-
-/// A dead letter in a list.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct DeadLetter {
-    /// The id that its event would have, and will have once it is redriven.
-    pub id: Uuid,
-    /// The request that brought it; null for what could not be read at all.
-    pub batch_id: Option<Uuid>,
-    /// Why it is no event, for programs.
-    pub code: String,
-    /// Why, for people. Not `error`, which is what a refusal has.
-    pub reason: String,
-    /// The pipeline that it failed in.
-    pub pipeline: String,
-    /// That pipeline's generation.
-    pub pipeline_generation: i64,
-    /// When it was accepted.
-    pub accepted_at: Option<String>,
-    /// When it was put among the dead letters.
-    pub created_at: String,
-    /// How often it was tried.
-    pub attempts: i64,
-    /// When it was tried last, if more than once.
-    pub retried_at: Option<String>,
-    /// Since when it waits to be tried again.
-    pub redrive_requested_at: Option<String>,
-    /// Whether it can be tried again.
-    pub redrivable: bool,
-    /// How many original bytes there are.
-    pub raw_bytes: i64,
-    /// Where they are.
-    pub raw_path: Option<String>,
-}
-
-/// A page of dead letters.
-#[derive(Debug, Serialize)]
-pub struct Letters {
-    /// The letters, newest first.
-    pub items: Vec<DeadLetter>,
-    /// What to send as `cursor` for the next page; null on the last.
-    pub next_cursor: Option<String>,
-    /// Where this answer comes from.
-    pub source: Source,
-    /// Whether every letter that matches is on this page or a later one.
-    pub complete: bool,
-}
-
-/// One dead letter with its original bytes.
-#[derive(Debug, Serialize)]
-pub struct WholeLetter {
-    /// What the list shows.
-    #[serde(flatten)]
-    pub letter: DeadLetter,
-    /// The original bytes.
-    pub raw: Option<String>,
-    /// What `raw` is: `utf-8`, or `base64` of bytes that are no text.
-    pub encoding: Option<&'static str>,
-    /// Where the bytes come from.
-    pub source: Source,
-    /// Whether all of them are shown.
-    pub complete: bool,
-    /// Why not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub notice: Option<&'static str>,
-}
-
-/// What was marked to be tried again.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Marked {
-    /// How many letters.
-    pub marked: u64,
-    /// Whether more may match: ask again.
-    pub more: bool,
-}
-
-/// What was purged.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Purged {
-    /// How many letters.
-    pub purged: u64,
-    /// Whether more may match: ask again.
-    pub more: bool,
-}
 
 impl Reader {
     /// A page of dead letters.
@@ -169,14 +87,14 @@ impl Reader {
 
 fn whole(letter: DeadLetter, read: Option<(Vec<u8>, Source)>) -> WholeLetter {
     let Some((bytes, source)) = read else {
-        let (source, notice) = (Source::Catalog, Some(RAW_AWAY));
+        let (source, notice) = (Source::Catalog, Some(RAW_AWAY.into()));
         return WholeLetter { letter, raw: None, encoding: None, source, complete: false, notice };
     };
     let complete = i64::try_from(bytes.len()) == Ok(letter.raw_bytes);
     let (raw, encoding) = match String::from_utf8(bytes) {
-        Ok(text) => (text, "utf-8"),
-        Err(error) => (STANDARD.encode(error.as_bytes()), "base64"),
+        Ok(text) => (text, Encoding::Utf8),
+        Err(error) => (STANDARD.encode(error.as_bytes()), Encoding::Base64),
     };
-    let notice = (!complete).then_some(RAW_CUT);
+    let notice = (!complete).then_some(RAW_CUT.into());
     WholeLetter { letter, raw: Some(raw), encoding: Some(encoding), source, complete, notice }
 }

@@ -1,7 +1,8 @@
 //! One event's raw bytes: from the spool, or from the archive by one ranged GET.
 
+use api::event::Source;
+
 use super::catalog::{Catalog, CatalogError};
-use super::show::Source;
 use crate::stores::archive::{self, Archive, unpack};
 use crate::tenancy::Tenant;
 

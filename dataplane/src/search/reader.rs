@@ -1,9 +1,12 @@
 //! Which store answers what: the index finds, the catalog lists, raw bytes tell the rest; and what
 //! an answer says of itself when one of them is away.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api::batch::{Batch, BatchState, Resend};
+use api::event::{Event, Item, Listing, Source};
 use query::Page;
 use query::cursor::Cursor;
 use runtime::logging::chain;
@@ -14,7 +17,7 @@ use super::catalog::{Catalog, Row, StoredBatch};
 use super::coverage::{self, Coverage, Known, Lack};
 use super::index::{Index, IndexError};
 use super::raw;
-use super::show::{Batch, BatchState, Document, Event, Item, Listing, Resend, Source, cut};
+use super::show::{Document, cut};
 use super::waiting::{Waiting, Waits};
 use crate::event::{Micros, rfc3339};
 use crate::stores::archive::Archive;
@@ -122,7 +125,7 @@ impl Reader {
             next_cursor: next.map(|cursor| cursor.encode(page.asked)),
             source: Source::Index,
             complete: notice.is_none(),
-            notice,
+            notice: notice.map(Cow::Borrowed),
         })
     }
 
@@ -166,7 +169,7 @@ impl Reader {
             (Ok(stored), receipt) => batch_of(stored, id, receipt, kept_after),
             (Err(error), Some(receipt)) => {
                 tracing::warn!(tenant.name = %tenant.name(), error = %chain(&error), "tell of a batch by its receipt alone");
-                Ok(Batch { complete: false, notice: Some(BATCH_UNKNOWN), ..queued(receipt) })
+                Ok(Batch { complete: false, notice: Some(BATCH_UNKNOWN.into()), ..queued(receipt) })
             }
             (Err(error), None) => Err(error.into()),
         }
@@ -238,7 +241,7 @@ fn catalog_listing(rows: Vec<Row>, page: &Page, notice: Option<&'static str>) ->
         next_cursor: next.map(|cursor: Cursor| cursor.encode(page.asked)),
         source: Source::Catalog,
         complete: notice.is_none(),
-        notice,
+        notice: notice.map(Cow::Borrowed),
     }
 }
 
@@ -294,7 +297,7 @@ fn batch_of(
         batch.resends = stored.into_iter().map(|resend| resend_of(resend.shown)).collect();
     }
     if receipt.is_some() && of_request.is_none() {
-        batch.notice = Some(EARLIER_BATCH);
+        batch.notice = Some(EARLIER_BATCH.into());
     }
     Ok(batch)
 }
@@ -345,7 +348,7 @@ fn event_of_document(tenant: &Tenant, document: Document) -> Event {
         attributes: document.attributes,
         source: Source::Index,
         complete: false,
-        notice: Some(CATALOG_AWAY),
+        notice: Some(CATALOG_AWAY.into()),
     }
 }
 
@@ -376,7 +379,7 @@ fn event_of_row(row: Row) -> Event {
         attributes: None,
         source: Source::Catalog,
         complete: false,
-        notice: Some(RAW_AWAY),
+        notice: Some(RAW_AWAY.into()),
     }
 }
 

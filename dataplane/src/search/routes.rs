@@ -5,9 +5,10 @@ mod letters;
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use api::routes::{BATCH, EVENT, LETTER, LETTERS, LIST, REDRIVE, REDRIVE_ONE, SEARCH};
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, Uri};
+use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
@@ -23,40 +24,6 @@ use crate::event::Micros;
 use crate::tenancy::{Caller, Receipt, Tenant};
 
 type Pairs = Vec<(String, String)>;
-
-const LIST: &str = "/api/logs";
-const EVENT: &str = "/api/logs/{id}";
-const SEARCH: &str = "/api/search";
-const BATCH: &str = "/api/batches/{id}";
-const LETTERS: &str = "/api/dead-letters";
-const LETTER: &str = "/api/dead-letters/{id}";
-const REDRIVE: &str = "/api/dead-letters/redrive";
-const REDRIVE_ONE: &str = "/api/dead-letters/{id}/redrive";
-
-/// A route, and what a key must be allowed to use it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// The method.
-    pub method: Method,
-    /// The path.
-    pub path: &'static str,
-    /// The scope.
-    pub scope: Scope,
-}
-
-/// Every route. Tests try each of them as each kind of caller.
-pub const ROUTES: [Route; 10] = [
-    Route { method: Method::GET, path: LIST, scope: Scope::Query },
-    Route { method: Method::GET, path: EVENT, scope: Scope::Query },
-    Route { method: Method::GET, path: SEARCH, scope: Scope::Query },
-    Route { method: Method::GET, path: BATCH, scope: Scope::Query },
-    Route { method: Method::GET, path: LETTERS, scope: Scope::Query },
-    Route { method: Method::GET, path: LETTER, scope: Scope::Query },
-    Route { method: Method::POST, path: REDRIVE, scope: Scope::Admin },
-    Route { method: Method::POST, path: REDRIVE_ONE, scope: Scope::Admin },
-    Route { method: Method::DELETE, path: LETTERS, scope: Scope::Admin },
-    Route { method: Method::DELETE, path: LETTER, scope: Scope::Admin },
-];
 
 /// Routes under `/api`.
 pub(super) fn router(search: Search) -> Router {

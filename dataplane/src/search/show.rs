@@ -1,161 +1,13 @@
-//! What clients see: events, pages and batches as JSON.
+//! What answers are made of: an event as the index holds it, and where a page ends.
 
-use serde::{Deserialize, Serialize};
+use query::cursor::Cursor;
+use serde::Deserialize;
 use stages::Map;
 use uuid::Uuid;
 
-use query::cursor::Cursor;
-
-/// Where an answer comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Source {
-    /// PostgreSQL's rows.
-    Catalog,
-    /// OpenSearch.
-    Index,
-    /// Raw bytes in PostgreSQL, not archived yet.
-    Spool,
-    /// Raw bytes in the object store.
-    Archive,
-    /// The queue, by its receipt.
-    Queue,
-}
-
-/// An event in a list: what its row holds.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Item {
-    /// The event's id.
-    pub id: Uuid,
-    /// When it happened.
-    pub timestamp: String,
-    /// When it was accepted.
-    pub accepted_at: String,
-    /// Whose it is.
-    pub tenant: String,
-    /// What sent it.
-    pub service: String,
-    /// The application that the service belongs to.
-    pub application: Option<String>,
-    /// TRACE, DEBUG, INFO, WARN, ERROR, FATAL, or what was sent.
-    pub level: String,
-    /// The message, at most 500 characters of it in a list.
-    pub message: String,
-    /// The programming language.
-    pub language: Option<String>,
-    /// The request that brought it.
-    pub batch_id: Uuid,
-    /// Where its raw bytes are.
-    pub raw_path: Option<String>,
-    /// Whether full-text search can find it.
-    pub indexed: bool,
-    /// Remarks: `time_of_acceptance`.
-    pub flags: Vec<String>,
-}
-
-/// One whole event.
-#[derive(Debug, Serialize)]
-pub struct Event {
-    /// What its row holds.
-    #[serde(flatten)]
-    pub item: Item,
-    /// The whole text, where it is more than the message.
-    pub full_log: Option<String>,
-    /// What the client sent as `metadata`.
-    pub metadata: Option<Map>,
-    /// Fields that LoggerHub has no name for.
-    pub attributes: Option<Map>,
-    /// Where this answer comes from.
-    pub source: Source,
-    /// Whether nothing is missing from it.
-    pub complete: bool,
-    /// Why it is not complete.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub notice: Option<&'static str>,
-}
-
-/// A page of a list or a search.
-#[derive(Debug, Serialize)]
-pub struct Listing {
-    /// The events, newest first.
-    pub items: Vec<Item>,
-    /// What to send as `cursor` for the next page; null on the last.
-    pub next_cursor: Option<String>,
-    /// Where this answer comes from.
-    pub source: Source,
-    /// Whether every event that matches is on this page or a later one.
-    pub complete: bool,
-    /// Why it is not complete.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub notice: Option<&'static str>,
-}
-
-/// How far a batch has come.
-#[derive(Debug, PartialEq, Serialize)]
-pub struct Batch {
-    /// The batch's id.
-    pub batch_id: Uuid,
-    /// The batch that had its `Idempotency-Key` first, if it is not this one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub first_batch_id: Option<Uuid>,
-    /// The furthest state that it has reached.
-    pub state: BatchState,
-    /// Events in it; while it is queued, its lines.
-    pub events: i64,
-    /// Lines of it that went to the dead letters; unknown while it is queued.
-    pub dead_letters: Option<i64>,
-    /// Lines of it that the pipeline's stages dropped; unknown while it is queued.
-    pub dropped: Option<i64>,
-    /// When it was accepted.
-    pub accepted_at: String,
-    /// When its rows were written.
-    pub stored_at: Option<String>,
-    /// When it could be searched.
-    pub indexed_at: Option<String>,
-    /// When its raw bytes were moved to the object store.
-    pub archived_at: Option<String>,
-    /// What else came under its `Idempotency-Key` and is not it.
-    pub resends: Vec<Resend>,
-    /// Where this answer comes from.
-    pub source: Source,
-    /// Whether nothing is missing from it.
-    pub complete: bool,
-    /// Why it is not complete, or what is special about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub notice: Option<&'static str>,
-}
-
-/// A batch that came under an `Idempotency-Key` after another: with another body, so that it is dead
-/// letters, or after the key's window, so that it is events.
-#[derive(Debug, PartialEq, Serialize)]
-pub struct Resend {
-    /// Its own id.
-    pub batch_id: Uuid,
-    /// When it was accepted.
-    pub accepted_at: String,
-    /// Events in it.
-    pub events: i64,
-    /// Lines of it that are dead letters.
-    pub dead_letters: Option<i64>,
-}
-
-/// How far a batch has come. A batch that is archived before it could be indexed is `stored`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BatchState {
-    /// On the queue's disk.
-    Queued,
-    /// In the catalog: listed, its raw bytes readable.
-    Stored,
-    /// Found by search too.
-    Indexed,
-    /// Its raw bytes in the object store too.
-    Archived,
-}
-
 /// An event as the index holds it.
 ///
-/// Its fields are those of [`Item`] and [`Event`].
+/// Its fields are those of [`api::event::Event`].
 #[derive(Debug, Deserialize)]
 pub struct Document {
     pub id: Uuid,
@@ -177,17 +29,6 @@ pub struct Document {
     pub index_error: Option<String>,
 }
 
-impl Batch {
-    /// The furthest state of a batch that is stored.
-    pub fn state_of(indexed: bool, archived: bool) -> BatchState {
-        match (indexed, archived) {
-            (false, _) => BatchState::Stored,
-            (true, false) => BatchState::Indexed,
-            (true, true) => BatchState::Archived,
-        }
-    }
-}
-
 /// The first `limit` of what was found, and the cursor after them if there was more.
 pub fn cut<T>(mut found: Vec<T>, limit: u32, cursor: impl Fn(&T) -> Cursor) -> (Vec<T>, Option<Cursor>) {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -200,6 +41,7 @@ pub fn cut<T>(mut found: Vec<T>, limit: u32, cursor: impl Fn(&T) -> Cursor) -> (
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::event::{Event, Item, Source};
 
     #[test]
     fn a_number_is_shown_with_all_its_digits() {
@@ -250,13 +92,5 @@ mod tests {
         assert_eq!(cut(vec![3, 2, 1], 3, cursor), (vec![3, 2, 1], None));
         assert_eq!(cut(vec![3, 2, 1], 2, cursor), (vec![3, 2], Some(cursor(&2))));
         assert_eq!(cut(vec![], 2, cursor), (vec![], None));
-    }
-
-    #[test]
-    fn a_stored_batch_is_archived_only_when_it_is_indexed_too() {
-        assert_eq!(Batch::state_of(false, false), BatchState::Stored);
-        assert_eq!(Batch::state_of(false, true), BatchState::Stored);
-        assert_eq!(Batch::state_of(true, false), BatchState::Indexed);
-        assert_eq!(Batch::state_of(true, true), BatchState::Archived);
     }
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use axum::http::header::{AUTHORIZATION, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use api::Code;
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use crds::apikey::ApiKey;
 use crds::registry::TenantState;
@@ -57,28 +58,23 @@ pub enum AuthError {
 }
 
 impl AuthError {
-    /// The status and the stable code.
-    pub fn code(self) -> (StatusCode, &'static str) {
+    /// The stable code.
+    pub fn code(self) -> Code {
         match self {
-            Self::Missing => (StatusCode::UNAUTHORIZED, "missing_api_key"),
-            Self::Several => (StatusCode::BAD_REQUEST, "several_api_keys"),
-            Self::Invalid => (StatusCode::UNAUTHORIZED, "invalid_api_key"),
-            Self::ScopeMissing(_) => (StatusCode::FORBIDDEN, "scope_missing"),
-            Self::Suspended => (StatusCode::FORBIDDEN, "tenant_suspended"),
-            Self::TenantMismatch => (StatusCode::FORBIDDEN, "tenant_mismatch"),
-            Self::NotLoaded => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+            Self::Missing => Code::MissingApiKey,
+            Self::Several => Code::SeveralApiKeys,
+            Self::Invalid => Code::InvalidApiKey,
+            Self::ScopeMissing(_) => Code::ScopeMissing,
+            Self::Suspended => Code::TenantSuspended,
+            Self::TenantMismatch => Code::TenantMismatch,
+            Self::NotLoaded => Code::StoreUnavailable,
         }
     }
 }
 
 impl IntoResponse for AuthError {
     fn into_response(self) -> Response {
-        let (status, code) = self.code();
-        let mut response = refusal(status, code, self.to_string());
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        response
+        refusal(self.code(), self.to_string())
     }
 }
 
@@ -229,7 +225,7 @@ mod tests {
         ];
         for (sent, expected) in cases {
             let admitted = registry.admit(&headers(sent), Scope::Ingest);
-            let admitted = admitted.as_ref().map(|caller| caller.tenant.name().as_str()).map_err(|e| e.code().1);
+            let admitted = admitted.as_ref().map(|caller| caller.tenant.name().as_str()).map_err(|e| e.code().as_str());
             assert_eq!(admitted, *expected, "{sent:?}");
         }
         assert!(registry.admit(&headers(&[("x-api-key", &resting)]), Scope::Query).is_ok(), "suspended: reads");

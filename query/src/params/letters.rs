@@ -1,15 +1,12 @@
 //! Parameters of the dead letters' routes: which letters, as a query string or as a JSON body.
 
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use api::letter::Redrive;
+use api::parameters::{Choices, DEFAULT_LIMIT, LetterFilter, MAX_IDS};
 use uuid::Uuid;
 
-use super::{DEFAULT_LIMIT, InvalidParams, choices, once, read_limit, read_time, say_known, unknown};
+use super::{InvalidParams, choices, once, read_limit, read_time, say_known, unknown};
 use crate::cursor::{Asked, Cursor};
 use stages::time::Micros;
-
-/// Ids that one request may name: some 40 KB of body.
-const MAX_IDS: usize = 1000;
 
 const FILTERS: &str = "code, pipeline, batch, from, to";
 
@@ -84,42 +81,33 @@ pub fn purge(pairs: &[(String, String)]) -> Result<Chosen, InvalidParams> {
     }
 }
 
-/// The body of `POST /api/dead-letters/redrive`: one of its fields.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Body {
-    ids: Option<Vec<Uuid>>,
-    filter: Option<Map<String, Value>>,
-    all: Option<bool>,
-}
-
 /// Reads the body of `POST /api/dead-letters/redrive`.
 pub fn redrive(body: &[u8]) -> Result<Chosen, InvalidParams> {
-    let body: Body = serde_json::from_slice(body).map_err(|error| InvalidParams::of("body", error.to_string()))?;
-    match (body.ids, body.filter, body.all) {
-        (Some(ids), None, None) if (1..=MAX_IDS).contains(&ids.len()) => Ok(Chosen::Ids(ids)),
-        (Some(_), None, None) => Err(InvalidParams::of("ids", format!("holds 1 to {MAX_IDS} ids"))),
-        (None, None, Some(true)) => Ok(Chosen::Matching(LetterFilters::default())),
-        (None, Some(filter), None) if !filter.is_empty() => {
-            let mut filters = LetterFilters::default();
-            for (name, value) in &filter {
-                for value in texts(name, value)? {
-                    read_filter(&mut filters, name, value, FILTERS)?;
-                }
-            }
+    match serde_json::from_slice(body).map_err(|error| InvalidParams::of("body", error.to_string()))? {
+        Redrive::Ids(ids) if (1..=MAX_IDS).contains(&ids.len()) => Ok(Chosen::Ids(ids)),
+        Redrive::Ids(_) => Err(InvalidParams::of("ids", format!("holds 1 to {MAX_IDS} ids"))),
+        Redrive::All(true) => Ok(Chosen::Matching(LetterFilters::default())),
+        Redrive::All(false) => Err(InvalidParams::of("all", "can only be `true`")),
+        Redrive::Filter(filter) if filter == LetterFilter::default() => {
+            Err(InvalidParams::of("filter", format!("holds one of {FILTERS}")))
+        }
+        Redrive::Filter(LetterFilter { code, pipeline, batch, from, to }) => {
+            let mut filters = LetterFilters { batch, ..LetterFilters::default() };
+            chosen(&mut filters.codes, "code", code.as_ref())?;
+            chosen(&mut filters.pipelines, "pipeline", pipeline.as_ref())?;
+            filters.from = from.map(|from| read_time("from", &from)).transpose()?;
+            filters.to = to.map(|to| read_time("to", &to)).transpose()?;
             Ok(Chosen::Matching(filters))
         }
-        _ => Err(InvalidParams::of("body", r#"is one of {"ids": […]}, {"filter": {…}} and {"all": true}"#)),
     }
 }
 
-fn texts<'a>(name: &str, value: &'a Value) -> Result<Vec<&'a str>, InvalidParams> {
-    let texts = match value {
-        Value::String(text) => Some(vec![text.as_str()]),
-        Value::Array(values) if !values.is_empty() => values.iter().map(Value::as_str).collect(),
-        _ => None,
-    };
-    texts.ok_or_else(|| InvalidParams::of(name, "is a text or a list of texts"))
+fn chosen(into: &mut Vec<String>, name: &str, from: Option<&Choices>) -> Result<(), InvalidParams> {
+    match from.map(Choices::texts) {
+        None => Ok(()),
+        Some([]) => Err(InvalidParams::of(name, "is a text or a list of texts")),
+        Some(texts) => texts.iter().try_for_each(|text| choices(into, name, text)),
+    }
 }
 
 fn read_filter(filters: &mut LetterFilters, name: &str, value: &str, known: &str) -> Result<(), InvalidParams> {
@@ -186,6 +174,8 @@ mod tests {
             r#"{"ids":["x"]}"#,
             r#"{"filter":{}}"#,
             r#"{"filter":{"code":7}}"#,
+            r#"{"filter":{"code":[],"pipeline":"default"}}"#,
+            r#"{"filter":{"code":"refused","to":null}}"#,
             r#"{"filter":{"tenant":"other"}}"#,
             r#"{"all":true,"ids":["00000000-0000-0000-0000-000000000000"]}"#,
             r#"{"everything":true}"#,

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use api::Refusal;
+use api::sent::Accepted;
 use reqwest::StatusCode;
-use serde_json::Value;
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::house::House;
 use super::requests::{Dice, Request, Shape};
-use crate::http::Accepted;
 use crate::ledger::Journal;
 use crate::ledger::journal::Record;
 
@@ -222,7 +222,7 @@ async fn record(request: u64, sent: reqwest::Result<reqwest::Response>) -> Recor
             Err(error) => Record::Unknown { request, why: format!("a 202 that can't be read: {error}") },
         };
     }
-    let code = serde_json::from_str::<Value>(&text).unwrap_or_default()["error"]["code"].as_str().map(str::to_owned);
+    let code = Refusal::read(text.as_bytes()).map(|refusal| refusal.error.code);
     match (status.as_u16(), code) {
         // It says so itself: the events may or may not be kept.
         (503, Some(code)) if code == "queue_unavailable" => Record::Unknown { request, why: code },

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use api::routes::TAIL;
+use api::tail::{Frame, TailEvent};
 use futures::StreamExt;
-use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
@@ -13,6 +14,8 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::Door;
+
+type Event = TailEvent<'static>;
 
 /// An open live tail.
 pub struct LiveTail {
@@ -28,7 +31,8 @@ impl Door {
     /// The same for some events only; `filter` such as `service=web`.
     pub async fn watch_for(&self, filter: &str) -> anyhow::Result<LiveTail> {
         let mut request = self.gateway.replacen("http", "ws", 1);
-        request.push_str("/ws/logs?");
+        request.push_str(TAIL);
+        request.push('?');
         request.push_str(filter);
         let mut request = request.into_client_request()?;
         if let Some(key) = &self.key {
@@ -36,7 +40,8 @@ impl Door {
         }
         let (socket, _) = connect_async(request).await.context("open the live tail")?;
         let mut tail = LiveTail { socket };
-        tail.frame("the live tail is ready", Duration::from_secs(5), |frame| frame["type"] == "ready").await?;
+        tail.frame("the live tail is ready", Duration::from_secs(5), |frame| (frame == Frame::Ready).then_some(()))
+            .await?;
         Ok(tail)
     }
 }
@@ -47,27 +52,33 @@ impl LiveTail {
         &mut self,
         what: &str,
         within: Duration,
-        wanted: impl Fn(&Value) -> bool,
-    ) -> anyhow::Result<Value> {
-        let frame = self.frame(what, within, |frame| frame["type"] == "event" && wanted(&frame["event"])).await?;
-        Ok(frame["event"].clone())
+        wanted: impl Fn(&Event) -> bool,
+    ) -> anyhow::Result<Event> {
+        let wanted = |frame| match frame {
+            Frame::Event { event } if wanted(&event) => Some(event),
+            _ => None,
+        };
+        self.frame(what, within, wanted).await
     }
 
     /// All events that arrive during `window`.
-    pub async fn events_during(&mut self, window: Duration) -> Vec<Value> {
+    pub async fn events_during(&mut self, window: Duration) -> Vec<Event> {
         let deadline = Instant::now() + window;
         let mut events = Vec::new();
         while let Ok(Some(Ok(message))) = timeout_at(deadline, self.socket.next()).await {
-            if let Some(frame) = json(&message)
-                && frame["type"] == "event"
-            {
-                events.push(frame["event"].clone());
+            if let Some(Frame::Event { event }) = read(&message) {
+                events.push(event);
             }
         }
         events
     }
 
-    async fn frame(&mut self, what: &str, within: Duration, wanted: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+    async fn frame<T>(
+        &mut self,
+        what: &str,
+        within: Duration,
+        wanted: impl Fn(Frame<Event>) -> Option<T>,
+    ) -> anyhow::Result<T> {
         let deadline = Instant::now() + within;
         let mut passed = 0;
         loop {
@@ -75,14 +86,14 @@ impl LiveTail {
                 bail!("waited {within:?} in vain for: {what} ({passed} other frames came)");
             };
             let message = next.context("the live tail was closed")?.context("read the live tail")?;
-            match json(&message) {
-                Some(frame) if wanted(&frame) => return Ok(frame),
-                _ => passed += 1,
+            match read(&message).and_then(&wanted) {
+                Some(wanted) => return Ok(wanted),
+                None => passed += 1,
             }
         }
     }
 }
 
-fn json(message: &Message) -> Option<Value> {
-    serde_json::from_str(message.to_text().ok()?).ok()
+fn read(message: &Message) -> Option<Frame<Event>> {
+    Frame::read(message.to_text().ok()?).ok()?
 }

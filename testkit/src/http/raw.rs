@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context;
-use serde_json::Value;
+use api::Refusal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -31,8 +31,7 @@ pub struct Answer {
 impl Answer {
     /// The stable code of a refusal; none where the body is no refusal of ours.
     pub fn code(&self) -> Option<String> {
-        let body: Value = serde_json::from_str(&self.body).ok()?;
-        Some(body["error"]["code"].as_str()?.to_owned())
+        Some(Refusal::read(self.body.as_bytes())?.error.code)
     }
 }
 

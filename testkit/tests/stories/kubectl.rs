@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::{Context, ensure};
+use api::event::Listing;
+use api::tail::TailEvent;
 use serde_json::{Value, json};
 use testkit::eventually;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -59,14 +61,14 @@ async fn a_person_with_a_kubeconfig_sees_tenants_events_and_lanes() -> anyhow::R
         }
     })
     .await?;
-    let event: Value = serde_json::from_str(&shown.await??.context("the tail ended")?)?;
-    ensure!(event["service"] == "story", "{event}");
+    let event: TailEvent<'_> = serde_json::from_str(&shown.await??.context("the tail ended")?)?;
+    ensure!(event.service == "story", "{event:?}");
     tail.kill().await?;
 
     eventually("the search finds them", SOON, || async {
-        let found: Value =
+        let found: Listing =
             serde_json::from_str(&printed(&format!("search {name} kubectl -o json --limit 500")).await?)?;
-        ensure!(found["items"].as_array().map(Vec::len) == Some(usize::try_from(sent)?), "{found}");
+        ensure!(found.items.len() == usize::try_from(sent)?, "{found:?}");
         Ok(())
     })
     .await?;

@@ -1,5 +1,6 @@
 //! A store is down: what still works says so, and what was missed is made up for.
 
+use api::event::Source;
 use serde_json::json;
 use testkit::eventually;
 use testkit::stores::control::{Outage, Store};
@@ -21,16 +22,21 @@ async fn without_opensearch_logs_are_accepted_listed_and_read_and_indexed_afterw
         page.items.first().cloned().ok_or_else(|| anyhow::anyhow!("nothing listed from {}", page.source))
     })
     .await?;
-    assert_eq!(listed["indexed"], false);
-    let detail = tenant.door.detail(listed["id"].as_str().unwrap_or_default()).await?;
-    assert_eq!(detail["full_log"], sent["full_log"], "read from the spool or the archive");
+    assert!(!listed.indexed);
+    let detail = tenant.door.detail(listed.id).await?;
+    assert_eq!(detail.full_log.as_deref(), sent["full_log"].as_str(), "read from the spool or the archive");
     let searched = tenant.door.search("q=dark").await?;
-    assert_eq!((searched.source.as_str(), searched.complete), ("catalog", false), "a fallback says what it is");
+    assert_eq!((searched.source, searched.complete), (Source::Catalog, false), "a fallback says what it is");
 
     outage.end().await?;
     eventually("the search finds it in the index", LATER, || async {
         let page = tenant.door.search("q=torch").await?;
-        anyhow::ensure!(page.source == "index" && page.items.len() == 1, "{} from {}", page.items.len(), page.source);
+        anyhow::ensure!(
+            page.source == Source::Index && page.items.len() == 1,
+            "{} from {}",
+            page.items.len(),
+            page.source
+        );
         Ok(())
     })
     .await?;

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use futures::StreamExt;
-use runtime::http::refusal as response;
+use runtime::http::{after, refusal};
 
 use super::holding::holding;
 use crate::ingest::accept::{Arrival, Encoding, IdempotencyKey, Intake, Packed, Refusal};
@@ -52,39 +52,11 @@ impl Http {
 }
 
 /// A refusal as a response, as our own API says it. Other protocols take its status and say it in their words.
-pub(super) fn refused(refusal: &Refusal) -> Response {
-    let mut response = response(status(refusal), refusal.code(), refusal.to_string());
-    if let Some(seconds) = refusal.retry_after_seconds() {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    response
-}
-
-/// The status of a refusal.
-pub(super) fn status(refusal: &Refusal) -> StatusCode {
-    match refusal {
-        Refusal::Auth(error) => error.code().0,
-        Refusal::InvalidAtomic
-        | Refusal::InvalidJson { .. }
-        | Refusal::EmptyBatch
-        | Refusal::TooDeep { .. }
-        | Refusal::BodyIncomplete
-        | Refusal::InvalidIdempotencyKey => StatusCode::BAD_REQUEST,
-        Refusal::EventTooLarge { .. }
-        | Refusal::TooManyEvents
-        | Refusal::BodyTooLarge
-        | Refusal::DecompressedTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Refusal::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
-        Refusal::UnsupportedEncoding | Refusal::NotAsEncoded | Refusal::UnsupportedContentType => {
-            StatusCode::UNSUPPORTED_MEDIA_TYPE
-        }
-        Refusal::IdempotencyKeyReused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-        Refusal::QuotaExceeded(_) => StatusCode::TOO_MANY_REQUESTS,
-        Refusal::QueueUnavailable
-        | Refusal::TooFewReplicas
-        | Refusal::QueueFull
-        | Refusal::TenantQueueFull
-        | Refusal::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+pub(super) fn refused(refused: &Refusal) -> Response {
+    let response = refusal(refused.code(), refused.to_string());
+    match refused.retry_after_seconds() {
+        Some(seconds) => after(response, seconds),
+        None => response,
     }
 }
 

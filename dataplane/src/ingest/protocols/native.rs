@@ -1,5 +1,8 @@
 //! Our own protocol: JSON in a body, and 202 once the queue has it on disk.
 
+use api::batch::BatchState;
+use api::routes;
+use api::sent::Accepted;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
@@ -8,8 +11,6 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use serde::Serialize;
-use uuid::Uuid;
 
 use super::http::{Http, idempotency_key, refused};
 use crate::cache::Fate;
@@ -18,37 +19,20 @@ use crate::ingest::accept::{Arrival, Follow, Form, Kept, Lines, Options, Refusal
 /// Its routes.
 pub(in crate::ingest) fn routes() -> Router<Http> {
     Router::new()
-        .route("/logs", post(take))
-        .route("/data/fast", post(take))
-        .route("/data", post(take_and_wait))
-        .route("/data/", post(take_and_wait))
+        .route(routes::LOGS, post(take))
+        .route(routes::DATA_FAST, post(take))
+        .route(routes::DATA_BARE, post(take_and_wait))
+        .route(routes::DATA, post(take_and_wait))
 }
 
-/// The answer to an accepted batch.
-#[derive(Debug, Serialize)]
-struct Accepted {
-    batch_id: Uuid,
-    accepted: usize,
-    rejected: usize,
-    receipt: String,
-    /// Whether the same body was kept before under the same `Idempotency-Key`, where that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duplicate: Option<bool>,
-    /// How far the batch has come, where that was waited for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<&'static str>,
-}
-
-impl Accepted {
-    fn of(kept: Kept) -> Self {
-        Self {
-            batch_id: kept.batch_id,
-            accepted: kept.accepted,
-            rejected: kept.rejected.len(),
-            receipt: kept.receipt,
-            duplicate: kept.duplicate.then_some(true),
-            state: None,
-        }
+fn accepted(kept: Kept) -> Accepted {
+    Accepted {
+        batch_id: kept.batch_id,
+        accepted: kept.accepted as u64,
+        rejected: kept.rejected.len() as u64,
+        receipt: kept.receipt,
+        duplicate: kept.duplicate.then_some(true),
+        state: None,
     }
 }
 
@@ -56,7 +40,7 @@ impl Accepted {
 async fn take(State(http): State<Http>, request: Request) -> Response {
     let (arrival, kept) = accept(&http, request, None).await;
     let response = match kept {
-        Ok(kept) => (StatusCode::ACCEPTED, Json(Accepted::of(kept))).into_response(),
+        Ok(kept) => (StatusCode::ACCEPTED, Json(accepted(kept))).into_response(),
         Err(refusal) => refused(&refusal),
     };
     http.answer(arrival, response)
@@ -68,7 +52,7 @@ async fn take_and_wait(State(http): State<Http>, request: Request) -> Response {
     let response = match kept {
         Ok(kept) => {
             let fate = http.intake.stored(&kept).await;
-            told(Accepted::of(kept), fate)
+            told(accepted(kept), fate)
         }
         Err(refusal) => refused(&refusal),
     };
@@ -77,7 +61,7 @@ async fn take_and_wait(State(http): State<Http>, request: Request) -> Response {
 
 /// The answer once the batch is stored, or once it has been waited for long enough.
 fn told(mut answer: Accepted, fate: Option<Fate>) -> Response {
-    answer.state = Some(if fate.is_some() { "stored" } else { "queued" });
+    answer.state = Some(if fate.is_some() { BatchState::Stored } else { BatchState::Queued });
     let status = match fate {
         Some(Fate::Stored) => StatusCode::CREATED,
         Some(Fate::Duplicate) => {

@@ -1,5 +1,6 @@
 //! Dead letters in the catalog: read, marked to be tried again, purged.
 
+use api::letter::DeadLetter;
 use query::cursor::Cursor;
 use query::params::letters::{Chosen, LetterFilters, LetterPage};
 use sqlx::postgres::PgRow;
@@ -7,7 +8,6 @@ use sqlx::{Postgres, QueryBuilder, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::super::letters::DeadLetter;
 use super::super::raw::{Place, RawAt};
 use super::{Catalog, CatalogError, shown_time};
 use crate::event::{date_time, micros};

@@ -118,13 +118,13 @@ async fn two_tenants_see_only_their_own_through_the_front_door() -> anyhow::Resu
     for (key, found) in [(&own.key, 1), (&other.key, 0)] {
         assert_eq!(door.with_key(key).list("limit=5").await?.items.len(), found);
         assert_eq!(door.with_key(key).search("q=treasure").await?.items.len(), found);
-        assert_eq!(door.with_key(key).detail(&stored.first_event().to_string()).await.is_ok(), found == 1);
+        assert_eq!(door.with_key(key).detail(stored.first_event()).await.is_ok(), found == 1);
         assert_eq!(door.with_key(key).batch(stored.batch.batch_id).await.is_ok(), found == 1);
     }
     let letter = format!("/api/dead-letters/{}", stored.batch.dead_letters[0].id);
     for (seat, status) in [(other, 404), (own, 200)] {
         let letters = door.with_key(&seat.key).dead_letters("").await?;
-        assert_eq!(letters["items"].as_array().map(Vec::len), Some(usize::from(status == 200)));
+        assert_eq!(letters.items.len(), usize::from(status == 200));
         for (method, path) in [(Method::POST, format!("{letter}/redrive")), (Method::DELETE, letter.clone())] {
             let answered = door.with_key(&seat.admin).request(method.clone(), &path).send().await?.status().as_u16();
             assert_eq!(answered, if method == Method::POST && status == 200 { 202 } else { status }, "{method} {path}");

@@ -1,12 +1,13 @@
 //! What an answer says of itself when something is missing from it.
 
+use api::event::{Listing, Source};
 use crds::PipelineName;
 use crds::names::{CONSUMER_GROUP, HELD_PIPELINES};
 use opensearch::DeleteParts;
 use opensearch::UpdateParts;
 use opensearch::params::Refresh;
 use runtime::stores::Connection;
-use serde_json::{Value, json};
+use serde_json::json;
 use testkit::http::Door;
 
 use crate::house::{House, Seat, Served, Stored, now};
@@ -14,9 +15,8 @@ use crate::house::{House, Seat, Served, Stored, now};
 /// An answer: how many events, whether that is all, and what is said of it.
 async fn told(search: &Served, seat: &Seat, path: &str) -> anyhow::Result<(usize, bool, String)> {
     let door = Door::at(&search.url, &search.url)?.with_key(&seat.key);
-    let answer: Value = door.request(reqwest::Method::GET, path).send().await?.error_for_status()?.json().await?;
-    let items = answer["items"].as_array().map_or(0, Vec::len);
-    Ok((items, answer["complete"] == true, answer["notice"].as_str().unwrap_or_default().to_owned()))
+    let answer: Listing = door.request(reqwest::Method::GET, path).send().await?.error_for_status()?.json().await?;
+    Ok((answer.items.len(), answer.complete, answer.notice.unwrap_or_default().into_owned()))
 }
 
 /// Stores and indexes one event, as if that had been an hour ago.
@@ -181,7 +181,7 @@ async fn times_that_nothing_can_have_are_no_reason_to_leave_the_index() -> anyho
         ("to=0001-01-01T00:00:00Z", 0),
     ] {
         let page = door.search(&format!("q=needle&{range}")).await?;
-        assert_eq!((page.source.as_str(), page.complete, page.items.len()), ("index", true, found), "{range}");
+        assert_eq!((page.source, page.complete, page.items.len()), (Source::Index, true, found), "{range}");
         assert_eq!(door.list(range).await?.items.len(), found, "{range}");
     }
     house.retire().await

@@ -1,5 +1,8 @@
 //! One event as a whole, wherever it is, and how far its batch has come.
 
+use std::fmt::Debug;
+
+use api::event::{Event, Item, Source};
 use aws_sdk_s3::primitives::ByteStream;
 use dataplane::tenancy::Receipt;
 use serde_json::{Value, json};
@@ -47,9 +50,9 @@ pub(super) async fn archive(house: &House, seat: &Seat, stored: &Stored) -> anyh
 }
 
 /// What must be the same wherever an event is read from.
-fn content(event: &Value) -> Value {
-    let fields = ["id", "timestamp", "message", "full_log", "metadata", "attributes", "level", "service", "batch_id"];
-    fields.map(|field| event[field].clone()).into()
+fn content(event: Event) -> impl PartialEq + Debug {
+    let Item { id, timestamp, message, level, service, batch_id, .. } = event.item;
+    (id, timestamp, message, event.full_log, event.metadata, event.attributes, level, service, batch_id)
 }
 
 #[tokio::test]
@@ -60,48 +63,42 @@ async fn an_event_is_the_same_from_the_spool_the_index_and_the_archive() -> anyh
     let with = Door::at(&with.url, &with.url)?.with_key(&own.key);
     let without = Door::at(&without.url, &without.url)?.with_key(&own.key);
     let stored = house.store(own, &lines()).await?;
-    let ids: Vec<String> = stored.batch.events.iter().map(|event| event.id.to_string()).collect();
+    let ids: Vec<Uuid> = stored.batch.events.iter().map(|event| event.id).collect();
 
     let mut from_spool = Vec::new();
     for id in &ids {
-        let event = with.detail(id).await?;
-        assert_eq!(
-            (&event["source"], &event["complete"], &event["indexed"]),
-            (&json!("spool"), &json!(true), &json!(false))
-        );
-        assert!(event["raw_path"].as_str().is_some_and(|path| path.starts_with("spool:")), "{event}");
-        from_spool.push(content(&event));
+        let event = with.detail(*id).await?;
+        assert_eq!((event.source, event.complete, event.item.indexed), (Source::Spool, true, false));
+        assert!(event.item.raw_path.as_deref().is_some_and(|path| path.starts_with("spool:")), "{event:?}");
+        from_spool.push(content(event));
     }
-    assert_eq!(with.detail(&ids[0]).await?["metadata"], json!({"n": 1}));
-    assert_eq!(with.detail(&ids[0]).await?["attributes"], json!({"host": "web-1"}));
-    assert!(with.detail(&ids[0]).await?["full_log"].as_str().is_some_and(|text| text.ends_with(" end")));
+    assert_eq!(json!(with.detail(ids[0]).await?.metadata), json!({"n": 1}));
+    assert_eq!(json!(with.detail(ids[0]).await?.attributes), json!({"host": "web-1"}));
+    assert!(with.detail(ids[0]).await?.full_log.is_some_and(|text| text.ends_with(" end")));
 
     house.index(own, &stored).await?;
     for (id, spooled) in ids.iter().zip(&from_spool) {
-        let event = with.detail(id).await?;
-        assert_eq!((&event["source"], &event["indexed"]), (&json!("index"), &json!(true)));
-        assert_eq!(&content(&event), spooled);
-        assert_eq!(without.detail(id).await?["source"], "spool");
+        let event = with.detail(*id).await?;
+        assert_eq!((event.source, event.item.indexed), (Source::Index, true));
+        assert_eq!(&content(event), spooled);
+        assert_eq!(without.detail(*id).await?.source, Source::Spool);
     }
 
     archive(&house, own, &stored).await?;
     for (id, spooled) in ids.iter().zip(&from_spool) {
-        assert_eq!(with.detail(id).await?["source"], "index");
-        let event = without.detail(id).await?;
-        assert_eq!((&event["source"], &event["complete"]), (&json!("archive"), &json!(true)), "{event}");
-        assert_eq!(&content(&event), spooled);
-        let path = event["raw_path"].as_str().unwrap_or_default();
+        assert_eq!(with.detail(*id).await?.source, Source::Index);
+        let event = without.detail(*id).await?;
+        assert_eq!((event.source, event.complete), (Source::Archive, true), "{event:?}");
+        let path = event.item.raw_path.clone().unwrap_or_default();
         assert!(path.starts_with("s3://") && path.contains("logs/test.lhz#"), "{path}");
+        assert_eq!(&content(event), spooled);
     }
 
     let location = &own.tenant.registered().archive;
     let key = format!("{}logs/test.lhz", location.prefix);
     house.stores.s3()?.delete_object().bucket(&location.bucket).key(key).send().await?;
-    let event = without.detail(&ids[1]).await?;
-    assert_eq!(
-        (&event["source"], &event["complete"], &event["message"]),
-        (&json!("catalog"), &json!(false), &json!("short"))
-    );
+    let event = without.detail(ids[1]).await?;
+    assert_eq!((event.source, event.complete, event.item.message.as_str()), (Source::Catalog, false, "short"));
     house.retire().await
 }
 

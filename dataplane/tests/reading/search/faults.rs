@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use api::event::Source;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -33,7 +34,7 @@ async fn a_prefix_of_too_many_words_is_answered_and_changes_nothing_for_others()
     let (own, other) = (door.with_key(&own.key), door.with_key(&other.key));
 
     let page = other.search("q=a-u*").await?;
-    assert_eq!((page.source.as_str(), page.complete), ("index", false));
+    assert_eq!((page.source, page.complete), (Source::Index, false));
     assert_eq!(page.messages(), ["uncle of a", "a-uncle"], "its words are there, not side by side");
     let page = other.search("q=a-unc*").await?;
     assert_eq!((page.complete, page.messages()), (true, vec!["a-uncle"]), "few words are looked at where they stand");
@@ -41,7 +42,7 @@ async fn a_prefix_of_too_many_words_is_answered_and_changes_nothing_for_others()
     assert_eq!(refusal, (400, "query_too_broad".to_owned()));
     for door in [&own, &other] {
         let page = door.search("q=secret").await?;
-        assert_eq!((page.source.as_str(), page.complete, page.items.len()), ("index", true, 1));
+        assert_eq!((page.source, page.complete, page.items.len()), (Source::Index, true, 1));
     }
     house.retire().await
 }
@@ -91,10 +92,10 @@ async fn what_the_index_refuses_or_is_slow_at_is_not_asked_of_the_catalog() -> a
                 let refusal = Door::refusal(own.request(Method::GET, "/api/search?q=broken")).await?;
                 assert_eq!(refusal, (status, code.to_owned()), "{cause}");
             }
-            None => assert_eq!(own.search("q=broken").await?.source, "catalog", "{cause}"),
+            None => assert_eq!(own.search("q=broken").await?.source, Source::Catalog, "{cause}"),
         }
         for door in [&own, &other] {
-            assert_eq!(door.search("q=fine").await?.source, "index", "{cause}");
+            assert_eq!(door.search("q=fine").await?.source, Source::Index, "{cause}");
         }
     }
 
@@ -106,9 +107,9 @@ async fn what_the_index_refuses_or_is_slow_at_is_not_asked_of_the_catalog() -> a
     let slow = own.request(Method::GET, "/api/search?q=slow");
     let (refusal, meanwhile) = tokio::join!(Door::refusal(slow), other.search("q=fine"));
     assert_eq!(refusal?, (503, "query_timeout".to_owned()));
-    assert_eq!(meanwhile?.source, "index");
+    assert_eq!(meanwhile?.source, Source::Index);
     for door in [&own, &other] {
-        assert_eq!(door.search("q=fine").await?.source, "index", "the index answers, so it is asked");
+        assert_eq!(door.search("q=fine").await?.source, Source::Index, "the index answers, so it is asked");
     }
     house.retire().await
 }

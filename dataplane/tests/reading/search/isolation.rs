@@ -1,7 +1,7 @@
 //! Every route, asked by everybody.
 
+use api::routes::{self, Role, Route};
 use crds::tenant::Scope;
-use dataplane::search::{ROUTES, Route};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use testkit::http::Door;
@@ -11,11 +11,15 @@ use crate::house::{House, Stored, with_wrong_secret};
 /// What is stored for a route to be asked about: an event, and a line that can't be one.
 const LINES: [&str; 2] = [r#"{"message":"the treasure of the first"}"#, "the treasure in pieces"];
 
+fn method(route: &Route) -> Method {
+    route.method.as_str().parse().expect("a method")
+}
+
 /// The route as a request for what `stored` holds.
 fn request(door: &Door, route: &Route, stored: &Stored) -> RequestBuilder {
     let (event, batch) = (stored.first_event().to_string(), stored.batch.batch_id.to_string());
     let letter = stored.batch.dead_letters[0].id.to_string();
-    let (path, body) = match (&route.method, route.path) {
+    let (path, body) = match (&method(route), route.path) {
         (&Method::GET, "/api/logs") => (route.path.to_owned(), None),
         (&Method::GET, "/api/search") => (format!("{}?q=treasure", route.path), None),
         (&Method::GET, "/api/logs/{id}") => (route.path.replace("{id}", &event), None),
@@ -26,7 +30,7 @@ fn request(door: &Door, route: &Route, stored: &Stored) -> RequestBuilder {
         (_, "/api/dead-letters/redrive") => (route.path.to_owned(), Some(json!({"ids": [letter]}))),
         other => panic!("say how {other:?} asks for what is stored"),
     };
-    let request = door.request(route.method.clone(), &path);
+    let request = door.request(method(route), &path);
     if let Some(body) = body { request.json(&body) } else { request }
 }
 
@@ -36,11 +40,11 @@ async fn on_every_route_a_key_sees_its_own_tenant_and_nothing_else() -> anyhow::
     let search = house.search().await?;
     let [own, other, ingest_only] = &house.seats[..] else { panic!("three tenants") };
     let door = Door::at(&search.url, &search.url)?;
-    for route in &ROUTES {
+    for route in routes::of(Role::Search) {
         let stored = house.store(own, &LINES.map(str::to_owned)).await?;
         house.index(own, &stored).await?;
-        let what = format!("{} {}", route.method, route.path);
-        let manages = route.scope == Scope::Admin;
+        let what = route.to_string();
+        let manages = route.scope == Some(Scope::Admin);
         let (mine, theirs) = if manages { (&own.admin, &other.admin) } else { (&own.key, &other.key) };
         let lacking = if manages { [&own.key, &ingest_only.key] } else { [&own.admin, &ingest_only.key] };
         let wrong = with_wrong_secret(mine);
@@ -59,7 +63,7 @@ async fn on_every_route_a_key_sees_its_own_tenant_and_nothing_else() -> anyhow::
         }
         if route.path.contains("{id}") {
             for none in ["1", "' or 1=1", "%ff%fe", "%00"] {
-                let request = door.with_key(mine).request(route.method.clone(), &route.path.replace("{id}", none));
+                let request = door.with_key(mine).request(method(route), &route.path.replace("{id}", none));
                 assert_eq!(Door::refusal(request).await?, (404, "not_found".to_owned()), "{what}: {none}");
             }
         }

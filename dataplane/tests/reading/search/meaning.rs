@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::ensure;
+use api::event::Listing;
 use query::matches::Subject;
 use query::{Filters, Query};
 use rand::rngs::StdRng;
@@ -198,10 +199,8 @@ async fn ids(door: &Door, route: &str, asked: &[(&str, &str)]) -> anyhow::Result
         if let Some(cursor) = &cursor {
             request = request.query(&[("cursor", cursor)]);
         }
-        let page: testkit::http::Page = request.send().await?.error_for_status()?.json().await?;
-        for item in &page.items {
-            all.insert(item["id"].as_str().unwrap_or_default().parse()?);
-        }
+        let page: Listing = request.send().await?.error_for_status()?.json().await?;
+        all.extend(page.items.iter().map(|item| item.id));
         match page.next_cursor {
             Some(next) => cursor = Some(next),
             None => return Ok(all),

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use testkit::http::{Door, Page};
+use api::event::Listing;
+use testkit::http::Door;
+use uuid::Uuid;
 
 use crate::house::{House, Seat};
 
@@ -25,13 +27,13 @@ async fn walk(
     house: &House,
     own: &Seat,
     doors: [&Door; 2],
-    read: impl AsyncFn(&Door, &str) -> anyhow::Result<Page>,
-) -> anyhow::Result<Vec<String>> {
+    read: impl AsyncFn(&Door, &str) -> anyhow::Result<Listing>,
+) -> anyhow::Result<Vec<Uuid>> {
     let (mut ids, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
     loop {
         // Both doors take the same cursor: with and without the index.
         let page = read(doors[pages % 2], &cursor).await?;
-        ids.extend(page.items.iter().map(|item| item["id"].as_str().unwrap_or_default().to_owned()));
+        ids.extend(page.items.iter().map(|item| item.id));
         let Some(next) = page.next_cursor else { return Ok(ids) };
         cursor = format!("&cursor={next}");
         if pages < 3 {
@@ -51,7 +53,7 @@ async fn pages_have_no_gap_and_no_duplicate_while_events_are_stored() -> anyhow:
     house.index(own, &stored).await?;
     let with = Door::at(&with.url, &with.url)?.with_key(&own.key);
     let without = Door::at(&without.url, &without.url)?.with_key(&own.key);
-    let all: BTreeSet<String> = stored.batch.events.iter().map(|event| event.id.to_string()).collect();
+    let all: BTreeSet<Uuid> = stored.batch.events.iter().map(|event| event.id).collect();
 
     let until = "to=2026-01-01T02:00:00Z";
     let list = async |door: &Door, cursor: &str| door.list(&format!("limit=7&{until}{cursor}")).await;
@@ -66,21 +68,22 @@ async fn pages_have_no_gap_and_no_duplicate_while_events_are_stored() -> anyhow:
     }
 
     // Each line in four has its own second. Of equal times, what was sent last comes first.
-    let sent: Vec<String> = stored.batch.events.iter().map(|event| event.id.to_string()).collect();
-    let newest_first: Vec<_> = (0..4).rev().flat_map(|second| sent.iter().skip(second).step_by(4).rev()).collect();
+    let sent: Vec<Uuid> = stored.batch.events.iter().map(|event| event.id).collect();
+    let newest_first: Vec<_> =
+        (0..4).rev().flat_map(|second| sent.iter().skip(second).step_by(4).rev().copied()).collect();
     for (name, page) in [
         ("list", with.list(&format!("limit=90&{until}")).await?),
         ("search", with.search(&format!("q=page&limit=90&{until}")).await?),
         ("search without the index", without.search(&format!("q=page&limit=90&{until}")).await?),
     ] {
-        let ids: Vec<_> = page.items.iter().map(|item| item["id"].as_str().unwrap_or_default()).collect();
+        let ids: Vec<_> = page.items.iter().map(|item| item.id).collect();
         assert_eq!(ids, newest_first, "{name}");
     }
 
     // Newer events come while the unbounded list is walked: all older ones still come, once.
     let unbounded = async |door: &Door, cursor: &str| door.list(&format!("limit=50{cursor}")).await;
     let ids = walk(&house, own, [&with, &with], unbounded).await?;
-    let seen: BTreeSet<_> = ids.iter().cloned().collect();
+    let seen: BTreeSet<_> = ids.iter().copied().collect();
     assert_eq!(seen.len(), ids.len(), "no duplicate");
     assert!(all.is_subset(&seen), "no gap");
 

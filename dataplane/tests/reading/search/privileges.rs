@@ -1,5 +1,6 @@
 //! The role search with the rights that are shipped for it and no more.
 
+use api::event::Source;
 use opensearch::http::Method;
 use opensearch::http::headers::HeaderMap;
 use runtime::settings::OpenSearchSettings;
@@ -29,11 +30,11 @@ async fn search_reads_with_its_role_of_opensearch_and_its_policy() -> anyhow::Re
     house.index(own, &stored).await?;
     archive(&house, own, &stored).await?;
 
-    let id = stored.first_event().to_string();
+    let id = stored.first_event();
     let found = with.search("q=short").await?;
-    assert_eq!((found.source.as_str(), found.items.len()), ("index", 1));
-    assert_eq!(with.detail(&id).await?["source"], "index");
-    assert_eq!(without.detail(&id).await?["source"], "archive");
+    assert_eq!((found.source, found.items.len()), (Source::Index, 1));
+    assert_eq!(with.detail(id).await?.source, Source::Index);
+    assert_eq!(without.detail(id).await?.source, Source::Archive);
     assert!(proxy.refused().is_empty(), "{:#?}", proxy.refused());
     assert_eq!(proxy.passed().into_iter().collect::<Vec<_>>(), ["POST /{index}/_search"]);
 

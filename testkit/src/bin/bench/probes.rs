@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
+use api::sent::Accepted;
+use api::tail::TailEvent;
 use hdrhistogram::Histogram;
 use opensearch::http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use testkit::Tenant;
-use testkit::http::{Accepted, Door, LiveTail};
+use testkit::http::{Door, LiveTail};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
@@ -192,9 +194,8 @@ impl Probes {
     }
 }
 
-fn accepted_at(event: &Value) -> anyhow::Result<i64> {
-    let text = event["accepted_at"].as_str().context("an event without accepted_at")?;
-    Ok(dataplane::event::micros(OffsetDateTime::parse(text, &Rfc3339)?))
+fn accepted_at(event: &TailEvent<'_>) -> anyhow::Result<i64> {
+    Ok(dataplane::event::micros(OffsetDateTime::parse(&event.accepted_at, &Rfc3339)?))
 }
 
 fn record(histogram: &mut Histogram<u64>, micros: i64) {

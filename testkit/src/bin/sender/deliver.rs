@@ -4,9 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::Context;
+use api::sent::Accepted;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url};
-use serde::Deserialize;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -77,12 +77,6 @@ enum Verdict {
     Again {
         after: Option<Duration>,
     },
-}
-
-#[derive(Deserialize)]
-struct Accepted {
-    accepted: u64,
-    rejected: u64,
 }
 
 /// Events as NDJSON.
@@ -173,7 +167,7 @@ impl Delivery {
             return (verdict, Some(format!("{status}: {}", String::from_utf8_lossy(&body))));
         }
         match serde_json::from_slice(&body) {
-            Ok(Accepted { accepted, rejected }) => {
+            Ok(Accepted { accepted, rejected, .. }) => {
                 self.sent.send_modify(|sent| {
                     sent.accepted += accepted;
                     sent.rejected += rejected;

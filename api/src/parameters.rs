@@ -1,0 +1,260 @@
+//! The parameters in a URL, by route.
+//!
+//! An unknown parameter is refused, and so is one that stands twice and is no choice. A choice stands several times, or
+//! once with commas.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+/// Events or letters on a page unless the client asks otherwise.
+pub const DEFAULT_LIMIT: u32 = 50;
+/// Most events or letters on a page: some 500 KB of answer.
+pub const MAX_LIMIT: u32 = 500;
+/// Most choices in one request.
+pub const MAX_CHOICES: usize = 32;
+/// Longest value of a filter, in characters; longer service names are cut when they are stored.
+pub const MAX_VALUE: usize = 256;
+/// Dead letters that one request may name: some 40 KB of body.
+pub const MAX_IDS: usize = 1000;
+
+/// Of `POST /logs` and `POST /data/`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Send {
+    /// Whether the first bad event refuses the whole body. Else the good ones are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub atomic: Option<bool>,
+}
+
+/// Which page of a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Paging {
+    /// 1 to 500; 50 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MAX_LIMIT))]
+    pub limit: Option<u32>,
+    /// `next_cursor` of the previous page. It is valid for the same route and parameters only; `limit`, `from` and `to`
+    /// may change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "loggerhub-cursor"))]
+    pub cursor: Option<String>,
+}
+
+/// Which time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Span {
+    /// An RFC 3339 time with a zone, inclusive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub from: Option<String>,
+    /// An RFC 3339 time with a zone, exclusive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub to: Option<String>,
+}
+
+/// Which events. Also of `WS /ws/logs`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct EventChoice {
+    /// One or more services: `a,b`, or the parameter several times.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Choice>", length(max = MAX_CHOICES))]
+    pub service: Vec<String>,
+    /// One or more levels, in any case: `a,b`, or the parameter several times.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Choice>", length(max = MAX_CHOICES))]
+    pub level: Vec<String>,
+}
+
+/// Of `GET /api/logs`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct List {
+    /// Which page.
+    #[serde(flatten)]
+    pub paging: Paging,
+    /// Which time.
+    #[serde(flatten)]
+    pub span: Span,
+    /// Which events.
+    #[serde(flatten)]
+    pub events: EventChoice,
+    /// A text in the first 500 characters of the message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = MAX_VALUE), extend("format" = "loggerhub-text"))]
+    pub text: Option<String>,
+}
+
+/// Of `GET /api/search`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Search {
+    /// The query: `word`, `"a phrase"`, `-not`, `OR`, `( )`, `prefix*`, and `service:` `level:` `application:`
+    /// `language:` `metadata.x:` `attributes.x:`.
+    #[schemars(length(min = 1), extend("format" = "loggerhub-query"))]
+    pub q: String,
+    /// Which page.
+    #[serde(flatten)]
+    pub paging: Paging,
+    /// Which time.
+    #[serde(flatten)]
+    pub span: Span,
+    /// Which events.
+    #[serde(flatten)]
+    pub events: EventChoice,
+}
+
+/// Of `GET /api/batches/{id}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct OfBatch {
+    /// The receipt in the batch's 202. With it, a batch that is not stored yet is found, and a key that may only send can
+    /// ask.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "loggerhub-receipt"))]
+    pub receipt: Option<String>,
+}
+
+/// Which dead letters, in a URL.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct LetterChoice {
+    /// One or more codes: `a,b`, or the parameter several times.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Choice>", length(max = MAX_CHOICES))]
+    pub code: Vec<String>,
+    /// One or more pipelines: `a,b`, or the parameter several times.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Choice>", length(max = MAX_CHOICES))]
+    pub pipeline: Vec<String>,
+    /// A batch's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Uuid>,
+    /// Which time, of being put among the dead letters.
+    #[serde(flatten)]
+    pub span: Span,
+}
+
+/// Of `GET /api/dead-letters`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ListLetters {
+    /// Which page.
+    #[serde(flatten)]
+    pub paging: Paging,
+    /// Which letters.
+    #[serde(flatten)]
+    pub letters: LetterChoice,
+}
+
+/// Of `DELETE /api/dead-letters`: `all`, or a filter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Purge {
+    /// All of them; needed unless there is a filter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("const" = true))]
+    pub all: Option<bool>,
+    /// Which letters.
+    #[serde(flatten)]
+    pub letters: LetterChoice,
+}
+
+/// Which dead letters, in a body.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LetterFilter {
+    /// With any of these codes.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Choices")]
+    pub code: Option<Choices>,
+    /// Of any of these pipelines.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Choices")]
+    pub pipeline: Option<Choices>,
+    /// Of this batch.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Uuid")]
+    pub batch: Option<Uuid>,
+    /// Put among the dead letters at this time or after.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub from: Option<String>,
+    /// Before this time.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub to: Option<String>,
+}
+
+/// One text to choose, or a list of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Choices {
+    /// One.
+    One(#[schemars(with = "Choice")] String),
+    /// Any of these.
+    Any(#[schemars(with = "Vec<Choice>", length(min = 1, max = MAX_CHOICES))] Vec<String>),
+}
+
+impl Choices {
+    /// The texts.
+    pub fn texts(&self) -> &[String] {
+        match self {
+            Self::One(text) => std::slice::from_ref(text),
+            Self::Any(texts) => texts,
+        }
+    }
+}
+
+/// What is named must have a value: `null` would look like a filter, and be none.
+fn said<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+/// How one text to choose is described: without commas, and not of spaces alone.
+struct Choice;
+
+impl JsonSchema for Choice {
+    fn schema_name() -> Cow<'static, str> {
+        "Choice".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "minLength": 1, "maxLength": MAX_VALUE, "format": "loggerhub-choice"})
+    }
+}
+
+/// Parameters as the pairs of a URL's query, not encoded. A choice is a pair for each.
+pub fn pairs(parameters: &impl Serialize) -> Vec<(String, String)> {
+    let Ok(Value::Object(fields)) = serde_json::to_value(parameters) else { return Vec::new() };
+    let mut pairs = Vec::new();
+    for (name, value) in fields {
+        let values = if let Value::Array(values) = value { values } else { vec![value] };
+        pairs.extend(values.into_iter().map(|value| match value {
+            Value::String(text) => (name.clone(), text),
+            other => (name.clone(), other.to_string()),
+        }));
+    }
+    pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_pairs_and_what_is_not_said_is_none() {
+        let search = Search {
+            q: "a b".into(),
+            paging: Paging { limit: Some(5), cursor: None },
+            span: Span { from: None, to: Some("2026-01-31T12:00:00Z".into()) },
+            events: EventChoice { service: vec!["a".into(), "b".into()], level: Vec::new() },
+        };
+        let told: Vec<_> = pairs(&search).into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(told, ["limit=5", "q=a b", "service=a", "service=b", "to=2026-01-31T12:00:00Z"]);
+        let all = Purge { all: Some(true), ..Purge::default() };
+        assert_eq!(pairs(&all), [("all".to_owned(), "true".to_owned())]);
+        assert!(pairs(&List::default()).is_empty());
+    }
+}

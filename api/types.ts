@@ -1,0 +1,568 @@
+// Made from the words of the API by `make generate`: do not edit.
+/** The answer to accepted events. A 202 is a promise: the batch is on the queue's disk. */
+export type Accepted = {
+  /** Events that are kept. */
+  accepted: number;
+  /** The batch, to ask for. */
+  batch_id: string;
+  /** Whether the same body was kept before under the same `Idempotency-Key`; absent where that is not known. */
+  duplicate?: boolean | null;
+  /** Lets `GET /api/batches/{id}` tell of the batch before it is stored. */
+  receipt: string;
+  /** Lines that became dead letters at once. */
+  rejected: number;
+  /** How far the batch has come: `stored` or `queued`, from `POST /data/` alone. */
+  state?: BatchState | null;
+};
+/** How far a batch has come. */
+export type Batch = {
+  /** When it was accepted. */
+  accepted_at: string;
+  /** When its raw bytes were moved to the object store. */
+  archived_at: string | null;
+  /** The batch's id. */
+  batch_id: string;
+  /** Whether nothing is missing from it. */
+  complete: boolean;
+  /** Lines of it that went to the dead letters; unknown while it is queued. */
+  dead_letters: number | null;
+  /** Lines of it that the pipeline's stages dropped; unknown while it is queued. */
+  dropped: number | null;
+  /** Events in it; while it is queued, its lines. */
+  events: number;
+  /** The batch that had its `Idempotency-Key` first, if it is not this one. */
+  first_batch_id?: string | null;
+  /** When it could be searched. */
+  indexed_at: string | null;
+  /** Why it is not complete, or what is special about it. */
+  notice?: string | null;
+  /** What else came under its `Idempotency-Key` and is not it. */
+  resends: Array<Resend>;
+  /** Where this answer comes from. */
+  source: Source;
+  /** The furthest state that it has reached. */
+  state: BatchState;
+  /** When its rows were written. */
+  stored_at: string | null;
+};
+/** How far a batch has come. A batch that is archived before it could be indexed is `stored`. */
+export type BatchState = "queued" | "stored" | "indexed" | "archived";
+/** One text to choose, or a list of them. */
+export type Choices = string | Array<string>;
+/** A dead letter in a list. */
+export type DeadLetter = {
+  /** When it was accepted. */
+  accepted_at: string | null;
+  /** How often it was tried. */
+  attempts: number;
+  /** The request that brought it; null for what could not be read at all. */
+  batch_id: string | null;
+  /** Why it is no event, for programs. */
+  code: string;
+  /** When it was put among the dead letters. */
+  created_at: string;
+  /** The id that its event would have, and will have once it is redriven. */
+  id: string;
+  /** The pipeline that it failed in. */
+  pipeline: string;
+  /** That pipeline's generation. */
+  pipeline_generation: number;
+  /** How many original bytes there are. */
+  raw_bytes: number;
+  /** Where they are. */
+  raw_path: string | null;
+  /** Why, for people. Not `error`, which is what a refusal has. */
+  reason: string;
+  /** Whether it can be tried again. */
+  redrivable: boolean;
+  /** Since when it waits to be tried again. */
+  redrive_requested_at: string | null;
+  /** When it was tried last, if more than once. */
+  retried_at: string | null;
+};
+/** How original bytes stand in JSON. */
+export type Encoding = "utf-8" | "base64";
+/** One whole event. */
+export type Event = {
+  /** When it was accepted. */
+  accepted_at: string;
+  /** The application that the service belongs to. */
+  application: string | null;
+  /** Fields that LoggerHub has no name for. */
+  attributes: Record<string, unknown> | null;
+  /** The request that brought it. */
+  batch_id: string;
+  /** Whether nothing is missing from it. */
+  complete: boolean;
+  /** Remarks: `time_of_acceptance`. */
+  flags: Array<string>;
+  /** The whole text, where it is more than the message. */
+  full_log: string | null;
+  /** The event's id. */
+  id: string;
+  /** Whether full-text search can find it. */
+  indexed: boolean;
+  /** The programming language. */
+  language: string | null;
+  /** TRACE, DEBUG, INFO, WARN, ERROR, FATAL, or what was sent. */
+  level: string;
+  /** The message, at most 500 characters of it in a list. */
+  message: string;
+  /** What the client sent as `metadata`. */
+  metadata: Record<string, unknown> | null;
+  /** Why it is not complete. */
+  notice?: string | null;
+  /** Where its raw bytes are. */
+  raw_path: string | null;
+  /** What sent it. */
+  service: string;
+  /** Where this answer comes from. */
+  source: Source;
+  /** Whose it is. */
+  tenant: string;
+  /** When it happened. */
+  timestamp: string;
+};
+/** One text frame of a live tail. */
+export type Frame = {
+  type: "ready";
+} | {
+  /** The event. */
+  event: TailEvent;
+  type: "event";
+} | {
+  /** How many. */
+  count: number;
+  type: "dropped";
+} | {
+  /** For programs. */
+  code: NoticeCode;
+  /** For people. */
+  message: string;
+  type: "notice";
+};
+/** An event in a list: what its row holds. */
+export type Item = {
+  /** When it was accepted. */
+  accepted_at: string;
+  /** The application that the service belongs to. */
+  application: string | null;
+  /** The request that brought it. */
+  batch_id: string;
+  /** Remarks: `time_of_acceptance`. */
+  flags: Array<string>;
+  /** The event's id. */
+  id: string;
+  /** Whether full-text search can find it. */
+  indexed: boolean;
+  /** The programming language. */
+  language: string | null;
+  /** TRACE, DEBUG, INFO, WARN, ERROR, FATAL, or what was sent. */
+  level: string;
+  /** The message, at most 500 characters of it in a list. */
+  message: string;
+  /** Where its raw bytes are. */
+  raw_path: string | null;
+  /** What sent it. */
+  service: string;
+  /** Whose it is. */
+  tenant: string;
+  /** When it happened. */
+  timestamp: string;
+};
+/** Which dead letters, in a body. */
+export type LetterFilter = {
+  /** Of this batch. */
+  batch?: string;
+  /** With any of these codes. */
+  code?: Choices;
+  /** Put among the dead letters at this time or after. */
+  from?: string;
+  /** Of any of these pipelines. */
+  pipeline?: Choices;
+  /** Before this time. */
+  to?: string;
+};
+/** A page of dead letters. */
+export type Letters = {
+  /** Whether every letter that matches is on this page or a later one. */
+  complete: boolean;
+  /** The letters, newest first. */
+  items: Array<DeadLetter>;
+  /** What to send as `cursor` for the next page; null on the last. */
+  next_cursor: string | null;
+  /** Where this answer comes from. */
+  source: Source;
+};
+/** A page of a list or a search. */
+export type Listing = {
+  /** Whether every event that matches is on this page or a later one. */
+  complete: boolean;
+  /** The events, newest first. */
+  items: Array<Item>;
+  /** What to send as `cursor` for the next page; null on the last. */
+  next_cursor: string | null;
+  /** Why it is not complete. */
+  notice?: string | null;
+  /** Where this answer comes from. */
+  source: Source;
+};
+/** What was marked to be tried again. */
+export type Marked = {
+  /** How many letters. */
+  marked: number;
+  /** Whether more may match: ask again. */
+  more: boolean;
+};
+/** What a notice says. */
+export type NoticeCode = "tail_interrupted" | "tail_resumed";
+/** What was purged. */
+export type Purged = {
+  /** Whether more may match: ask again. */
+  more: boolean;
+  /** How many letters. */
+  purged: number;
+};
+/** What was wrong. */
+export type Reason = {
+  /** Stable, for programs. */
+  code: string;
+  /** What was wrong, where, and what to do, for people. */
+  message: string;
+};
+/** Which dead letters are tried again: the body of `POST /api/dead-letters/redrive`. */
+export type Redrive = {
+  ids: Array<string>;
+} | {
+  filter: LetterFilter;
+} | {
+  all: true;
+};
+/** Why a request was refused. */
+export type Refusal = {
+  /** What was wrong. */
+  error: Reason;
+};
+/** A batch that came under an `Idempotency-Key` after another: with another body, so that it is dead letters, or after the key's window, so that it is events. */
+export type Resend = {
+  /** When it was accepted. */
+  accepted_at: string;
+  /** Its own id. */
+  batch_id: string;
+  /** Lines of it that are dead letters. */
+  dead_letters: number | null;
+  /** Events in it. */
+  events: number;
+};
+/** An event as it is sent. Any JSON object is one; these fields mean something, and all others are kept as `attributes`. */
+export type Sent = {
+  /** The application that the service belongs to. Also `app`. */
+  application?: unknown;
+  /** The whole text, where the message is only its beginning. */
+  full_log?: unknown;
+  /** Programming or human language. */
+  language?: unknown;
+  /** `TRACE`, `DEBUG`, `INFO`, `WARN`, `ERROR`, `FATAL`, in whatever case, or another word. Also `severity`, `lvl`. */
+  level?: unknown;
+  /** The message. Also `msg`, `log`. */
+  message?: unknown;
+  /** What sends it. Also `source`. */
+  service?: unknown;
+  /** When it happened: RFC 3339, or a number of seconds, milliseconds, microseconds or nanoseconds since 1970. Of what is absent or unusable, the time of acceptance takes the place. Also `@timestamp`, `time`, `ts`. */
+  timestamp?: unknown;
+};
+/** Where an answer comes from. */
+export type Source = "catalog" | "index" | "spool" | "archive" | "queue";
+/** An event as it was just stored: `raw_path` is null and `indexed` false, for neither is known yet. */
+export type TailEvent = {
+  /** When it was accepted. */
+  accepted_at: string;
+  /** The application that the service belongs to. */
+  application: string | null;
+  /** Fields that LoggerHub has no name for. */
+  attributes: Record<string, unknown> | null;
+  /** The request that brought it. */
+  batch_id: string;
+  /** Remarks: `time_of_acceptance`. */
+  flags: Array<string>;
+  /** The whole text, where it is more than the message. */
+  full_log: string | null;
+  /** The event's id. */
+  id: string;
+  /** Whether full-text search can find it. */
+  indexed: boolean;
+  /** Programming or human language. */
+  language: string | null;
+  /** Its level. */
+  level: string;
+  /** The first 500 characters of its message. */
+  message: string;
+  /** What the client sent as `metadata`. */
+  metadata: Record<string, unknown> | null;
+  /** Where its raw bytes are. */
+  raw_path: string | null;
+  /** What sent it. */
+  service: string;
+  /** Whose it is. */
+  tenant: string;
+  /** When it happened. */
+  timestamp: string;
+};
+/** One dead letter with its original bytes. */
+export type WholeLetter = {
+  /** When it was accepted. */
+  accepted_at: string | null;
+  /** How often it was tried. */
+  attempts: number;
+  /** The request that brought it; null for what could not be read at all. */
+  batch_id: string | null;
+  /** Why it is no event, for programs. */
+  code: string;
+  /** Whether all of them are shown. */
+  complete: boolean;
+  /** When it was put among the dead letters. */
+  created_at: string;
+  /** What `raw` is. */
+  encoding: Encoding | null;
+  /** The id that its event would have, and will have once it is redriven. */
+  id: string;
+  /** Why not. */
+  notice?: string | null;
+  /** The pipeline that it failed in. */
+  pipeline: string;
+  /** That pipeline's generation. */
+  pipeline_generation: number;
+  /** The original bytes, at most 1 MiB of them. */
+  raw: string | null;
+  /** How many original bytes there are. */
+  raw_bytes: number;
+  /** Where they are. */
+  raw_path: string | null;
+  /** Why, for people. Not `error`, which is what a refusal has. */
+  reason: string;
+  /** Whether it can be tried again. */
+  redrivable: boolean;
+  /** Since when it waits to be tried again. */
+  redrive_requested_at: string | null;
+  /** When it was tried last, if more than once. */
+  retried_at: string | null;
+  /** Where the bytes come from. */
+  source: Source;
+};
+
+/** The codes of refusals: their status, and whether to send the same request again. */
+export const codes = {
+  /** send a key */
+  missing_api_key: { status: 401, again: "no" },
+  /** send one key: two different ones came */
+  several_api_keys: { status: 400, again: "no" },
+  /** unknown, wrong, revoked or expired, or of a tenant that leaves: get another */
+  invalid_api_key: { status: 401, again: "no" },
+  /** use a key with the scope that the message names */
+  scope_missing: { status: 403, again: "no" },
+  /** leave the tenant's name out */
+  tenant_mismatch: { status: 403, again: "no" },
+  /** nothing is accepted; reading works */
+  tenant_suspended: { status: 403, again: "no" },
+  /** send at least one event */
+  empty_batch: { status: 400, again: "no" },
+  /** the message names the event and the byte */
+  invalid_json: { status: 400, again: "no" },
+  /** nest less */
+  too_deep: { status: 400, again: "no" },
+  /** shorten the event that the message names */
+  event_too_large: { status: 413, again: "no" },
+  /** send several bodies */
+  too_many_events: { status: 413, again: "no" },
+  /** send several bodies */
+  body_too_large: { status: 413, again: "no" },
+  /** send several bodies */
+  decompressed_too_large: { status: 413, again: "no" },
+  /** the body did not come within 30 s, behind the gateway too (700 KiB/s for one of 20 MiB): send less at once */
+  body_timeout: { status: 408, again: "yes" },
+  /** the body ended early: send it again */
+  body_incomplete: { status: 400, again: "yes" },
+  /** the body ended early, before the gateway had passed it on: send it again */
+  incomplete_body: { status: 400, again: "yes" },
+  /** one of gzip, zstd, identity */
+  unsupported_encoding: { status: 415, again: "no" },
+  /** `application/json` or `application/x-ndjson` */
+  unsupported_content_type: { status: 415, again: "no" },
+  /** one key of 1 to 255 visible ASCII characters */
+  invalid_idempotency_key: { status: 400, again: "no" },
+  /** another body has the key: send this one under another */
+  idempotency_key_reused: { status: 422, again: "no" },
+  /** send again after `Retry-After` */
+  queue_full: { status: 503, again: "after Retry-After" },
+  /** slow down: send again after `Retry-After`; `RateLimit` says what is left */
+  quota_exceeded: { status: 429, again: "after Retry-After" },
+  /** send again; the events may have been kept, so use an `Idempotency-Key` */
+  queue_unavailable: { status: 503, again: "after Retry-After" },
+  /** send or ask again after `Retry-After` */
+  overloaded: { status: 503, again: "after Retry-After" },
+  /** the message names it */
+  invalid_parameter: { status: 400, again: "no" },
+  /** begin again without it: it is of another route, other filters, or an earlier version */
+  invalid_cursor: { status: 400, again: "no" },
+  /** the message says where */
+  invalid_query: { status: 400, again: "no" },
+  /** put more letters before the `*` */
+  query_too_broad: { status: 400, again: "no" },
+  /** ask less at once, or for less; again after `Retry-After` */
+  too_many_queries: { status: 429, again: "after Retry-After" },
+  /** leave it out, or send the one of the batch's 202 */
+  invalid_receipt: { status: 400, again: "no" },
+  /** there is no such thing, or it is not yours */
+  not_found: { status: 404, again: "no" },
+  /** the batch is older than what is kept */
+  expired: { status: 410, again: "no" },
+  /** read it, purge it */
+  not_redrivable: { status: 409, again: "no" },
+  /** the message says which header is wrong; the connection is closed */
+  invalid_request: { status: 400, again: "no" },
+  /** see `GET /` */
+  method_not_allowed: { status: 405, again: "no" },
+  /** narrow the time range */
+  query_timeout: { status: 503, again: "no" },
+  /** try again */
+  store_unavailable: { status: 503, again: "after Retry-After" },
+  /** the tenant's tables are being brought to this version: try again in some minutes */
+  schema_upgrading: { status: 503, again: "after Retry-After" },
+  /** the request is no WebSocket handshake */
+  invalid_upgrade: { status: 400, again: "no" },
+  /** close one */
+  too_many_tails: { status: 429, again: "after Retry-After" },
+  /** try again */
+  upstream_unavailable: { status: 503, again: "after Retry-After" },
+  /** whether the request took effect is not known */
+  upstream_failed: { status: 502, again: "yes" },
+  /** try again later */
+  upstream_timeout: { status: 504, again: "yes" },
+  /** a defect; it was logged */
+  internal: { status: 500, again: "no" },
+} as const;
+export type Code = keyof typeof codes;
+
+/** The parameters in the URL, by route. */
+export interface Parameters {
+  /** sends events: 202 once they are kept */
+  "POST /logs": {
+    /** Whether the first bad event refuses the whole body. Else the good ones are kept. */
+    atomic?: boolean;
+  };
+  /** the same as `POST /logs` */
+  "POST /data/fast": {
+    /** Whether the first bad event refuses the whole body. Else the good ones are kept. */
+    atomic?: boolean;
+  };
+  /** sends events: 201 once they are stored, or 202 after 10 s */
+  "POST /data/": {
+    /** Whether the first bad event refuses the whole body. Else the good ones are kept. */
+    atomic?: boolean;
+  };
+  /** the same as `POST /data/` */
+  "POST /data": {
+    /** Whether the first bad event refuses the whole body. Else the good ones are kept. */
+    atomic?: boolean;
+  };
+  /** events, newest first */
+  "GET /api/logs": {
+    /** `next_cursor` of the previous page. It is valid for the same route and parameters only; `limit`, `from` and `to` may change. */
+    cursor?: string;
+    /** An RFC 3339 time with a zone, inclusive. */
+    from?: string;
+    /** One or more levels, in any case: `a,b`, or the parameter several times. */
+    level?: Array<string>;
+    /** 1 to 500; 50 by default. */
+    limit?: number;
+    /** One or more services: `a,b`, or the parameter several times. */
+    service?: Array<string>;
+    /** A text in the first 500 characters of the message. */
+    text?: string;
+    /** An RFC 3339 time with a zone, exclusive. */
+    to?: string;
+  };
+  /** one event, whole */
+  "GET /api/logs/{id}": {
+    /** The id; what is no id names nothing. */
+    id: string;
+  };
+  /** events that match a query, newest first */
+  "GET /api/search": {
+    /** `next_cursor` of the previous page. It is valid for the same route and parameters only; `limit`, `from` and `to` may change. */
+    cursor?: string;
+    /** An RFC 3339 time with a zone, inclusive. */
+    from?: string;
+    /** One or more levels, in any case: `a,b`, or the parameter several times. */
+    level?: Array<string>;
+    /** 1 to 500; 50 by default. */
+    limit?: number;
+    /** The query: `word`, `"a phrase"`, `-not`, `OR`, `( )`, `prefix*`, and `service:` `level:` `application:` `language:` `metadata.x:` `attributes.x:`. */
+    q: string;
+    /** One or more services: `a,b`, or the parameter several times. */
+    service?: Array<string>;
+    /** An RFC 3339 time with a zone, exclusive. */
+    to?: string;
+  };
+  /** how far a batch has come */
+  "GET /api/batches/{id}": {
+    /** The id; what is no id names nothing. */
+    id: string;
+    /** The receipt in the batch's 202. With it, a batch that is not stored yet is found, and a key that may only send can ask. */
+    receipt?: string;
+  };
+  /** lines that could not be events, newest first */
+  "GET /api/dead-letters": {
+    /** A batch's id. */
+    batch?: string;
+    /** One or more codes: `a,b`, or the parameter several times. */
+    code?: Array<string>;
+    /** `next_cursor` of the previous page. It is valid for the same route and parameters only; `limit`, `from` and `to` may change. */
+    cursor?: string;
+    /** An RFC 3339 time with a zone, inclusive. */
+    from?: string;
+    /** 1 to 500; 50 by default. */
+    limit?: number;
+    /** One or more pipelines: `a,b`, or the parameter several times. */
+    pipeline?: Array<string>;
+    /** An RFC 3339 time with a zone, exclusive. */
+    to?: string;
+  };
+  /** one of them with its original bytes */
+  "GET /api/dead-letters/{id}": {
+    /** The id; what is no id names nothing. */
+    id: string;
+  };
+  /** 202: this one is tried again */
+  "POST /api/dead-letters/{id}/redrive": {
+    /** The id; what is no id names nothing. */
+    id: string;
+  };
+  /** purges those that match */
+  "DELETE /api/dead-letters": {
+    /** All of them; needed unless there is a filter. */
+    all?: true;
+    /** A batch's id. */
+    batch?: string;
+    /** One or more codes: `a,b`, or the parameter several times. */
+    code?: Array<string>;
+    /** An RFC 3339 time with a zone, inclusive. */
+    from?: string;
+    /** One or more pipelines: `a,b`, or the parameter several times. */
+    pipeline?: Array<string>;
+    /** An RFC 3339 time with a zone, exclusive. */
+    to?: string;
+  };
+  /** purges one */
+  "DELETE /api/dead-letters/{id}": {
+    /** The id; what is no id names nothing. */
+    id: string;
+  };
+  /** a WebSocket: events as they are stored */
+  "GET /ws/logs": {
+    /** One or more levels, in any case: `a,b`, or the parameter several times. */
+    level?: Array<string>;
+    /** One or more services: `a,b`, or the parameter several times. */
+    service?: Array<string>;
+  };
+}
