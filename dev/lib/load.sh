@@ -16,7 +16,7 @@ fi
 CACHE=${LOGGERHUB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/loggerhub}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 
-for part in say steps instance net process packages preflight go java rust \
+for part in say steps instance net process packages preflight go java python rust \
     stores stores/postgres stores/redis stores/minio stores/opensearch stores/tls \
     cluster kind cluster/pki cluster/cgroups cluster/control-plane cluster/node cluster/dns cluster/policies \
     images install doors sender tour; do

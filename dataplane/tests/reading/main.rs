@@ -3,6 +3,7 @@
 mod house;
 mod search;
 mod gateway;
+mod contract;
 mod smoke;
 mod canary;
 mod traces;

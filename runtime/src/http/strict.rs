@@ -3,14 +3,18 @@
 //! hyper frames a request by one rule, and another proxy may do so by another. What only a broken or hostile client
 //! sends is not worth finding out which (RFC 9112).
 
+use api::Code;
 use axum::extract::Request;
-use axum::http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
+use axum::http::header::{ALLOW, CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::refusal;
+use super::refusal_with;
+
+/// The methods that some route answers: which one was asked for was not looked at.
+const ALLOWED: &str = "GET, HEAD, POST, DELETE";
 
 /// Why a request is not looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -28,12 +32,12 @@ enum Odd {
 }
 
 impl Odd {
-    fn code(self) -> (StatusCode, &'static str) {
+    fn code(self) -> (StatusCode, Code) {
         match self {
-            Self::Host | Self::Target => (StatusCode::BAD_REQUEST, "invalid_request"),
-            Self::TransferEncoding => (StatusCode::NOT_IMPLEMENTED, "invalid_request"),
-            Self::Expectation => (StatusCode::EXPECTATION_FAILED, "invalid_request"),
-            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::Host | Self::Target => (StatusCode::BAD_REQUEST, Code::InvalidRequest),
+            Self::TransferEncoding => (StatusCode::NOT_IMPLEMENTED, Code::InvalidRequest),
+            Self::Expectation => (StatusCode::EXPECTATION_FAILED, Code::InvalidRequest),
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, Code::MethodNotAllowed),
         }
     }
 }
@@ -44,7 +48,10 @@ pub(super) async fn strict(request: Request, next: Next) -> Response {
         return next.run(request).await;
     };
     let (status, code) = odd.code();
-    let mut response = refusal(status, code, odd.to_string());
+    let mut response = refusal_with(status, code, odd.to_string());
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(ALLOWED));
+    }
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }

@@ -1,0 +1,65 @@
+"""What the document can't say of a valid request, for dev/contract.
+
+A format is a name in the document; here is how texts of it are made. And some parameters exclude one another.
+"""
+
+import hashlib
+import json
+import string
+
+import schemathesis
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+
+LETTERS = st.text(alphabet=string.ascii_letters + string.digits + "äß世", min_size=1, max_size=12)
+
+# What was answered as a receipt is longer than what is made up.
+RECEIPT = 64
+
+# Words without commas, which would be several choices.
+schemathesis.openapi.format("loggerhub-choice", LETTERS)
+schemathesis.openapi.format("loggerhub-text", LETTERS)
+schemathesis.openapi.format(
+    "loggerhub-query",
+    st.one_of(
+        LETTERS,
+        LETTERS.map(lambda word: f'"{word}"'),
+        LETTERS.map(lambda word: f"first -{word}"),
+        LETTERS.map(lambda word: f"service:{word}"),
+        LETTERS.map(lambda word: f"abcd{word}*"),
+    ),
+)
+schemathesis.openapi.format(
+    "loggerhub-lines",
+    st.lists(LETTERS.map(lambda word: '{"message":"%s"}\n' % word), min_size=1, max_size=5).map("".join),
+)
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    """Makes a request valid that the document says is: what is wrong on purpose stays so."""
+    if case.meta is None or case.meta.generation.mode != GenerationMode.POSITIVE:
+        return
+    # Each is made for what was answered before: a receipt comes by a link, or is none.
+    case.query.pop("cursor", None)
+    if len(case.query.get("receipt", "")) < RECEIPT:
+        case.query.pop("receipt", None)
+    # The body is not compressed.
+    case.headers.pop("Content-Encoding", None)
+    # Another body under a key is refused.
+    if "Idempotency-Key" in case.headers:
+        case.headers["Idempotency-Key"] = hashlib.sha256(repr(case.body).encode()).hexdigest()
+    # All or nothing refuses what is else kept as a dead letter.
+    if isinstance(case.body, list):
+        case.query.pop("atomic", None)
+    if case.operation.definition.raw["operationId"] == "purgeDeadLetters":
+        filters = [name for name in case.query if name != "all"]
+        if filters:
+            case.query.pop("all", None)
+        else:
+            case.query["all"] = "true"
+
+
+@schemathesis.serializer("application/x-ndjson")
+def lines(context, value):
+    return value.encode() if isinstance(value, str) else json.dumps(value).encode()
