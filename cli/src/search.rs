@@ -90,8 +90,9 @@ mod tests {
             page: PageArgs { limit: 5, to: Some("2026-01-31T12:00:00+01:00".to_owned()), ..PageArgs::default() },
             api: Default::default(),
         };
-        let rest = "limit=5&to=2026-01-31T12%3A00%3A00%2B01%3A00&service=a%26b&service=c";
-        assert_eq!(path(&args(&[])), format!("/api/logs?{rest}"));
-        assert_eq!(path(&args(&["payment", "\"no way\""])), format!("/api/search?{rest}&q=payment+%22no+way%22"));
+        let rest = "service=a%26b&service=c&to=2026-01-31T12%3A00%3A00%2B01%3A00";
+        assert_eq!(path(&args(&[])), format!("/api/logs?limit=5&{rest}"));
+        let found = format!("/api/search?limit=5&q=payment+%22no+way%22&{rest}");
+        assert_eq!(path(&args(&["payment", "\"no way\""])), found);
     }
 }
