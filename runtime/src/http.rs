@@ -9,6 +9,7 @@
 mod connection;
 mod peers;
 mod strict;
+mod unread;
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::header::{CONNECTION, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::body::Incoming;
@@ -74,7 +76,7 @@ impl Default for Limits {
 /// Serves `router` on `listener` until `shutdown`, then drains. Ends with how many connections
 /// were cut off at the deadline.
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: CancellationToken) -> usize {
-    let router = router.layer(axum::middleware::from_fn(strict::strict));
+    let router = router.layer(from_fn(unread::unread)).layer(from_fn(strict::strict));
     let places = Places::new(limits.connections);
     let connections = TaskTracker::new();
     let http = |header_timeout| {
