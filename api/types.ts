@@ -123,6 +123,17 @@ export type Event = {
   /** When it happened. */
   timestamp: string;
 };
+/** What was understood of a query. */
+export type Explanation = {
+  /** What else may have been meant. */
+  hints: Array<Hint>;
+  /** A query that means the same and leaves nothing to guess. */
+  normal: string;
+  /** In a sentence. */
+  text: string;
+  /** Its pieces, in order, for an editor to colour. */
+  tokens: Array<Token>;
+};
 /** One text frame of a live tail. */
 export type Frame = {
   type: "ready";
@@ -140,6 +151,13 @@ export type Frame = {
   /** For people. */
   message: string;
   type: "notice";
+};
+/** Another query that may have been meant. */
+export type Hint = {
+  /** The whole query. */
+  query: string;
+  /** Why. */
+  text: string;
 };
 /** An event in a list: what its row holds. */
 export type Item = {
@@ -227,8 +245,14 @@ export type Purged = {
 export type Reason = {
   /** Stable, for programs. */
   code: string;
+  /** Of a query: how many bytes of it. */
+  length?: number | null;
   /** What was wrong, where, and what to do, for people. */
   message: string;
+  /** Of a query: where it can't be understood, in bytes. */
+  position?: number | null;
+  /** Of a query: whole queries that may be meant instead, the likeliest first. */
+  repairs?: Array<string>;
 };
 /** Which dead letters are tried again: the body of `POST /api/dead-letters/redrive`. */
 export type Redrive = {
@@ -308,6 +332,17 @@ export type TailEvent = {
   /** When it happened. */
   timestamp: string;
 };
+/** A piece of a query. */
+export type Token = {
+  /** What it is. */
+  kind: TokenKind;
+  /** How many bytes it has. */
+  length: number;
+  /** Where it begins, in bytes of the query. */
+  position: number;
+};
+/** What a piece of a query is. */
+export type TokenKind = "operator" | "parenthesis" | "field" | "value" | "word" | "phrase" | "signs";
 /** One dead letter with its original bytes. */
 export type WholeLetter = {
   /** When it was accepted. */
@@ -404,7 +439,7 @@ export const codes = {
   invalid_parameter: { status: 400, again: "no" },
   /** begin again without it: it is of another route, other filters, or an earlier version */
   invalid_cursor: { status: 400, again: "no" },
-  /** the message says where */
+  /** `position` and `length` say where, `repairs` what may be meant */
   invalid_query: { status: 400, again: "no" },
   /** put more letters before the `*` */
   query_too_broad: { status: 400, again: "no" },
@@ -497,12 +532,17 @@ export interface Parameters {
     level?: Array<string>;
     /** 1 to 500; 50 by default. */
     limit?: number;
-    /** The query: `word`, `"a phrase"`, `-not`, `OR`, `( )`, `prefix*`, and `service:` `level:` `application:` `language:` `metadata.x:` `attributes.x:`. */
+    /** The query: `word`, `"a phrase"`, `-not`, `OR`, `( )`, `prefix*`, `field:value`, `level:>=warn`, `status:500..599`; see docs/query-language.md. */
     q: string;
     /** One or more services: `a,b`, or the parameter several times. */
     service?: Array<string>;
     /** An RFC 3339 time with a zone, exclusive. */
     to?: string;
+  };
+  /** what was understood of a query; nothing is searched */
+  "GET /api/explain": {
+    /** The query. */
+    q: string;
   };
   /** how far a batch has come */
   "GET /api/batches/{id}": {

@@ -77,7 +77,7 @@ codes! {
     Overloaded "overloaded" [503] After(1), "send or ask again after `Retry-After`";
     InvalidParameter "invalid_parameter" [400] No, "the message names it";
     InvalidCursor "invalid_cursor" [400] No, "begin again without it: it is of another route, other filters, or an earlier version";
-    InvalidQuery "invalid_query" [400] No, "the message says where";
+    InvalidQuery "invalid_query" [400] No, "`position` and `length` say where, `repairs` what may be meant";
     QueryTooBroad "query_too_broad" [400] No, "put more letters before the `*`";
     TooManyQueries "too_many_queries" [429] After(1), "ask less at once, or for less; again after `Retry-After`";
     InvalidReceipt "invalid_receipt" [400] No, "leave it out, or send the one of the batch's 202";

@@ -15,6 +15,7 @@ pub mod refusal;
 pub mod parameters;
 pub mod sent;
 pub mod event;
+pub mod explain;
 pub mod batch;
 pub mod letter;
 pub mod tail;

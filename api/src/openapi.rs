@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::code::{Code, Retry};
 use crate::routes::{self, Method, ROUTES, Role, Route};
-use crate::{batch, event, letter, parameters as of, refusal, sent, tail};
+use crate::{batch, event, explain, letter, parameters as of, refusal, sent, tail};
 
 /// A parameter of a route.
 #[derive(Debug, Clone, PartialEq)]
@@ -119,6 +119,7 @@ pub fn parameters(route: &Route) -> Vec<Parameter> {
         }
         (Method::Get, routes::LIST) => query::<of::List>(&mut schemas),
         (Method::Get, routes::SEARCH) => query::<of::Search>(&mut schemas),
+        (Method::Get, routes::EXPLAIN) => query::<of::Explain>(&mut schemas),
         (Method::Get, routes::BATCH) => query::<of::OfBatch>(&mut schemas),
         (Method::Get, routes::LETTERS) => query::<of::ListLetters>(&mut schemas),
         (Method::Delete, routes::LETTERS) => query::<of::Purge>(&mut schemas),
@@ -230,6 +231,7 @@ fn id(route: &Route) -> &'static str {
         (_, routes::LIST) => "listEvents",
         (_, routes::EVENT) => "getEvent",
         (_, routes::SEARCH) => "searchEvents",
+        (_, routes::EXPLAIN) => "explainQuery",
         (_, routes::BATCH) => "getBatch",
         (Method::Get, routes::LETTERS) => "listDeadLetters",
         (_, routes::LETTERS) => "purgeDeadLetters",
@@ -279,6 +281,7 @@ fn answers(schemas: &mut SchemaGenerator, route: &Route) -> Vec<Answer> {
             json::<sent::Accepted>(schemas, 202, "The batch is on the queue's disk; after 10 s it was not heard of."),
         ],
         (_, routes::LIST | routes::SEARCH) => vec![json::<event::Listing>(schemas, 200, "A page.")],
+        (_, routes::EXPLAIN) => vec![json::<explain::Explanation>(schemas, 200, "What was understood.")],
         (_, routes::EVENT) => vec![json::<event::Event>(schemas, 200, "The event.")],
         (_, routes::BATCH) => vec![json::<batch::Batch>(schemas, 200, "The batch.")],
         (Method::Get, routes::LETTERS) => vec![json::<letter::Letters>(schemas, 200, "A page.")],
@@ -353,6 +356,7 @@ fn codes(route: &Route) -> BTreeSet<Code> {
     match (route.method, route.path) {
         (_, routes::LIST) | (Method::Get, routes::LETTERS) => codes.extend([InvalidCursor]),
         (_, routes::SEARCH) => codes.extend([InvalidCursor, InvalidQuery, QueryTooBroad]),
+        (_, routes::EXPLAIN) => codes.extend([InvalidQuery]),
         (_, routes::BATCH) => codes.extend([InvalidReceipt, NotFound, Expired]),
         (_, routes::EVENT | routes::LETTER) => codes.extend([NotFound]),
         (_, routes::REDRIVE_ONE) => codes.extend([NotFound, NotRedrivable]),

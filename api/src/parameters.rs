@@ -90,8 +90,8 @@ pub struct List {
 /// Of `GET /api/search`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Search {
-    /// The query: `word`, `"a phrase"`, `-not`, `OR`, `( )`, `prefix*`, and `service:` `level:` `application:`
-    /// `language:` `metadata.x:` `attributes.x:`.
+    /// The query: `word`, `"a phrase"`, `-not`, `OR`, `( )`, `prefix*`, `field:value`, `level:>=warn`, `status:500..599`;
+    /// see docs/query-language.md.
     #[schemars(length(min = 1), extend("format" = "loggerhub-query"))]
     pub q: String,
     /// Which page.
@@ -103,6 +103,14 @@ pub struct Search {
     /// Which events.
     #[serde(flatten)]
     pub events: EventChoice,
+}
+
+/// Of `GET /api/explain`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Explain {
+    /// The query.
+    #[schemars(length(min = 1), extend("format" = "loggerhub-query"))]
+    pub q: String,
 }
 
 /// Of `GET /api/batches/{id}`.

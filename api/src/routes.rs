@@ -57,6 +57,8 @@ pub const LIST: &str = "/api/logs";
 pub const EVENT: &str = "/api/logs/{id}";
 /// The search.
 pub const SEARCH: &str = "/api/search";
+/// What was understood of a query.
+pub const EXPLAIN: &str = "/api/explain";
 /// One batch.
 pub const BATCH: &str = "/api/batches/{id}";
 /// The list of dead letters.
@@ -75,7 +77,7 @@ pub const INDEX: &str = "/";
 pub const OPENAPI: &str = "/openapi.json";
 
 /// Every route of the API.
-pub const ROUTES: [Route; 17] = {
+pub const ROUTES: [Route; 18] = {
     use Method::{Delete, Get, Post};
     const fn route(
         method: Method,
@@ -97,6 +99,7 @@ pub const ROUTES: [Route; 17] = {
         route(Get, LIST, Role::Search, QUERY, "events, newest first"),
         route(Get, EVENT, Role::Search, QUERY, "one event, whole"),
         route(Get, SEARCH, Role::Search, QUERY, "events that match a query, newest first"),
+        route(Get, EXPLAIN, Role::Search, QUERY, "what was understood of a query; nothing is searched"),
         route(Get, BATCH, Role::Search, QUERY, "how far a batch has come"),
         route(Get, LETTERS, Role::Search, QUERY, "lines that could not be events, newest first"),
         route(Get, LETTER, Role::Search, QUERY, "one of them with its original bytes"),

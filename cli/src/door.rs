@@ -144,7 +144,10 @@ fn said(status: StatusCode, body: Bytes) -> anyhow::Result<Bytes> {
         return Ok(body);
     }
     match Refusal::read(&body) {
-        Some(Refusal { error }) => Err(anyhow!("{}: {}", error.code, error.message)),
+        Some(Refusal { error }) => {
+            let meant = error.repairs.first().map(|query| format!("; did you mean: {query}")).unwrap_or_default();
+            Err(anyhow!("{}: {}{meant}", error.code, error.message))
+        }
         None => Err(anyhow!("{status}, and no answer of LoggerHub's: is this the gateway's address?")),
     }
 }

@@ -220,9 +220,12 @@ async fn a_search_uses_the_key_of_the_tenants_secret_and_shows_refusals() {
     let (code, _, said) = house.run(&format!("search TENANT --url {url}")).await;
     assert!(code == 1 && said.contains("there is no Secret"), "{said}");
     house.secret().await;
-    let page = json!({"items": [{"timestamp": "2026-01-01T00:00:00Z", "level": "INFO", "service": "shop",
-        "message": "hello"}], "next_cursor": null, "source": "index", "complete": true});
-    let refusal = json!({"error": {"code": "invalid_query", "message": "at 3"}});
+    let item = json!({"id": "019b76da-a800-7000-8000-000000000001", "timestamp": "2026-01-01T00:00:00Z",
+        "accepted_at": "2026-01-01T00:00:00Z", "tenant": "acme", "service": "shop", "application": null, "level": "INFO",
+        "message": "hello", "language": null, "batch_id": "019b76da-a800-7000-8000-000000000000", "raw_path": null,
+        "indexed": true, "flags": []});
+    let page = json!({"items": [item], "next_cursor": null, "source": "index", "complete": true});
+    let refusal = json!({"error": {"code": "invalid_query", "message": "at 3", "repairs": ["meant"]}});
     let server = tokio::spawn(async move {
         let mut heads = Vec::new();
         for (status, body) in [("200 OK", &page), ("400 Bad Request", &refusal)] {
@@ -240,7 +243,7 @@ async fn a_search_uses_the_key_of_the_tenants_secret_and_shows_refusals() {
     assert_eq!(code, 0, "{said}");
     assert!(table.contains("2026-01-01T00:00:00Z   INFO    shop      hello"), "{table}");
     let (code, _, said) = house.run(&format!("search TENANT hello --url {url}")).await;
-    assert_eq!((code, said.contains("invalid_query: at 3")), (1, true), "{said}");
+    assert_eq!((code, said.contains("invalid_query: at 3; did you mean: meant")), (1, true), "{said}");
     let heads = server.await.unwrap();
     assert!(heads[0].starts_with("get /api/search?limit=50&q=hello http/1.1"), "{}", heads[0]);
     assert!(heads[0].contains(&format!("authorization: bearer {}", KEY.to_lowercase())), "{}", heads[0]);

@@ -27,6 +27,7 @@ schemathesis.openapi.format(
         LETTERS.map(lambda word: f"first -{word}"),
         LETTERS.map(lambda word: f"service:{word}"),
         LETTERS.map(lambda word: f"abcd{word}*"),
+        LETTERS.map(lambda word: f"status:>=500 {word} or level:(warn OR error)"),
     ),
 )
 schemathesis.openapi.format(

@@ -1,4 +1,5 @@
-//! What is inside `metadata` and `attributes`, as words of the index: `metadata.user.id=42`.
+//! What is inside `metadata` and `attributes`, as words of the index: `metadata.user.id=42`. A number or a time has
+//! a second word by which it is compared.
 //!
 //! One keyword field holds them for all tenants, so no event can make a mapping grow. OpenSearch's
 //! own `flat_object` does the same with two terms a leaf and doc values for both, which nobody asks
@@ -7,6 +8,8 @@
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 use stages::{Map, Value};
+
+use crate::scalar::{MAX_PATH_BYTES, Scalar};
 
 /// Longest word in bytes; of a longer one this is what is found. A term of Lucene's has 32,766.
 const WORD_BYTES: usize = 1024;
@@ -85,11 +88,23 @@ impl<E, T: FnMut(&str) -> Result<(), E>> Walk<T> {
         match value {
             Value::Null => Ok(()),
             Value::Bool(flag) => self.leaf(if *flag { "true" } else { "false" }),
-            Value::Number(number) => self.leaf(number.as_str()),
-            Value::String(text) => self.leaf(text),
+            Value::Number(number) => self.compared(number.as_str()),
+            Value::String(text) => self.compared(text),
             Value::Array(values) => values.iter().try_for_each(|value| self.of(value)),
             Value::Object(fields) => self.all(fields.iter()),
         }
+    }
+
+    /// A leaf that may be a number or a time: the word of that comes with it, or neither does.
+    fn compared(&mut self, value: &str) -> Result<(), E> {
+        let Some(scalar) = Scalar::of(value).filter(|_| self.path.len() <= MAX_PATH_BYTES) else {
+            return self.leaf(value);
+        };
+        let words = [word(&self.path, value), scalar.word(&self.path)];
+        if words.iter().map(String::len).sum::<usize>() > self.left {
+            self.left = 0;
+        }
+        words.into_iter().try_for_each(|word| self.push(word))
     }
 
     fn leaf(&mut self, value: &str) -> Result<(), E> {
@@ -97,7 +112,11 @@ impl<E, T: FnMut(&str) -> Result<(), E>> Walk<T> {
         if self.left == 0 {
             return Ok(());
         }
-        let word = word(&self.path, value);
+        self.push(word(&self.path, value))
+    }
+
+    fn push(&mut self, word: String) -> Result<(), E> {
+        // Nothing after the first that has no room.
         match self.left.checked_sub(word.len()) {
             None => {
                 self.left = 0;
@@ -133,10 +152,12 @@ mod tests {
             [
                 "metadata.a.b=true",
                 "metadata.user.id=42",
+                "metadata.user.id\u{1}c045000000000000",
                 "metadata.user.name=Ada",
                 "attributes.host=web-1",
                 "attributes.tags=x",
                 "attributes.tags.y=1.5",
+                "attributes.tags.y\u{1}bff8000000000000",
             ]
         );
         assert!(words(&json!({}), &json!({})).is_empty());
@@ -147,6 +168,7 @@ mod tests {
         let metadata = r#"{"wei":12345678901234567890123,"u64":18446744073709551615,"price":1.10,"zip":"00742"}"#;
         let leaves = Leaves { metadata: Some(&serde_json::from_str(metadata).unwrap()), attributes: None };
         let found: Vec<String> = serde_json::from_str(&serde_json::to_string(&leaves).unwrap()).unwrap();
+        let found: Vec<String> = found.into_iter().filter(|word| word.contains('=')).collect();
         let expected = ["price=1.10", "u64=18446744073709551615", "wei=12345678901234567890123", "zip=00742"];
         assert_eq!(found, expected.map(|leaf| format!("metadata.{leaf}")));
     }

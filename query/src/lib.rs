@@ -12,13 +12,16 @@ pub mod filters;
 pub mod cursor;
 pub mod parse;
 pub mod expression;
+pub mod explain;
 pub mod words;
 pub mod leaves;
+pub mod scalar;
 pub mod matches;
 pub mod to_index;
 pub mod to_catalog;
 
 pub use cursor::{Asked, Cursor, InvalidCursor};
+pub use explain::explain;
 pub use expression::{Clause, Field, Pattern, Query};
 pub use filters::{Filters, Page};
 pub use parse::{QueryError, parse};

@@ -6,6 +6,7 @@ use stages::time::Micros;
 use crate::expression::{Clause, Field, Pattern, Query};
 use crate::filters::Filters;
 use crate::leaves::{Leaves, word};
+use crate::scalar::MAX_PATH_BYTES;
 use crate::words::{lower_case, words};
 
 /// An event, prepared to be asked.
@@ -49,38 +50,74 @@ impl<'a> Subject<'a> {
         }
     }
 
-    fn holds(&self, Clause { field, pattern }: &Clause) -> bool {
-        let event = self.event;
-        match field {
-            Field::Text => in_text(&self.message, pattern) || in_text(&self.full_log, pattern),
-            Field::Message => {
-                let (Pattern::Phrase(text) | Pattern::Prefix(text)) = pattern;
-                event.message.to_lowercase().contains(&text.to_lowercase())
-            }
+    fn holds(&self, clause: &Clause) -> bool {
+        let (event, pattern) = (self.event, &clause.pattern);
+        match &clause.field {
+            Field::Text => self.says(pattern),
+            Field::Message => match pattern {
+                Pattern::Phrase(text) | Pattern::Prefix(text) => {
+                    event.message.to_lowercase().contains(&text.to_lowercase())
+                }
+                Pattern::Wildcard(_) | Pattern::Exists | Pattern::Range(_) => false,
+            },
             Field::Service => is(Some(&event.service), pattern),
             Field::Level => is(Some(&event.level), &pattern.of_level()),
             Field::Application => is(event.application.as_deref(), pattern),
             Field::Language => is(event.language.as_deref(), pattern),
-            Field::Metadata(path) => self.has_leaf(&format!("metadata.{path}"), pattern),
-            Field::Attributes(path) => self.has_leaf(&format!("attributes.{path}"), pattern),
-        }
-    }
-
-    fn has_leaf(&self, path: &str, pattern: &Pattern) -> bool {
-        match pattern {
-            Pattern::Phrase(text) => self.leaves.contains(&word(path, text)),
-            Pattern::Prefix(text) => {
-                let begin = word(path, text);
-                self.leaves.iter().any(|leaf| leaf.starts_with(&begin))
+            field @ (Field::Metadata(_) | Field::Attributes(_) | Field::Either(_) | Field::Named(_)) => {
+                field.paths().iter().any(|path| self.has_leaf(path, pattern))
+                    || clause.as_text().is_some_and(|text| self.says(&text))
             }
         }
     }
+
+    fn says(&self, pattern: &Pattern) -> bool {
+        in_text(&self.message, pattern) || in_text(&self.full_log, pattern)
+    }
+
+    fn has_leaf(&self, path: &str, pattern: &Pattern) -> bool {
+        let any = |holds: &dyn Fn(&str) -> bool| self.leaves.iter().any(|leaf| holds(leaf));
+        match pattern {
+            Pattern::Phrase(text) => self.leaves.contains(&word(path, text)),
+            Pattern::Prefix(text) => any(&|leaf| leaf.starts_with(&word(path, text))),
+            Pattern::Wildcard(text) => any(&|leaf| value_at(leaf, path).is_some_and(|value| is_like(value, text))),
+            Pattern::Range(range) => {
+                path.len() <= MAX_PATH_BYTES
+                    && any(&|leaf| value_at(leaf, path).is_some_and(|value| range.holds(value)))
+            }
+            // Of an object, what is inside of it.
+            Pattern::Exists => {
+                any(&|leaf| leaf.strip_prefix(path).is_some_and(|rest| rest.starts_with('=') || rest.starts_with('.')))
+            }
+        }
+    }
+}
+
+/// The value of a leaf's word, if it is at this path.
+fn value_at<'a>(leaf: &'a str, path: &str) -> Option<&'a str> {
+    leaf.strip_prefix(path)?.strip_prefix('=')
+}
+
+/// Whether a value is these letters, with anything in the place of each `*`.
+fn is_like(value: &str, pattern: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = value.strip_prefix(first) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
 }
 
 fn is(value: Option<&str>, pattern: &Pattern) -> bool {
     value.is_some_and(|value| match pattern {
         Pattern::Phrase(text) => value == text,
         Pattern::Prefix(text) => value.starts_with(text.as_str()),
+        Pattern::Wildcard(text) => is_like(value, text),
+        Pattern::Exists => true,
+        Pattern::Range(_) => false,
     })
 }
 
@@ -91,6 +128,7 @@ fn in_text(text: &[String], pattern: &Pattern) -> bool {
         Pattern::Prefix(prefix) if pattern.is_one_word() => (vec![lower_case(prefix)], true),
         Pattern::Prefix(prefix) => (words(prefix), true),
         Pattern::Phrase(phrase) => (words(phrase), false),
+        Pattern::Wildcard(_) | Pattern::Exists | Pattern::Range(_) => return false,
     };
     let Some((last, before)) = asked.split_last() else { return false };
     text.windows(asked.len()).any(|found| {
@@ -139,6 +177,34 @@ mod tests {
             ("metadata.tags:b", true),
             ("attributes.trace_id:ab*", true),
             ("trace", false),
+            ("trace_id:abc", true),
+            ("user.id:42", true),
+            ("user_id:42", true),
+            ("@user_id:42", false),
+            ("@trace_id:ab*", true),
+            ("@trace_id:*bc*", true),
+            ("@trace_id:*xy*", false),
+            ("@trace_id:*ab", false),
+            ("@trace_id:*", true),
+            ("user:*", true),
+            ("use:*", false),
+            ("user.id:>41", true),
+            ("user.id:>42", false),
+            ("user.id:[1 TO 42]", true),
+            ("user.id:..9", false),
+            ("-user.id:>=100", true),
+            ("trace_id:>=0", false),
+            ("-missing:*", true),
+            ("tags:(x OR b)", true),
+            ("tags:x,y", false),
+            ("status:!=500", true),
+            ("level:>=info", true),
+            ("level:>warn", false),
+            ("level:<=warn", true),
+            ("*", true),
+            ("-*", false),
+            ("message:reset", true),
+            ("service:*pi*", true),
         ] {
             assert_eq!(subject.matches(&parse(query).unwrap()), expected, "{query}");
         }

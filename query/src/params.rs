@@ -67,6 +67,18 @@ pub fn search(pairs: &[(String, String)]) -> Result<Page, InvalidParams> {
     Ok(page)
 }
 
+/// Parameters of `GET /api/explain`: the query.
+pub fn explain(pairs: &[(String, String)]) -> Result<String, InvalidParams> {
+    let mut query = None;
+    for (name, value) in pairs {
+        match name.as_str() {
+            "q" => once(&mut query, name, value.clone())?,
+            _ => return Err(say_known(unknown(name), "q")),
+        }
+    }
+    query.ok_or_else(|| InvalidParams::of("q", "is missing: say what to explain"))
+}
+
 /// Parameters of `GET /api/batches/{id}`: the receipt that came with the batch's 202.
 pub fn batch(pairs: &[(String, String)]) -> Result<Option<String>, InvalidParams> {
     let mut receipt = None;
@@ -213,6 +225,7 @@ mod tests {
             let read: Read = match (route.method, route.path) {
                 (_, api::routes::LIST) => |pairs| list(pairs).map(drop),
                 (_, api::routes::SEARCH) => |pairs| search(pairs).map(drop),
+                (_, api::routes::EXPLAIN) => |pairs| explain(pairs).map(drop),
                 (_, api::routes::BATCH) => |pairs| batch(pairs).map(drop),
                 (api::Method::Get, api::routes::LETTERS) => |pairs| letters::page(pairs).map(drop),
                 (api::Method::Delete, api::routes::LETTERS) => |pairs| letters::purge(pairs).map(drop),

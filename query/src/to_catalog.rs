@@ -78,28 +78,45 @@ fn push_filters(sql: &mut Statement, filters: &Filters) {
 
 fn push_query(sql: &mut Statement, query: &Query) {
     match query {
+        Query::And(parts) if parts.is_empty() => drop(sql.push("true")),
         Query::And(parts) => push_joined(sql, parts, " AND "),
         Query::Or(parts) => push_joined(sql, parts, " OR "),
         Query::Not(inner) => {
             sql.push("NOT ");
             push_query(sql, inner);
         }
-        Query::Clause(Clause { field, pattern }) => match field {
-            Field::Text => {
-                sql.push("(nullif(message ~* ").bind(Part::Text(words(pattern))).push(", false))");
-            }
-            Field::Message => {
-                let (Pattern::Phrase(text) | Pattern::Prefix(text)) = pattern;
+        Query::Clause(clause) => push_clause(sql, clause),
+    }
+}
+
+fn push_clause(sql: &mut Statement, clause: &Clause) {
+    let pattern = &clause.pattern;
+    match &clause.field {
+        Field::Text => push_text(sql, pattern),
+        Field::Message => match pattern {
+            Pattern::Phrase(text) | Pattern::Prefix(text) => {
                 sql.push("(message ILIKE ").bind(Part::Text(format!("%{}%", escaped(text)))).push(")");
             }
-            Field::Service => push_exact(sql, "service", pattern),
-            Field::Level => push_exact(sql, "level", &pattern.of_level()),
-            Field::Application => push_exact(sql, "application", pattern),
-            Field::Language => push_exact(sql, "language", pattern),
-            Field::Metadata(_) | Field::Attributes(_) => {
-                sql.push("(NULL::boolean)");
-            }
+            Pattern::Wildcard(_) | Pattern::Exists | Pattern::Range(_) => drop(sql.push("(NULL::boolean)")),
         },
+        Field::Service => push_exact(sql, "service", pattern),
+        Field::Level => push_exact(sql, "level", &pattern.of_level()),
+        Field::Application => push_exact(sql, "application", pattern),
+        Field::Language => push_exact(sql, "language", pattern),
+        Field::Metadata(_) | Field::Attributes(_) | Field::Either(_) | Field::Named(_) => match clause.as_text() {
+            // Where the text does not say so, a field may.
+            Some(text) => push_text(sql, &text),
+            None => drop(sql.push("(NULL::boolean)")),
+        },
+    }
+}
+
+fn push_text(sql: &mut Statement, pattern: &Pattern) {
+    match pattern {
+        Pattern::Phrase(text) | Pattern::Prefix(text) if !crate::words::words(text).is_empty() => {
+            sql.push("(nullif(message ~* ").bind(Part::Text(words(text, pattern))).push(", false))");
+        }
+        _ => drop(sql.push("(NULL::boolean)")),
     }
 }
 
@@ -124,6 +141,12 @@ fn push_exact(sql: &mut Statement, column: &'static str, pattern: &Pattern) {
             let like = format!("{}%", escaped(text));
             sql.push(&format!("(coalesce({column}, '') LIKE ")).bind(Part::Text(like)).push(")");
         }
+        Pattern::Wildcard(text) => {
+            let like = escaped(text).replace('*', "%");
+            sql.push(&format!("(coalesce({column}, '') LIKE ")).bind(Part::Text(like)).push(")");
+        }
+        Pattern::Exists => drop(sql.push(&format!("({column} IS NOT NULL)"))),
+        Pattern::Range(_) => drop(sql.push("(false)")),
     }
 }
 
@@ -135,8 +158,7 @@ const BETWEEN_UNLESS_DIGITS: &str = r"\u002C\u003B";
 
 /// The words of a pattern, one after the other, as a regular expression. It holds nothing but letters and digits of
 /// the client's.
-fn words(pattern: &Pattern) -> String {
-    let (Pattern::Phrase(text) | Pattern::Prefix(text)) = pattern;
+fn words(text: &str, pattern: &Pattern) -> String {
     let edge = |beside: Option<char>| match beside {
         Some(c) if c.is_ascii_digit() => format!("[{BETWEEN}]"),
         _ => format!("[{BETWEEN}{BETWEEN_UNLESS_DIGITS}]"),
@@ -189,6 +211,11 @@ mod tests {
             ("service:api", "(service IS NOT DISTINCT FROM ?)"),
             ("-application:ap*", "NOT (coalesce(application, '') LIKE ?)"),
             ("level:error language:java", "((level IS NOT DISTINCT FROM ?) AND (language IS NOT DISTINCT FROM ?))"),
+            ("status:500", "(nullif(message ~* ?, false))"),
+            ("@status:500 status:>5", "((NULL::boolean) AND (NULL::boolean))"),
+            ("service:*pi* -application:*", "((coalesce(service, '') LIKE ?) AND NOT (application IS NOT NULL))"),
+            ("*", "true"),
+            ("-*", "NOT true"),
             ("-metadata.a:b attributes.c:d", "(NOT (NULL::boolean) AND (NULL::boolean))"),
         ] {
             let page = Page { query: Some(parse(text).unwrap()), ..Page::default() };
@@ -212,7 +239,8 @@ mod tests {
     fn the_words_of_a_pattern_are_an_expression_without_a_sign_of_the_clients() {
         let short = |pattern: Pattern| {
             let all = format!("[{BETWEEN}{BETWEEN_UNLESS_DIGITS}]");
-            words(&pattern).replace(&all, "_").replace(&format!("[{BETWEEN}]"), "#")
+            let (Pattern::Phrase(text) | Pattern::Prefix(text)) = &pattern else { panic!("no text: {pattern:?}") };
+            words(text, &pattern).replace(&all, "_").replace(&format!("[{BETWEEN}]"), "#")
         };
         for (text, phrase, prefix) in [
             ("timeout", "(^|_)timeout(_|$)", "(^|_)timeout"),

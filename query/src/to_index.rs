@@ -79,15 +79,26 @@ fn query(tree: &Query, prefixes: Prefixes) -> Value {
     }
 }
 
-fn clause_query(Clause { field, pattern }: &Clause, prefixes: Prefixes) -> Value {
-    match field {
+fn clause_query(clause: &Clause, prefixes: Prefixes) -> Value {
+    let pattern = &clause.pattern;
+    match &clause.field {
         Field::Text | Field::Message => text_query(pattern, prefixes),
         Field::Service => exact("service", pattern),
         Field::Level => exact("level", &pattern.of_level()),
         Field::Application => exact("application", pattern),
         Field::Language => exact("language", pattern),
-        Field::Metadata(path) => leaf(&format!("metadata.{path}"), pattern),
-        Field::Attributes(path) => leaf(&format!("attributes.{path}"), pattern),
+        field @ (Field::Metadata(_) | Field::Attributes(_) | Field::Either(_) | Field::Named(_)) => {
+            let mut choices: Vec<Value> = field.paths().iter().flat_map(|path| leaf(path, pattern)).collect();
+            choices.extend(clause.as_text().map(|text| text_query(&text, prefixes)));
+            any_of(choices)
+        }
+    }
+}
+
+fn any_of(mut choices: Vec<Value>) -> Value {
+    match choices.len() {
+        1 => choices.swap_remove(0),
+        _ => json!({"bool": {"should": choices, "minimum_should_match": 1}}),
     }
 }
 
@@ -108,23 +119,47 @@ fn text_query(pattern: &Pattern, prefixes: Prefixes) -> Value {
         Pattern::Prefix(text) => json!({"multi_match": {
             "query": text, "fields": FIELDS, "type": "phrase_prefix", "max_expansions": MAX_EXPANSIONS,
         }}),
+        Pattern::Wildcard(_) | Pattern::Exists | Pattern::Range(_) => json!({"match_none": {}}),
     }
 }
 
 /// A leaf of `metadata` or `attributes`, of which one field holds all.
-fn leaf(path: &str, pattern: &Pattern) -> Value {
-    let word = match pattern {
-        Pattern::Phrase(text) => Pattern::Phrase(word(path, text)),
-        Pattern::Prefix(text) => Pattern::Prefix(word(path, text)),
-    };
-    exact("leaves", &word)
+fn leaf(path: &str, pattern: &Pattern) -> Vec<Value> {
+    const FIELD: &str = "leaves";
+    match pattern {
+        Pattern::Phrase(text) => vec![exact(FIELD, &Pattern::Phrase(word(path, text)))],
+        Pattern::Prefix(text) => vec![exact(FIELD, &Pattern::Prefix(word(path, text)))],
+        Pattern::Wildcard(text) => vec![wildcard(FIELD, &format!("{}={}", literal(path), like(text)))],
+        Pattern::Range(range) => {
+            let (first, last) = range.words(path);
+            vec![json!({"range": {FIELD: {"gte": first, "lte": last}}})]
+        }
+        Pattern::Exists => ["=", "."].map(|end| exact(FIELD, &Pattern::Prefix(format!("{path}{end}")))).into(),
+    }
 }
 
 fn exact(field: &str, pattern: &Pattern) -> Value {
     match pattern {
         Pattern::Phrase(text) => json!({"term": {field: {"value": text}}}),
         Pattern::Prefix(text) => json!({"prefix": {field: {"value": text}}}),
+        Pattern::Wildcard(text) => wildcard(field, &like(text)),
+        Pattern::Exists => json!({"exists": {"field": field}}),
+        Pattern::Range(_) => json!({"match_none": {}}),
     }
+}
+
+fn wildcard(field: &str, value: &str) -> Value {
+    json!({"wildcard": {field: {"value": value}}})
+}
+
+/// A pattern in OpenSearch's form, in which `?` and `\` mean something too.
+fn like(text: &str) -> String {
+    text.replace('\\', r"\\").replace('?', r"\?")
+}
+
+/// A text of which nothing means anything in a pattern.
+fn literal(text: &str) -> String {
+    like(text).replace('*', r"\*")
 }
 
 /// `date_nanos` sorts by nanoseconds; no stored time is beyond what they can count.
@@ -170,6 +205,30 @@ mod tests {
             ("application:shop", json!({"term": {"application": {"value": "shop"}}})),
             ("language:java", json!({"term": {"language": {"value": "java"}}})),
             ("metadata.user.id:42", json!({"term": {"leaves": {"value": "metadata.user.id=42"}}})),
+            (
+                "status:500",
+                json!({"bool": {"minimum_should_match": 1, "should": [
+                    {"term": {"leaves": {"value": "metadata.status=500"}}},
+                    {"term": {"leaves": {"value": "attributes.status=500"}}},
+                    phrase("status:500"),
+                ]}}),
+            ),
+            ("metadata.a:w?*b", json!({"wildcard": {"leaves": {"value": "metadata.a=w\\?*b"}}})),
+            ("service:*pi*", json!({"wildcard": {"service": {"value": "*pi*"}}})),
+            ("service:*", json!({"exists": {"field": "service"}})),
+            (
+                "metadata.a:*",
+                json!({"bool": {"minimum_should_match": 1, "should": [
+                    {"prefix": {"leaves": {"value": "metadata.a="}}}, {"prefix": {"leaves": {"value": "metadata.a."}}},
+                ]}}),
+            ),
+            (
+                "metadata.a:>=500",
+                json!({"range": {"leaves": {
+                    "gte": "metadata.a\u{1}c07f400000000000", "lte": "metadata.a\u{1}ffffffffffffffff",
+                }}}),
+            ),
+            ("*", json!({"bool": {"filter": []}})),
             ("attributes.host:web*", json!({"prefix": {"leaves": {"value": "attributes.host=web"}}})),
             (r#""}]}, {\"match_all\":{}}""#, phrase(r#"}]}, {"match_all":{}}"#)),
         ] {

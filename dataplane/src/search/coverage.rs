@@ -8,7 +8,7 @@
 //! that is kept hot for longer gets nothing back, and an index that was lost is there again, empty. So some events are
 //! looked for, close together in the last hours and days. Two neighbours that are there speak for what lies between.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use query::Page;
 use uuid::Uuid;
 
 use crate::event::Micros;
+use crate::stores::index::FORM;
 
 const SECOND: Micros = 1_000_000;
 const DAY: Micros = 24 * 3600 * SECOND;
@@ -48,6 +49,8 @@ pub(super) struct Coverage {
     gaps: Vec<(Micros, Micros)>,
     /// When the newest event happened of which the index holds less than the whole.
     newest_reduced: Option<Micros>,
+    /// Up to when documents were made that have no words to compare numbers and times by.
+    not_compared: Option<Micros>,
 }
 
 /// What a page may lack.
@@ -59,6 +62,8 @@ pub(super) enum Lack {
     Lost,
     /// Parts of some events.
     Parts,
+    /// Events whose numbers and times can't be compared.
+    Order,
 }
 
 /// The moments from which on events are looked for, oldest first.
@@ -78,12 +83,12 @@ pub(super) fn moments(hot_days: i32, total_days: i32, now: Micros) -> Vec<Micros
 }
 
 impl Coverage {
-    /// From events that the index was given, oldest first, and those that it holds.
-    pub(super) fn new(probes: &[Probe], held: &HashSet<Uuid>, newest_reduced: Option<Micros>) -> Self {
+    /// From events that the index was given, oldest first, and those that it holds, each in its form.
+    pub(super) fn new(probes: &[Probe], held: &HashMap<Uuid, u32>, newest_reduced: Option<Micros>) -> Self {
         let mut gaps = Vec::new();
         let (mut begins, mut missing) = (Micros::MIN, false);
         for Probe { id, accepted_at } in probes {
-            if held.contains(id) {
+            if held.contains_key(id) {
                 if std::mem::take(&mut missing) {
                     gaps.push((begins, *accepted_at));
                 }
@@ -95,7 +100,9 @@ impl Coverage {
         if missing {
             gaps.push((begins, Micros::MAX));
         }
-        Self { gaps, newest_reduced }
+        let is_old = |probe: &&Probe| held.get(&probe.id).is_some_and(|form| *form < FORM);
+        let not_compared = probes.iter().rev().find(is_old).map(|probe| probe.accepted_at);
+        Self { gaps, newest_reduced, not_compared }
     }
 
     /// What a page of a search may lack. A range is one of times at which events happened, a gap one of acceptance.
@@ -104,9 +111,11 @@ impl Coverage {
         let from = page.filters.from.unwrap_or(Micros::MIN);
         let gap = self.gaps.iter().find(|(_, ends)| from < *ends);
         let whole = page.query.as_ref().is_some_and(query::Query::asks_for_the_whole);
+        let compares = page.query.as_ref().is_some_and(query::Query::compares);
         match gap {
             Some((Micros::MIN, ends)) if *ends < Micros::MAX => Some(Lack::Older),
             Some(_) => Some(Lack::Lost),
+            None if compares && self.not_compared.is_some_and(|until| from <= until) => Some(Lack::Order),
             None if whole && self.newest_reduced.is_some_and(|newest| from <= newest) => Some(Lack::Parts),
             None => None,
         }
@@ -153,7 +162,7 @@ mod tests {
     fn coverage(held: &[bool], newest_reduced: Option<Micros>) -> Coverage {
         let probe = |n: usize| Probe { id: Uuid::from_u128(n as u128), accepted_at: 100 * (n as Micros + 1) };
         let probes: Vec<_> = (0..held.len()).map(probe).collect();
-        let held = probes.iter().zip(held).filter(|(_, held)| **held).map(|(probe, _)| probe.id).collect();
+        let held = probes.iter().zip(held).filter(|(_, held)| **held).map(|(probe, _)| (probe.id, FORM)).collect();
         Coverage::new(&probes, &held, newest_reduced)
     }
 
@@ -197,6 +206,25 @@ mod tests {
             (older, Some(150), None, "word", Some(Lack::Older)),
         ] {
             assert_eq!(coverage(held, reduced).lack(&page(from, q)), expected, "{held:?} {reduced:?} {from:?} {q}");
+        }
+    }
+
+    #[test]
+    fn numbers_can_not_be_compared_in_documents_of_before() {
+        let probe = |n: usize| Probe { id: Uuid::from_u128(n as u128), accepted_at: 100 * (n as Micros + 1) };
+        let probes: Vec<_> = (0..4).map(probe).collect();
+        let forms = [0, 1, FORM, FORM];
+        let held = probes.iter().zip(forms).map(|(probe, form)| (probe.id, form)).collect();
+        let coverage = Coverage::new(&probes, &held, None);
+        for (from, q, expected) in [
+            (None, "status:>=500", Some(Lack::Order)),
+            (Some(200), "-(a status:>=500)", Some(Lack::Order)),
+            (Some(201), "status:>=500", None),
+            (None, "status:500", None),
+        ] {
+            let filters = Filters { from, ..Filters::default() };
+            let page = Page { filters, query: Some(parse(q).unwrap()), ..Page::default() };
+            assert_eq!(coverage.lack(&page), expected, "{from:?} {q}");
         }
     }
 

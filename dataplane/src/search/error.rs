@@ -1,7 +1,10 @@
 //! What can go wrong in the search role, and the status and stable code of each.
 
-use api::Code;
+use api::{Code, Refusal};
+use axum::Json;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use query::QueryError;
 use query::params::InvalidParams;
 use runtime::http::{after, refusal};
 use runtime::logging::chain;
@@ -69,7 +72,7 @@ impl IntoResponse for Error {
             Self::Auth(error) => return error.into_response(),
             Self::Params(InvalidParams::Parameter { .. }) => Code::InvalidParameter,
             Self::Params(InvalidParams::Cursor(_)) => Code::InvalidCursor,
-            Self::Params(InvalidParams::Query(_)) => Code::InvalidQuery,
+            Self::Params(InvalidParams::Query(error)) => return of_query(error),
             Self::NotFound | Self::NoRoute => Code::NotFound,
             Self::Method => Code::MethodNotAllowed,
             Self::InvalidReceipt => Code::InvalidReceipt,
@@ -91,6 +94,12 @@ impl IntoResponse for Error {
         };
         refusal(code, self.to_string())
     }
+}
+
+/// What can't be understood of a query is said with its place, and with what may be meant.
+fn of_query(error: &QueryError) -> Response {
+    let refusal = Refusal::new(Code::InvalidQuery, error.to_string()).at(error.at.clone(), error.repairs.clone());
+    (StatusCode::BAD_REQUEST, Json(refusal)).into_response()
 }
 
 /// What the index says of one query is said to whoever asked it.

@@ -1,6 +1,6 @@
 //! Reads from the index, always through the tenant's own alias.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -191,11 +191,20 @@ struct HitList<H> {
     hits: Vec<H>,
 }
 
-/// A hit that is known by its id alone.
+/// A hit that is known by its id, and the form of its document.
 #[derive(Deserialize)]
 struct Named {
     #[serde(rename = "_id")]
     id: Uuid,
+    #[serde(rename = "_source", default)]
+    source: Formed,
+}
+
+/// What a document says of its form; the first documents said nothing.
+#[derive(Deserialize, Default)]
+struct Formed {
+    #[serde(default)]
+    form: u32,
 }
 
 /// A hit is known by its sort values: nanoseconds, id.
@@ -247,11 +256,11 @@ impl Index {
         Ok(answer.hits.hits.pop().map(|found| found.document))
     }
 
-    /// Which of these events the index holds; `None` if a part of it didn't answer.
-    pub(super) async fn held(&self, tenant: &Tenant, ids: &[Uuid]) -> Result<Option<HashSet<Uuid>>, IndexError> {
+    /// Which of these events the index holds, each in its form; `None` if a part of it didn't answer.
+    pub(super) async fn held(&self, tenant: &Tenant, ids: &[Uuid]) -> Result<Option<HashMap<Uuid, u32>>, IndexError> {
         let answer: Answer<Named> = self.ask(tenant, held_body(tenant.name(), ids)).await?;
         let partial = answer.is_partial();
-        Ok((!partial).then(|| answer.hits.hits.into_iter().map(|hit| hit.id).collect()))
+        Ok((!partial).then(|| answer.hits.hits.into_iter().map(|hit| (hit.id, hit.source.form)).collect()))
     }
 
     /// When the newest event happened of which the index holds less than the whole; `None` if there is none.

@@ -40,6 +40,9 @@ const INDEX_LACKS: &str = "the index lacks events of this time range that it had
 /// Said of a time range in which the index has parts of some events only.
 const INDEX_REDUCED: &str =
     "of some events in this time range the index holds the message only; GET /api/logs lists them";
+/// Said of a comparison over a time range that begins before numbers and times could be compared.
+const INDEX_UNORDERED: &str = "numbers and times of older events in this time range can't be compared: they were indexed before \
+     LoggerHub could; narrow the time range";
 /// Said where it could not be found out what the index holds.
 const INDEX_UNKNOWN: &str = "what the index holds of this time range could not be found out; ask again";
 /// Said while accepted events wait in the queue.
@@ -265,6 +268,7 @@ fn missing(doubts: Doubts) -> Option<&'static str> {
         Ok(Some(Lack::Lost)) => Some(INDEX_LACKS),
         Ok(Some(Lack::Older)) => Some(INDEX_YOUNGER),
         Ok(Some(Lack::Parts)) => Some(INDEX_REDUCED),
+        Ok(Some(Lack::Order)) => Some(INDEX_UNORDERED),
         Err(()) => Some(INDEX_UNKNOWN),
         Ok(None) if loose => Some(INDEX_LOOSE),
         Ok(None) if waits == Waits::Unknown => Some(QUEUE_UNKNOWN),
@@ -397,6 +401,7 @@ mod tests {
             (Doubts { loose: true, waits: unsaid, ..sure }, Some(INDEX_LOOSE)),
             (Doubts { lack: Err(()), loose: true, ..sure }, Some(INDEX_UNKNOWN)),
             (Doubts { lack: Ok(Some(Lack::Parts)), ..sure }, Some(INDEX_REDUCED)),
+            (Doubts { lack: Ok(Some(Lack::Order)), ..sure }, Some(INDEX_UNORDERED)),
             (Doubts { lack: Ok(Some(Lack::Older)), ..sure }, Some(INDEX_YOUNGER)),
             (Doubts { lack: Ok(Some(Lack::Lost)), ..sure }, Some(INDEX_LACKS)),
             (Doubts { behind: true, lack: Ok(Some(Lack::Lost)), ..sure }, Some(INDEX_BEHIND)),

@@ -28,7 +28,7 @@ pub(super) fn held_body(tenant: &TenantName, ids: &[uuid::Uuid]) -> Value {
     let must = [json!({"term": {"tenant": tenant.as_str()}}), json!({"ids": {"values": values}})];
     json!({
         "query": {"bool": {"filter": must}}, "size": ids.len(), "timeout": TIMEOUT, "track_total_hits": false,
-        "_source": false,
+        "_source": ["form"],
     })
 }
 

@@ -5,7 +5,7 @@ mod letters;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use api::routes::{BATCH, EVENT, LETTER, LETTERS, LIST, REDRIVE, REDRIVE_ONE, SEARCH};
+use api::routes::{BATCH, EVENT, EXPLAIN, LETTER, LETTERS, LIST, REDRIVE, REDRIVE_ONE, SEARCH};
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
@@ -31,6 +31,7 @@ pub(super) fn router(search: Search) -> Router {
         .route(LIST, known(get(list)))
         .route(EVENT, known(get(event)))
         .route(SEARCH, known(get(find)))
+        .route(EXPLAIN, known(get(explain)))
         .route(BATCH, known(get(batch)))
         .route(LETTERS, known(get(letters::list).delete(letters::purge)))
         .route(LETTER, known(get(letters::one).delete(letters::purge_one)))
@@ -54,6 +55,12 @@ async fn find(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Res
     let caller = caller(&search, &headers)?;
     let page = params::search(&pairs(&uri)?)?;
     answer(read(&search, &caller, |reader, tenant| async move { reader.search(&tenant, &page, now()).await }).await?)
+}
+
+async fn explain(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
+    caller(&search, &headers)?;
+    let text = params::explain(&pairs(&uri)?)?;
+    answer(query::explain(&text).map_err(InvalidParams::from)?)
 }
 
 async fn event(State(search): State<Search>, headers: HeaderMap, id: Id, uri: Uri) -> Result<Response, Error> {

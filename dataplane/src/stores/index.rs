@@ -11,7 +11,7 @@ mod series;
 mod together;
 mod unusable;
 
-pub use document::Document;
+pub use document::{Document, FORM};
 pub use health::{Ask, IndexHealth};
 pub use listing::Listed;
 pub use series::{IndexState, SeriesIndex};

@@ -1,15 +1,25 @@
 //! A query's text as tokens.
+//!
+//! People type `level:error -health`, and they paste what they see: addresses, stack frames, `error: refused`. A sign
+//! is an operator only where nobody would write it in a text.
 
 use std::fmt;
-use std::iter::Peekable;
-use std::str::CharIndices;
+use std::ops::Range;
 
-use super::QueryError;
-use crate::expression::{Clause, Field, Pattern};
+use super::value;
+use super::{Problem, QueryError};
+use crate::expression::{Clause, Field, Pattern, Query};
 use crate::words::words;
 
-/// Fewest letters before a `*`: a shorter prefix names too many words of an index.
+/// Fewest letters or digits beside a `*`: a shorter beginning names too many words of an index.
 const MIN_PREFIX: usize = 2;
+
+/// A token, and where it stands in the query, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Spanned {
+    pub(super) token: Token,
+    pub(super) at: Range<usize>,
+}
 
 /// A piece of a query that means something by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,117 +29,279 @@ pub(super) enum Token {
     And,
     Or,
     Not,
-    Clause(Clause),
+    /// What is to be found. Whether it is a plain word, which may be part of a sentence.
+    Find {
+        query: Query,
+        is_word: bool,
+    },
+    /// Signs that are no words: what they stand between is found without them.
+    Signs,
+    /// A `*` alone.
+    Everything,
 }
 
-/// As the client wrote it, for an error.
+/// As the client may write it, for an error.
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Token::Open => "(",
-            Token::Close => ")",
-            Token::And => "AND",
-            Token::Or => "OR",
-            Token::Not => "NOT",
-            Token::Clause(Clause { pattern: Pattern::Phrase(text) | Pattern::Prefix(text), .. }) => text,
+            Self::Open => "(",
+            Self::Close => ")",
+            Self::And => "AND",
+            Self::Or => "OR",
+            Self::Not => "NOT",
+            Self::Everything => "*",
+            Self::Find { .. } | Self::Signs => "this",
         })
     }
 }
 
-pub(super) fn tokens(text: &str) -> Result<Vec<Token>, QueryError> {
+/// The tokens of a query.
+pub(super) fn tokens(text: &str) -> Result<Vec<Spanned>, QueryError> {
+    let mut scanner = Scanner { text, at: 0 };
     let mut tokens = Vec::new();
-    let mut chars = text.char_indices().peekable();
-    while let Some(&(start, first)) = chars.peek() {
-        let token = match first {
-            c if c.is_whitespace() => {
-                chars.next();
-                continue;
-            }
-            '(' | ')' | '-' => {
-                chars.next();
-                match first {
-                    '(' => Token::Open,
-                    ')' => Token::Close,
-                    _ => Token::Not,
-                }
-            }
-            '"' => phrase(Field::Text, "", quoted(&mut chars)?)?,
-            _ => {
-                let ends = |c: char| c.is_whitespace() || matches!(c, '(' | ')' | '"');
-                while chars.next_if(|&(_, c)| !ends(c)).is_some() {}
-                let end = chars.peek().map_or(text.len(), |&(end, _)| end);
-                word(&text[start..end], &mut chars)?
-            }
-        };
+    while let Some(token) = scanner.next()? {
         tokens.push(token);
     }
+    resolve(&mut tokens, text);
     Ok(tokens)
 }
 
-fn word(text: &str, rest: &mut Peekable<CharIndices<'_>>) -> Result<Token, QueryError> {
-    match text {
-        "AND" => return Ok(Token::And),
-        "OR" => return Ok(Token::Or),
-        "NOT" => return Ok(Token::Not),
-        _ => {}
-    }
-    let (field, value) = match text.split_once(':') {
-        Some((name, value)) if looks_like_a_field(name) => (field(name)?, value),
-        _ => (Field::Text, text),
-    };
-    if value.is_empty() && rest.peek().is_some_and(|&(_, c)| c == '"') {
-        return phrase(field, text, quoted(rest)?);
-    }
-    let Some((prefix, after)) = value.split_once('*') else {
-        return phrase(field, text, value.to_owned());
-    };
-    if after.is_empty() && prefix.chars().filter(|c| c.is_alphanumeric()).count() >= MIN_PREFIX {
-        Ok(Token::Clause(Clause { field, pattern: Pattern::Prefix(prefix.to_owned()) }))
-    } else {
-        Err(QueryError::Wildcard(text.to_owned()))
-    }
+/// Reads a text from its beginning to its end.
+pub(super) struct Scanner<'a> {
+    pub(super) text: &'a str,
+    pub(super) at: usize,
 }
 
-/// `written` is what stands before the value, for an error about an empty one.
-fn phrase(field: Field, written: &str, value: String) -> Result<Token, QueryError> {
-    if value.chars().any(char::is_alphanumeric) || !words(&value).is_empty() {
-        return Ok(Token::Clause(Clause { field, pattern: Pattern::Phrase(value) }));
+impl Scanner<'_> {
+    pub(super) fn rest(&self) -> &str {
+        &self.text[self.at..]
     }
-    Err(QueryError::NothingToFind(if written.is_empty() { value } else { written.to_owned() }))
-}
 
-/// The text between two quotation marks; `\"` and `\\` stand for themselves.
-fn quoted(chars: &mut Peekable<CharIndices<'_>>) -> Result<String, QueryError> {
-    chars.next();
-    let mut text = String::new();
-    while let Some((_, c)) = chars.next() {
-        match c {
-            '"' => return Ok(text),
-            '\\' => match chars.next_if(|&(_, c)| matches!(c, '"' | '\\')) {
-                Some((_, escaped)) => text.push(escaped),
-                None => text.push('\\'),
-            },
-            c => text.push(c),
+    pub(super) fn peek(&self) -> Option<char> {
+        self.rest().chars().next()
+    }
+
+    pub(super) fn skip_spaces(&mut self) {
+        self.at = self.text.len() - self.rest().trim_start().len();
+    }
+
+    pub(super) fn eat(&mut self, text: &str) -> bool {
+        let eaten = self.rest().starts_with(text);
+        self.at += if eaten { text.len() } else { 0 };
+        eaten
+    }
+
+    fn next(&mut self) -> Result<Option<Spanned>, QueryError> {
+        self.skip_spaces();
+        let start = self.at;
+        let Some(first) = self.peek() else { return Ok(None) };
+        let token = match first {
+            '(' => self.sign(Token::Open),
+            ')' => self.sign(Token::Close),
+            '"' => {
+                let text = self.quoted()?;
+                self.text_token(Pattern::Phrase(text), false, start)?
+            }
+            '-' | '!' if self.excludes() => self.sign(Token::Not),
+            '|' if !self.rest().starts_with("||") => return Err(self.error(Problem::Pipe, start..start + 1)),
+            _ => self.word()?,
+        };
+        Ok(Some(Spanned { token, at: start..self.at }))
+    }
+
+    fn sign(&mut self, token: Token) -> Token {
+        self.at += 1;
+        token
+    }
+
+    /// Whether a `-` or `!` excludes what follows. It does not in `a - b`, `--dry-run`, `->` and `-Xmx512m`.
+    fn excludes(&self) -> bool {
+        let after = &self.rest()[1..];
+        let is_java_option = after.starts_with("XX:")
+            || after.strip_prefix('X').is_some_and(|name| name.starts_with(|c: char| c.is_ascii_lowercase()))
+            || after
+                .strip_prefix('D')
+                .is_some_and(|name| name.split_once('=').is_some_and(|(name, _)| !name.is_empty() && is_name(name)));
+        let begins = after.starts_with(|c: char| !c.is_whitespace() && !matches!(c, '-' | '!' | '=' | '>' | '|' | ')'));
+        begins && !(self.rest().starts_with('-') && is_java_option)
+    }
+
+    /// A word, an operator, or a field and its value.
+    fn word(&mut self) -> Result<Token, QueryError> {
+        let start = self.at;
+        if let Some(token) = self.field()? {
+            return Ok(token);
+        }
+        let text = self.bare().to_owned();
+        Ok(match text.as_str() {
+            "AND" | "&&" => Token::And,
+            "OR" | "||" => Token::Or,
+            "NOT" => Token::Not,
+            "*" => Token::Everything,
+            _ => {
+                let pattern = value::text_pattern(&text).map_err(|problem| self.error(problem, start..self.at))?;
+                return self.text_token(pattern, true, start);
+            }
+        })
+    }
+
+    /// Text up to the next space, quotation mark, or parenthesis that is not part of it: `foo(bar)` is one.
+    pub(super) fn bare(&mut self) -> &str {
+        let start = self.at;
+        let mut open = 0_usize;
+        let mut end = self.text.len();
+        for (at, c) in self.text[start..].char_indices() {
+            let closes = match c {
+                '"' => true,
+                '(' if at > 0 && closes_in_word(&self.text[start + at..]) => {
+                    open += 1;
+                    false
+                }
+                '(' => at > 0,
+                ')' if open > 0 => {
+                    open -= 1;
+                    false
+                }
+                ')' => true,
+                c => c.is_whitespace(),
+            };
+            if closes {
+                end = start + at;
+                break;
+            }
+        }
+        // What can't begin a word is one sign.
+        self.at = if end > start { end } else { start + self.peek().map_or(0, char::len_utf8) };
+        &self.text[start..self.at]
+    }
+
+    /// The text between two quotation marks; `\"` and `\\` stand for themselves.
+    pub(super) fn quoted(&mut self) -> Result<String, QueryError> {
+        let start = self.at;
+        let mut text = String::new();
+        let mut chars = self.text[start + 1..].char_indices().peekable();
+        while let Some((at, c)) = chars.next() {
+            match c {
+                '"' => {
+                    self.at = start + 1 + at + 1;
+                    return Ok(text);
+                }
+                '\\' => match chars.next_if(|&(_, c)| matches!(c, '"' | '\\')) {
+                    Some((_, escaped)) => text.push(escaped),
+                    None => text.push('\\'),
+                },
+                c => text.push(c),
+            }
+        }
+        let repair = format!("{}\"", self.text);
+        Err(self.error(Problem::OpenQuote, start..self.text.len()).or_ask(repair))
+    }
+
+    fn text_token(&self, pattern: Pattern, is_word: bool, start: usize) -> Result<Token, QueryError> {
+        let text = match &pattern {
+            Pattern::Phrase(text) | Pattern::Prefix(text) => text,
+            Pattern::Wildcard(_) | Pattern::Exists | Pattern::Range(_) => {
+                return Err(self.error(Problem::Wildcard, start..self.at));
+            }
+        };
+        if words(text).is_empty() {
+            return match is_word {
+                true => Ok(Token::Signs),
+                false => Err(self.error(Problem::NothingToFind, start..self.at)),
+            };
+        }
+        Ok(Token::Find { query: Query::Clause(Clause { field: Field::Text, pattern }), is_word })
+    }
+
+    /// `name:value` and its kind, if that is what stands here.
+    fn field(&mut self) -> Result<Option<Token>, QueryError> {
+        let start = self.at;
+        let Some((name, operator)) = value::name_and_operator(self.rest()) else { return Ok(None) };
+        let field = Field::of(name);
+        self.at += name.len() + operator.len();
+        match value::read(self, field, operator, start)? {
+            Some(query) => Ok(Some(Token::Find { query, is_word: false })),
+            None => {
+                self.at = start;
+                Ok(None)
+            }
         }
     }
-    Err(QueryError::OpenQuote)
+
+    pub(super) fn error(&self, problem: Problem, at: Range<usize>) -> QueryError {
+        QueryError::new(problem, self.text, at)
+    }
 }
 
-/// Times and addresses hold colons too; a field's name begins with a letter.
-fn looks_like_a_field(name: &str) -> bool {
+/// Whether the parenthesis that this begins with is closed before the next space.
+fn closes_in_word(text: &str) -> bool {
+    let mut depth = 0_usize;
+    for c in text.chars() {
+        match c {
+            '(' => depth += 1,
+            ')' if depth <= 1 => return true,
+            ')' => depth -= 1,
+            '"' => return false,
+            c if c.is_whitespace() => return false,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Whether it may be a field's name.
+pub(super) fn is_name(name: &str) -> bool {
+    let name = name.strip_prefix('@').unwrap_or(name);
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '/'))
 }
 
-fn field(name: &str) -> Result<Field, QueryError> {
-    let path = |root: &str| name.strip_prefix(root).filter(|path| !path.is_empty()).map(str::to_owned);
-    match name {
-        "service" => Ok(Field::Service),
-        "level" => Ok(Field::Level),
-        "application" => Ok(Field::Application),
-        "language" => Ok(Field::Language),
-        _ => (path("metadata.").map(Field::Metadata))
-            .or_else(|| path("attributes.").map(Field::Attributes))
-            .ok_or_else(|| QueryError::UnknownField(name.to_owned())),
+/// Whether so much is left of a word that a `*` may stand beside it.
+pub(super) fn is_long_enough(text: &str) -> bool {
+    text.chars().filter(|c| c.is_alphanumeric()).count() >= MIN_PREFIX
+}
+
+/// Decides which lower-case `and`, `or` and `not` are operators: those beside a field, a phrase or a parenthesis, and
+/// not those of a sentence such as `could not connect`.
+fn resolve(tokens: &mut [Spanned], text: &str) {
+    let said = |token: &Spanned| match &text[token.at.clone()] {
+        "and" | "And" => Some(Token::And),
+        "or" | "Or" => Some(Token::Or),
+        "not" | "Not" => Some(Token::Not),
+        _ => None,
+    };
+    let is_field_or_phrase = |token: &Spanned| matches!(token.token, Token::Find { is_word: false, .. });
+    let is_operand = |token: &Spanned| !matches!(token.token, Token::Close | Token::And | Token::Or);
+    for at in 0..tokens.len() {
+        let begins_part = |token: &Spanned| is_field_or_phrase(token) || token.token == Token::Open;
+        if said(&tokens[at]) == Some(Token::Not) && tokens.get(at + 1).is_some_and(begins_part) {
+            tokens[at].token = Token::Not;
+        }
+    }
+    let mut depth = 0_usize;
+    for at in 0..tokens.len() {
+        match tokens[at].token {
+            Token::Open => depth += 1,
+            Token::Close => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        let Some(operator @ (Token::And | Token::Or)) = said(&tokens[at]) else { continue };
+        let (Some(before), Some(after)) = (at.checked_sub(1).map(|before| &tokens[before]), tokens.get(at + 1)) else {
+            continue;
+        };
+        let beside = is_field_or_phrase(before)
+            || before.token == Token::Close
+            || is_field_or_phrase(after)
+            || matches!(after.token, Token::Open | Token::Not);
+        let joins = matches!(before.token, Token::Close | Token::Find { .. }) && is_operand(after);
+        if joins && (beside || depth > 0) {
+            tokens[at].token = operator;
+        }
+    }
+    for at in 1..tokens.len() {
+        let follows = matches!(tokens[at - 1].token, Token::And | Token::Or);
+        if follows && said(&tokens[at]) == Some(Token::Not) && tokens.get(at + 1).is_some_and(is_operand) {
+            tokens[at].token = Token::Not;
+        }
     }
 }

@@ -8,6 +8,9 @@ use uuid::Uuid;
 use crate::event::{flag_names, rfc3339};
 use crate::stores::batch::{Batch, BatchEvent};
 
+/// The form of the documents that are made now: of 1 are those before numbers and times had words to be compared by.
+pub const FORM: u32 = 2;
+
 /// What `_source` holds: the event as it is shown, less what changes later.
 #[derive(Debug, Serialize)]
 pub struct Document<'a> {
@@ -32,6 +35,8 @@ pub struct Document<'a> {
     /// What can be searched for in the two.
     #[serde(skip_serializing_if = "Leaves::is_empty")]
     leaves: Leaves<'a>,
+    /// What whoever compares has to know: [`FORM`]. Not indexed.
+    form: u32,
     batch_id: Uuid,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     flags: Vec<&'static str>,
@@ -59,6 +64,7 @@ impl<'a> Document<'a> {
             metadata,
             attributes,
             leaves: Leaves { metadata, attributes },
+            form: FORM,
             batch_id: batch.batch_id,
             flags: flag_names(*flags),
             index_error: None,
@@ -113,7 +119,7 @@ mod tests {
             "@timestamp": "2026-01-02T03:04:05.000000Z", "accepted_at": "2026-01-02T03:04:05.000000Z",
             "id": Uuid::from_u128(2), "batch_id": Uuid::from_u128(1), "tenant": "acme", "service": "s",
             "level": "WARN", "message": "m", "metadata": {"a": 1}, "attributes": {"b": [true]},
-            "leaves": ["metadata.a=1", "attributes.b=true"],
+            "leaves": ["metadata.a=1", "metadata.a\u{1}bff0000000000000", "attributes.b=true"], "form": 2,
         });
         assert_eq!(whole, expected);
         let fields = expected.as_object_mut().unwrap();

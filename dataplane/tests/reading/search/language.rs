@@ -1,5 +1,8 @@
-//! What queries find, in the index and without it.
+//! What queries find, in the index and without it; and what is said of them.
 
+use api::Refusal;
+use api::explain::Explanation;
+use reqwest::Method;
 use testkit::http::Door;
 
 use crate::house::House;
@@ -54,6 +57,15 @@ async fn a_query_finds_what_it_says_in_the_index_and_what_it_can_without() -> an
         ("-application:shop", "alpha delta gamma", "alpha delta gamma"),
         ("language:java", "delta", "delta"),
         ("nothing", "", ""),
+        ("level:error or level:warn", "alpha gamma", "alpha gamma"),
+        ("level:error,warn", "alpha gamma", "alpha gamma"),
+        ("level:>=warn", "alpha gamma", "alpha gamma"),
+        ("!timeout", "alpha beta delta", ""),
+        ("user.id:>41", "alpha", ""),
+        ("metadata.user.id:>=43", "", ""),
+        ("@host:*b-1", "alpha", ""),
+        ("-host:*", "beta delta gamma", ""),
+        ("connection - reset", "alpha delta", "alpha delta"),
         // Where the catalog can't know, it neither finds nor excludes.
         ("stack", "gamma", ""),
         ("\"deep stack trace\"", "gamma", ""),
@@ -101,5 +113,27 @@ async fn an_index_that_is_behind_says_that_it_is_not_complete() -> anyhow::Resul
     house.index(own, &stored).await?;
     let page = door.search("q=late").await?;
     assert_eq!((page.items.len(), page.complete), (1, true));
+    house.retire().await
+}
+
+#[tokio::test]
+async fn a_query_is_explained_or_refused_with_its_place_and_what_may_be_meant() -> anyhow::Result<()> {
+    let house = House::new().await?;
+    let search = house.search().await?;
+    let door = Door::at(&search.url, &search.url)?.with_key(&house.seats[0].key);
+    let ask = async |path: &str, q: &str| door.request(Method::GET, path).query(&[("q", q)]).send().await;
+
+    let said: Explanation = ask("/api/explain", "level:>=warn a or b").await?.error_for_status()?.json().await?;
+    assert!(said.text.contains("level is WARN or ERROR or FATAL"), "{}", said.text);
+    assert_eq!(said.hints.iter().map(|hint| hint.query.as_str()).collect::<Vec<_>>(), ["level:>=warn a OR b"]);
+    assert_eq!(said.tokens.len(), 5);
+
+    for path in ["/api/search", "/api/explain"] {
+        let response = ask(path, "first (second").await?;
+        assert_eq!(response.status(), 400, "{path}");
+        let Refusal { error } = response.json().await?;
+        assert_eq!((error.code.as_str(), error.position, error.length), ("invalid_query", Some(6), Some(1)), "{path}");
+        assert_eq!(error.repairs, ["first (second)"], "{path}");
+    }
     house.retire().await
 }

@@ -42,11 +42,30 @@ const WORDS: &[&str] = &[
     "a=b",
     "👍ok",
     "conn",
+    "trace_id=42",
+    "tags:x",
 ];
 const SERVICES: &[&str] = &["api", "Api", "api-v2", "my service", "größe"];
 const LEVELS: &[&str] = &["error", "warn", "info", "audit"];
 const NAMES: &[&str] = &["user.id", "tags", "trace_id", "a.b"];
-const VALUES: &[&str] = &["42", "4", "true", "x y", "größe", "abc-def"];
+const VALUES: &[&str] =
+    &["42", "4", "-1.5", "1e3", "2026-01-02", "2026-01-02T10:00:00+02:00", "true", "x y", "größe", "abc-def"];
+/// What a field is asked for besides one of the values.
+const ASKED: &[&str] = &[
+    ":*",
+    ":abc*",
+    ":*de*",
+    ":a*f",
+    ":4,42",
+    ":(true OR \"x y\")",
+    ":>=4",
+    ":<5",
+    ":!=42",
+    ":[4 TO 42]",
+    ":-2..5",
+    ":>2026-01-01",
+    ":<=\"2026-01-02 09:00:00\"",
+];
 
 #[tokio::test]
 async fn a_query_finds_in_every_store_what_it_means() -> anyhow::Result<()> {
@@ -165,12 +184,24 @@ fn expression(random: &mut StdRng, depth: u32) -> String {
 
 fn clause(random: &mut StdRng) -> String {
     let quoted = |text: &str| format!("\"{text}\"");
-    match random.random_range(0..10) {
+    match random.random_range(0..14) {
         0..=2 => quoted(WORDS.choose(random).expect("some")),
         3 => quoted(&some(random, WORDS, 3).join(" ")),
         4 => ["conn*", "user-1*", "java.la*", "tim*", "grö*", "use*"].choose(random).expect("some").to_string(),
         5 => format!("service:{}", quoted(SERVICES.choose(random).expect("some"))),
         6 => format!("level:{}", LEVELS.choose(random).expect("some")),
+        8 => ["level:>=warn", "level:<error", "level:error,warn", "level!=info", "service:*pi*", "application:*"]
+            .choose(random)
+            .expect("some")
+            .to_string(),
+        9 | 10 => {
+            let root = ["metadata.", "attributes.", "@", ""].choose(random).expect("some");
+            format!("{root}{}{}", NAMES.choose(random).expect("some"), ASKED.choose(random).expect("some"))
+        }
+        11 => {
+            let root = ["@", ""].choose(random).expect("some");
+            format!("{root}{}:{}", NAMES.choose(random).expect("some"), quoted(VALUES.choose(random).expect("some")))
+        }
         7 => ["service:api*", "application:my*", "level:er*", "language:tr*"].choose(random).expect("some").to_string(),
         _ => {
             let root = ["metadata", "attributes"].choose(random).expect("some");
