@@ -180,7 +180,8 @@ impl Passes {
         tokio::join!(self.pass_over_tenants(&stop), self.look_after_indices(&stop));
     }
 
-    async fn pass_over_tenants(&self, stop: &CancellationToken) {
+    /// Passes over all tenants until `stop`.
+    pub(super) async fn pass_over_tenants(&self, stop: &CancellationToken) {
         let (mut usage, mut housekeeping) = (Every::new(USAGE_EVERY), Every::new(HOUSEKEEPING_EVERY));
         while !stop.is_cancelled() {
             let begun = Instant::now();

@@ -180,6 +180,10 @@ struct Answer<H> {
 
 #[derive(Deserialize)]
 struct Shards {
+    #[serde(default)]
+    total: u32,
+    #[serde(default)]
+    successful: u32,
     failed: u32,
     /// Why.
     #[serde(default)]
@@ -318,7 +322,8 @@ impl Index {
 
 impl<H> Answer<H> {
     fn is_partial(&self) -> bool {
-        self.timed_out || self.shards.failed > 0
+        // A shard without a copy that works is none that failed: it is only missing among the others.
+        self.timed_out || self.shards.failed > 0 || self.shards.successful < self.shards.total
     }
 
     /// A query that is too broad for one shard is too broad, also where another shard has fewer words.

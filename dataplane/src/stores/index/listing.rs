@@ -27,13 +27,8 @@ pub struct Listed {
 #[derive(Deserialize)]
 struct Found {
     #[serde(rename = "_shards")]
-    shards: Shards,
+    shards: Value,
     hits: Hits,
-}
-
-#[derive(Deserialize)]
-struct Shards {
-    failed: u64,
 }
 
 #[derive(Deserialize)]
@@ -69,7 +64,7 @@ impl Index {
             counted => counted?,
         };
         let answer: Value = read(doing, &body)?;
-        whole(doing, answer["_shards"]["failed"].as_u64().unwrap_or(1))?;
+        whole(doing, &answer["_shards"])?;
         answer["count"].as_u64().ok_or_else(|| refused(doing, "no count in the answer"))
     }
 
@@ -93,7 +88,7 @@ impl Index {
                 found => found?,
             };
             let found: Found = read(doing, &body)?;
-            whole(doing, found.shards.failed)?;
+            whole(doing, &found.shards)?;
             let hits = found.hits.hits;
             let is_full = hits.len() == PAGE;
             after = hits.last().map(|hit| hit.sort.clone()).filter(|_| is_full);
@@ -118,7 +113,7 @@ impl Index {
                 found => found?,
             };
             let found: Found = read(doing, &body)?;
-            whole(doing, found.shards.failed)?;
+            whole(doing, &found.shards)?;
             located.extend(found.hits.hits.into_iter().map(|hit| (hit._id, hit._index)));
         }
         Ok(located)
@@ -153,11 +148,32 @@ fn accepted_in((from, to): (Micros, Micros)) -> Value {
     json!({"range": {"accepted_at": {"gte": from, "lt": to, "format": "epoch_millis"}}})
 }
 
-/// An answer that lacks a shard is none.
-pub(super) fn whole(doing: &'static str, failed_shards: u64) -> Result<(), Error> {
-    if failed_shards == 0 { Ok(()) } else { Err(refused(doing, "some shards did not answer")) }
+/// An answer that lacks a shard is none. One without a copy that works is missing among the successful, and is not
+/// counted as failed.
+pub(super) fn whole(doing: &'static str, shards: &Value) -> Result<(), Error> {
+    let number = |name: &str| shards[name].as_u64();
+    let is_whole = number("failed") == Some(0) && number("total").is_some() && number("total") == number("successful");
+    if is_whole { Ok(()) } else { Err(refused(doing, "some shards did not answer")) }
 }
 
 fn refused(doing: &'static str, reason: &str) -> Error {
     Error::Refused { doing, status: 200, reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_without_a_shard_is_none() {
+        for (shards, is_whole) in [
+            (json!({"total": 2, "successful": 2, "skipped": 1, "failed": 0}), true),
+            (json!({"total": 2, "successful": 1, "failed": 1}), false),
+            (json!({"total": 2, "successful": 1, "failed": 0}), false),
+            (json!({"failed": 0}), false),
+            (json!(null), false),
+        ] {
+            assert_eq!(whole("test", &shards).is_ok(), is_whole, "{shards}");
+        }
+    }
 }
