@@ -1,20 +1,22 @@
 //! What was understood of a query: in a sentence, in its normal form, and piece by piece for an editor to colour.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use api::explain::{Explanation, Hint, Token, TokenKind};
 
 use crate::expression::{Clause, Field, Pattern, Query};
-use crate::parse::{Piece, QueryError, parse, pieces, quoted};
+use crate::parse::{Piece, QueryError, is_field_name, parse, pieces, quoted};
 use crate::words::words;
 
 /// Explains a query.
 pub fn explain(text: &str) -> Result<Explanation, QueryError> {
     let query = parse(text)?;
-    let hints = hints(text, &query);
-    let tokens = pieces(text).into_iter();
-    let tokens = tokens.map(|Piece { kind, at }| Token { kind, position: at.start, length: at.len() });
-    Ok(Explanation { text: sentence(&query), normal: query.to_string(), tokens: tokens.collect(), hints })
+    let pieces = pieces(text);
+    let hints = hints(text, &query, &pieces);
+    let token = |Piece { kind, at }: Piece| Token { kind, position: at.start, length: at.len() };
+    let (sentence, normal) = (sentence(&query), query.to_string());
+    Ok(Explanation { text: sentence, normal, tokens: pieces.into_iter().map(token).collect(), hints })
 }
 
 /// A query in words.
@@ -114,35 +116,26 @@ fn values_of_one_field(parts: &[Query]) -> Option<(String, Vec<String>)> {
 }
 
 /// What else may have been meant: `a or b` of plain words, `status=500`.
-fn hints(text: &str, query: &Query) -> Vec<Hint> {
-    let mut hints = Vec::new();
-    let mut suggest = |why: &str, from: &str, to: &str| {
-        let other: Vec<&str> = text.split(' ').map(|word| if word == from { to } else { word }).collect();
-        let other = other.join(" ");
-        if parse(&other).is_ok_and(|other| other != *query) {
-            hints.push(Hint { text: why.to_owned(), query: other });
+fn hints(text: &str, query: &Query, pieces: &[Piece]) -> Vec<Hint> {
+    let words: BTreeSet<&str> =
+        (pieces.iter()).filter(|piece| piece.kind == TokenKind::Word).map(|piece| &text[piece.at.clone()]).collect();
+    words.into_iter().filter_map(|word| hint(text, query, word)).collect()
+}
+
+/// What a plain word of a query may have meant.
+fn hint(text: &str, query: &Query, word: &str) -> Option<Hint> {
+    let (why, meant) = match (word, word.split_once('=')) {
+        ("or", _) => ("`or` is a word here; OR in capital letters finds either", "OR".to_owned()),
+        ("not", _) => ("`not` is a word here; NOT in capital letters excludes what follows", "NOT".to_owned()),
+        (_, Some((name, value))) if is_field_name(name) && !value.is_empty() => {
+            ("`=` is part of the text here; `:` asks for a field", format!("{name}:{value}"))
         }
+        _ => return None,
     };
-    let is_word = |wanted: &str| {
-        let words = pieces(text);
-        words.iter().any(|piece| piece.kind == TokenKind::Word && &text[piece.at.clone()] == wanted)
-    };
-    if is_word("or") {
-        suggest("`or` is a word here; OR in capital letters finds either", "or", "OR");
-    }
-    if is_word("not") {
-        suggest("`not` is a word here; NOT in capital letters excludes what follows", "not", "NOT");
-    }
-    for word in text.split(' ') {
-        if let Some((name, value)) = word.split_once('=')
-            && crate::parse::is_field_name(name)
-            && !value.is_empty()
-            && is_word(word)
-        {
-            suggest("`=` is part of the text here; `:` asks for a field", word, &format!("{name}:{value}"));
-        }
-    }
-    hints
+    let all = text.split(' ').map(|other| if other == word { &meant } else { other });
+    let other = all.collect::<Vec<_>>().join(" ");
+    let is_another = parse(&other).is_ok_and(|other| other != *query);
+    is_another.then(|| Hint { text: why.to_owned(), query: other })
 }
 
 /// The normal form of a query: read again, it is the same.
@@ -249,6 +242,7 @@ mod tests {
             "-*",
             "https://x/y?z -Xmx512m",
             "status:>=500 a:[1 TO 2] b:..3 c:>2026-01-01 @d<5",
+            "due:>\"2026-01-01 10:00:00\" x",
             "a/b:c",
             "x:\"a*b\"",
             "not level:debug",

@@ -79,17 +79,7 @@ impl QueryError {
     fn new(problem: Problem, text: &str, at: Range<usize>) -> Self {
         let mut shown = text.get(at.clone()).unwrap_or_default().to_owned();
         shown.truncate(shown.floor_char_boundary(SHOWN_BYTES));
-        let mut error = Self { problem, at: at.clone(), repairs: Vec::new(), shown };
-        error.repairs.extend(repair(problem, text, at));
-        error
-    }
-
-    /// The same with another query that may be meant.
-    fn or_ask(mut self, query: String) -> Self {
-        if query.len() <= MAX_BYTES {
-            self.repairs.push(query);
-        }
-        self
+        Self { problem, at, repairs: Vec::new(), shown }
     }
 
     fn message(&self) -> String {
@@ -137,18 +127,19 @@ impl QueryError {
     }
 }
 
-/// A whole query that may be meant instead.
-fn repair(problem: Problem, text: &str, at: Range<usize>) -> Option<String> {
-    let part = text.get(at.clone())?;
-    let with = |part: &str| format!("{}{part}{}", &text[..at.start], &text[at.end..]);
-    let repaired = match problem {
+/// A whole query that may be meant instead of this one, if it is one.
+fn repair(error: &QueryError, text: &str) -> Option<String> {
+    let (before, part, after) = (&text[..error.at.start], text.get(error.at.clone())?, &text[error.at.end..]);
+    let repaired = match error.problem {
         Problem::Unexpected | Problem::Pipe | Problem::Unfinished | Problem::Tenant | Problem::Time => {
-            with(&quoted(part))
+            format!("{before}{}{after}", quoted(part))
         }
-        Problem::Wildcard => with(part.replace('*', " ").trim()),
+        Problem::Wildcard => format!("{before}{}{after}", part.replace('*', " ").trim()),
+        Problem::OpenQuote => format!("{text}\""),
+        Problem::OpenParenthesis => format!("{text})"),
         _ => return None,
     };
-    (repaired.len() <= MAX_BYTES && parse(&repaired).is_ok()).then_some(repaired)
+    understand(&repaired).is_ok().then_some(repaired)
 }
 
 /// A text in quotation marks.
@@ -156,27 +147,29 @@ pub fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""))
 }
 
-/// Reads a query.
+/// Reads a query. An error says what may be meant instead.
 pub fn parse(text: &str) -> Result<Query, QueryError> {
-    let all = || 0..text.len();
+    understand(text).map_err(|error| QueryError { repairs: repair(&error, text).into_iter().collect(), ..error })
+}
+
+/// Reads a query. What may be meant instead is not looked for: that would be read in turn.
+fn understand(text: &str) -> Result<Query, QueryError> {
     if text.len() > MAX_BYTES {
-        return Err(QueryError::new(Problem::TooLong, text, all()));
+        return Err(QueryError::new(Problem::TooLong, text, 0..text.len()));
     }
     if let Some(at) = text.find('\0') {
         // No stored text holds one, and PostgreSQL takes none.
         return Err(QueryError::new(Problem::Unexpected, text, at..at + 1));
     }
     let mut tokens = lex::tokens(text)?;
-    let is_something = |token: &Spanned| matches!(token.token, Token::Find { .. } | Token::Everything);
-    let Some(signs) = tokens.iter().find(|token| token.token == Token::Signs).cloned() else {
-        return Parser::new(text, tokens).read();
-    };
-    if !tokens.iter().any(is_something) {
-        return Err(QueryError::new(Problem::NothingToFind, text, signs.at));
-    }
+    let signs = tokens.iter().find(|token| token.token == Token::Signs).map(|token| token.at.clone());
     // The index has no signs either: what stands around them is found.
     tokens.retain(|token| token.token != Token::Signs);
-    Parser::new(text, tokens).read()
+    let is_something = |token: &Spanned| matches!(token.token, Token::Find { .. } | Token::Everything);
+    match signs {
+        Some(at) if !tokens.iter().any(is_something) => Err(QueryError::new(Problem::NothingToFind, text, at)),
+        _ => Parser::new(text, tokens).read(),
+    }
 }
 
 /// A piece of a query, for an editor to colour.
@@ -284,8 +277,7 @@ impl<'a> Parser<'a> {
             Token::Open => {
                 let inner = self.either()?;
                 if !self.take_if(&Token::Close) {
-                    let repair = format!("{})", self.text);
-                    return Err(self.error(Problem::OpenParenthesis, at).or_ask(repair));
+                    return Err(self.error(Problem::OpenParenthesis, at));
                 }
                 inner
             }
@@ -409,7 +401,7 @@ mod tests {
             ("(status:500..599)", "status=[500 TO 599]"),
             ("status:..499", "status=<=499"),
             ("due:>2026-01-01", "due=>2026-01-01"),
-            ("due:>=\"2026-01-01 10:00:00\"", "due=>=2026-01-01 10:00:00"),
+            ("due:>=\"2026-01-01 10:00:00\"", "due=>=\"2026-01-01 10:00:00\""),
             ("-@status:<=0", "!@status=<=0"),
             ("file:a..b", "file=[a..b]"),
             ("tag:[x]", "tag=[[x]]"),
@@ -517,6 +509,16 @@ mod tests {
     }
 
     #[test]
+    fn what_may_be_meant_is_read_once() {
+        // Each of these words is a problem, and so is what would be left of the query without it.
+        for word in ["*aa ", "OR ", "tenant:a "] {
+            let text = word.repeat(MAX_BYTES / word.len());
+            let error = parse(&text).expect_err(&text);
+            assert_eq!((error.at.start, error.repairs), (0, Vec::new()), "{word}");
+        }
+    }
+
+    #[test]
     fn what_is_not_a_query_says_what_where_and_what_may_be_meant() {
         let long = "x".repeat(MAX_BYTES + 1);
         let many = "ab ".repeat(MAX_CLAUSES + 1);
@@ -542,6 +544,7 @@ mod tests {
             ("\"...\"", Problem::NothingToFind, "\"...\"", None),
             ("service:\"\"", Problem::NothingToFind, "service:\"\"", None),
             ("x service:", Problem::Unfinished, "service:", Some("x \"service:\"")),
+            ("(level:) a", Problem::Unfinished, "level:", Some("(\"level:\") a")),
             ("*out", Problem::Wildcard, "*out", Some("out")),
             ("a ti*me", Problem::Wildcard, "ti*me", Some("a ti me")),
             ("t*", Problem::Wildcard, "t*", Some("t")),

@@ -3,7 +3,6 @@
 //! A mapping with a field for each number would grow with what tenants send. So each leaf that is a number or a time
 //! has a second word, of its path and sixteen digits: compared as text, they are in the order of the values.
 
-use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Bound;
 
@@ -99,17 +98,15 @@ impl Range {
     /// Whether a leaf's text is in it.
     pub fn holds(&self, text: &str) -> bool {
         let Some(value) = Scalar::of(text) else { return false };
-        let order = |limit: &Limit| {
-            (std::mem::discriminant(&limit.value) == std::mem::discriminant(&value)).then(|| value.cmp(&limit.value))
-        };
+        let is_alike = |limit: &Limit| std::mem::discriminant(&limit.value) == std::mem::discriminant(&value);
         let above = match &self.low {
-            Bound::Included(limit) => matches!(order(limit), Some(Ordering::Greater | Ordering::Equal)),
-            Bound::Excluded(limit) => order(limit) == Some(Ordering::Greater),
+            Bound::Included(limit) => is_alike(limit) && value >= limit.value,
+            Bound::Excluded(limit) => is_alike(limit) && value > limit.value,
             Bound::Unbounded => true,
         };
         let below = match &self.high {
-            Bound::Included(limit) => matches!(order(limit), Some(Ordering::Less | Ordering::Equal)),
-            Bound::Excluded(limit) => order(limit) == Some(Ordering::Less),
+            Bound::Included(limit) => is_alike(limit) && value <= limit.value,
+            Bound::Excluded(limit) => is_alike(limit) && value < limit.value,
             Bound::Unbounded => true,
         };
         above && below
@@ -157,12 +154,19 @@ impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.low, &self.high) {
             (Bound::Included(low), Bound::Included(high)) => write!(f, "[{} TO {}]", low.text, high.text),
-            (Bound::Included(low), _) => write!(f, ">={}", low.text),
-            (Bound::Excluded(low), _) => write!(f, ">{}", low.text),
-            (_, Bound::Included(high)) => write!(f, "<={}", high.text),
-            (_, Bound::Excluded(high)) => write!(f, "<{}", high.text),
+            (Bound::Included(low), _) => write!(f, ">={low}"),
+            (Bound::Excluded(low), _) => write!(f, ">{low}"),
+            (_, Bound::Included(high)) => write!(f, "<={high}"),
+            (_, Bound::Excluded(high)) => write!(f, "<{high}"),
             (Bound::Unbounded, Bound::Unbounded) => f.write_str("[* TO *]"),
         }
+    }
+}
+
+/// As a query has it behind a comparison: a time may have a space in it.
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.text.contains(' ') { write!(f, "\"{}\"", self.text) } else { f.write_str(&self.text) }
     }
 }
 

@@ -3,7 +3,6 @@
 //! People type `level:error -health`, and they paste what they see: addresses, stack frames, `error: refused`. A sign
 //! is an operator only where nobody would write it in a text.
 
-use std::fmt;
 use std::ops::Range;
 
 use super::value;
@@ -38,21 +37,6 @@ pub(super) enum Token {
     Signs,
     /// A `*` alone.
     Everything,
-}
-
-/// As the client may write it, for an error.
-impl fmt::Display for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Open => "(",
-            Self::Close => ")",
-            Self::And => "AND",
-            Self::Or => "OR",
-            Self::Not => "NOT",
-            Self::Everything => "*",
-            Self::Find { .. } | Self::Signs => "this",
-        })
-    }
 }
 
 /// The tokens of a query.
@@ -193,24 +177,17 @@ impl Scanner<'_> {
                 c => text.push(c),
             }
         }
-        let repair = format!("{}\"", self.text);
-        Err(self.error(Problem::OpenQuote, start..self.text.len()).or_ask(repair))
+        Err(self.error(Problem::OpenQuote, start..self.text.len()))
     }
 
     fn text_token(&self, pattern: Pattern, is_word: bool, start: usize) -> Result<Token, QueryError> {
-        let text = match &pattern {
-            Pattern::Phrase(text) | Pattern::Prefix(text) => text,
-            Pattern::Wildcard(_) | Pattern::Exists | Pattern::Range(_) => {
-                return Err(self.error(Problem::Wildcard, start..self.at));
+        match &pattern {
+            Pattern::Phrase(text) | Pattern::Prefix(text) if !words(text).is_empty() => {
+                Ok(Token::Find { query: Query::Clause(Clause { field: Field::Text, pattern }), is_word })
             }
-        };
-        if words(text).is_empty() {
-            return match is_word {
-                true => Ok(Token::Signs),
-                false => Err(self.error(Problem::NothingToFind, start..self.at)),
-            };
+            _ if is_word => Ok(Token::Signs),
+            _ => Err(self.error(Problem::NothingToFind, start..self.at)),
         }
-        Ok(Token::Find { query: Query::Clause(Clause { field: Field::Text, pattern }), is_word })
     }
 
     /// `name:value` and its kind, if that is what stands here.

@@ -61,25 +61,26 @@ pub(super) fn read(
     let name = &scanner.text[start..scanner.at - operator.len()];
     if operator.starts_with(':') {
         // `http://host`, `jdbc:mysql://host`
-        let word = scanner.rest().split(char::is_whitespace).next().unwrap_or_default();
+        let ends = |c: char| c.is_whitespace() || c == ')';
+        let word = scanner.rest().split(ends).next().unwrap_or_default();
         if word.starts_with("//") || word.contains("://") {
             return Ok(None);
         }
         if word.is_empty() && operator == ":" {
             // `error: connection refused` is a text; `level: error` is not.
-            let another = scanner.rest().trim_start();
-            if !field.is_reserved() || another.is_empty() {
-                return match another.is_empty() {
-                    true => Err(scanner.error(Problem::Unfinished, start..scanner.at)),
-                    false => Ok(None),
-                };
+            match scanner.rest().trim_start() {
+                "" => return Err(scanner.error(Problem::Unfinished, start..scanner.at)),
+                _ if !field.is_reserved() => return Ok(None),
+                rest if rest.starts_with(')') => return Err(scanner.error(Problem::Unfinished, start..scanner.at)),
+                _ => scanner.skip_spaces(),
             }
-            scanner.skip_spaces();
         }
     }
-    if TENANT.contains(&name) || TIME.contains(&name) {
-        let problem = if TENANT.contains(&name) { Problem::Tenant } else { Problem::Time };
-        return Err(scanner.error(problem, start..scanner.at));
+    if TENANT.contains(&name) {
+        return Err(scanner.error(Problem::Tenant, start..scanner.at));
+    }
+    if TIME.contains(&name) {
+        return Err(scanner.error(Problem::Time, start..scanner.at));
     }
     match operator.trim_start_matches(':') {
         "" => one_or_several(scanner, &field, start).map(Some),
@@ -113,10 +114,7 @@ fn several(scanner: &mut Scanner<'_>, field: &Field, start: usize) -> Result<Que
     loop {
         scanner.skip_spaces();
         match scanner.peek() {
-            None => {
-                let repair = format!("{})", scanner.text);
-                return Err(scanner.error(Problem::OpenParenthesis, start..scanner.at).or_ask(repair));
-            }
+            None => return Err(scanner.error(Problem::OpenParenthesis, start..scanner.at)),
             Some(')') => {
                 scanner.eat(")");
                 return any_of(scanner, field, values, start..scanner.at);
