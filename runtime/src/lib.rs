@@ -9,5 +9,6 @@ pub mod audit;
 pub mod http;
 pub mod headers;
 pub mod metrics;
+pub mod shares;
 pub mod shutdown;
 pub mod fail_points;

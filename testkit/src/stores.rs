@@ -187,10 +187,15 @@ impl Stores {
 /// What OpenSearch answered, if every shard took part.
 pub async fn whole(response: opensearch::http::response::Response) -> anyhow::Result<serde_json::Value> {
     let answer: serde_json::Value = response.error_for_status_code()?.json().await?;
-    let shards = &answer["_shards"];
-    // One without a copy that works does not count as failed.
-    ensure!(shards["failed"] == 0 && shards["successful"] == shards["total"], "shards are missing: {shards}");
+    every_shard(&answer)?;
     Ok(answer)
+}
+
+/// Whether every shard took part in an answer. One without a copy that works does not count as failed.
+pub fn every_shard(answer: &serde_json::Value) -> anyhow::Result<()> {
+    let shards = &answer["_shards"];
+    ensure!(shards["failed"] == 0 && shards["successful"] == shards["total"], "shards are missing: {shards}");
+    Ok(())
 }
 
 fn url(name: &str) -> anyhow::Result<Url> {

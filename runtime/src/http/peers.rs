@@ -1,20 +1,15 @@
 //! Places for connections, of which no peer takes more than its share.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::shares::Shares;
 
 /// The places of one server. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Places {
     most: usize,
-    taken: Arc<Mutex<Taken>>,
-}
-
-#[derive(Default)]
-struct Taken {
-    all: usize,
-    of: HashMap<IpAddr, usize>,
+    taken: Arc<Mutex<Shares<IpAddr>>>,
 }
 
 /// A place; given back when dropped.
@@ -34,28 +29,21 @@ impl Places {
     pub(super) fn take(&self, peer: IpAddr) -> Option<Place> {
         let peer = network(peer);
         let mut taken = self.lock();
-        let own = taken.of.get(&peer).copied().unwrap_or_default();
-        if !has_room(self.most, taken.all, own) {
+        if !has_room(self.most, taken.all(), taken.of(&peer)) {
             return None;
         }
-        taken.all += 1;
-        taken.of.insert(peer, own + 1);
-        Some(Place { places: self.clone(), peer, crowded: taken.all > self.most / 2 })
+        taken.add(Some(&peer), 1);
+        Some(Place { places: self.clone(), peer, crowded: taken.all() > self.most / 2 })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Taken> {
+    fn lock(&self) -> MutexGuard<'_, Shares<IpAddr>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.places.lock();
-        taken.all -= 1;
-        match taken.of.get_mut(&self.peer) {
-            Some(own) if *own > 1 => *own -= 1,
-            _ => _ = taken.of.remove(&self.peer),
-        }
+        self.places.lock().remove(Some(&self.peer), 1);
     }
 }
 
@@ -113,6 +101,6 @@ mod tests {
         assert_eq!(foreign.as_ref().map(|place| place.crowded), Some(true));
         assert!(held.iter().all(|place| !place.crowded));
         drop((held, foreign));
-        assert!(places.lock().of.is_empty() && places.lock().all == 0);
+        assert!(places.lock().is_empty());
     }
 }
