@@ -9,6 +9,7 @@ use crds::registry::{RegistryKey, TenantState};
 use crds::signature::{SigningKey, VerifyingKey, VerifyingKeys};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::Client;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use operator::provision::{Registry, Signing};
 use redis::AsyncCommands;
@@ -42,6 +43,16 @@ async fn awaited(on: &Ground, what: &str, as_wanted: impl Fn(&VerifyingKeys) -> 
     eventually(what, SOON, look).await.unwrap()
 }
 
+/// An operator with a tenant whose entry is signed, and the public keys that pods mount.
+async fn signed(ground: Ground, settings: &str, client: Client) -> (Operator, TenantName, VerifyingKeys) {
+    let on = Operator::start_on(ground, settings, client).await;
+    let name: TenantName = unique("signed").parse().unwrap();
+    on.tenant(name.as_str(), json!({})).await;
+    on.cluster.tenant_ready(name.as_str(), SOON).await.unwrap();
+    let keys = awaited(&on, "the public key is shown", |keys| !keys.is_empty()).await;
+    (on, name, keys)
+}
+
 /// The entry and its signature, as they stand in Redis.
 async fn entry(on: &Ground, name: &TenantName) -> (String, Option<String>) {
     let mut redis = on.stores.registry.connection();
@@ -59,11 +70,7 @@ async fn a_key_is_made_once_and_shown_only_when_every_entry_is_signed() {
     let ground = ground().await;
     let settings = ground.settings();
     let client = ground.cluster.client.clone();
-    let on = Operator::start_on(ground, &settings, client.clone()).await;
-    let name: TenantName = unique("signed").parse().unwrap();
-    on.tenant(name.as_str(), json!({})).await;
-    on.cluster.tenant_ready(name.as_str(), SOON).await.unwrap();
-    let keys = awaited(&on, "the public key is shown", |keys| !keys.is_empty()).await;
+    let (on, name, keys) = signed(ground, &settings, client.clone()).await;
     let first = revision(&on, &name, &keys).await.unwrap();
     let secrets = on.cluster.ours::<Secret>();
     let made = secrets.get(&registry_signing_secret("r")).await.unwrap();
@@ -91,11 +98,7 @@ async fn a_key_is_made_once_and_shown_only_when_every_entry_is_signed() {
 async fn what_somebody_else_wrote_is_not_signed_with_a_change_of_ours() {
     let ground = ground().await;
     let (settings, client) = (ground.settings(), ground.cluster.client.clone());
-    let on = Operator::start_on(ground, &settings, client).await;
-    let name: TenantName = unique("signed").parse().unwrap();
-    on.tenant(name.as_str(), json!({})).await;
-    on.cluster.tenant_ready(name.as_str(), SOON).await.unwrap();
-    let keys = awaited(&on, "the public key is shown", |keys| !keys.is_empty()).await;
+    let (on, name, keys) = signed(ground, &settings, client).await;
     let genuine = entry(&on, &name).await.0;
     let mut forged = on.stores.registry.get(&name).await.unwrap().unwrap();
     forged.state = TenantState::Suspended;
@@ -124,11 +127,7 @@ async fn what_somebody_else_wrote_is_not_signed_with_a_change_of_ours() {
 async fn a_lost_private_key_is_replaced_by_one_of_another_name() {
     let ground = ground().await;
     let (settings, client) = (ground.settings(), ground.cluster.client.clone());
-    let on = Operator::start_on(ground, &settings, client.clone()).await;
-    let name: TenantName = unique("signed").parse().unwrap();
-    on.tenant(name.as_str(), json!({})).await;
-    on.cluster.tenant_ready(name.as_str(), SOON).await.unwrap();
-    let before = awaited(&on, "the public key is shown", |keys| !keys.is_empty()).await;
+    let (on, name, before) = signed(ground, &settings, client.clone()).await;
     let first = revision(&on, &name, &before).await.unwrap();
     let ground = on.leave().await;
     let secrets = ground.cluster.ours::<Secret>();
@@ -144,11 +143,7 @@ async fn a_lost_private_key_is_replaced_by_one_of_another_name() {
 async fn an_old_entry_that_is_put_back_is_not_signed_anew() {
     let ground = ground().await;
     let (settings, client) = (ground.settings(), ground.cluster.client.clone());
-    let on = Operator::start_on(ground, &settings, client).await;
-    let name: TenantName = unique("signed").parse().unwrap();
-    on.tenant(name.as_str(), json!({})).await;
-    on.cluster.tenant_ready(name.as_str(), SOON).await.unwrap();
-    let accepted = awaited(&on, "the public key is shown", |keys| !keys.is_empty()).await;
+    let (on, name, accepted) = signed(ground, &settings, client).await;
     let genuine = on.stores.registry.get(&name).await.unwrap().unwrap();
     let secret = on.cluster.ours::<Secret>().get(&registry_signing_secret("r")).await.unwrap();
     let signer = || SigningKey::from_pkcs8("k1", &secret.data.as_ref().unwrap()["k1"].0).unwrap();
@@ -185,11 +180,7 @@ async fn an_old_entry_that_is_put_back_is_not_signed_anew() {
 async fn an_operator_that_begins_while_a_key_is_new_signs_with_the_one_before() {
     let ground = ground().await;
     let (settings, client) = (ground.settings(), ground.cluster.client.clone());
-    let on = Operator::start_on(ground, &settings, client.clone()).await;
-    let name: TenantName = unique("signed").parse().unwrap();
-    on.tenant(name.as_str(), json!({})).await;
-    on.cluster.tenant_ready(name.as_str(), SOON).await.unwrap();
-    awaited(&on, "the public key is shown", |keys| !keys.is_empty()).await;
+    let (on, name, _) = signed(ground, &settings, client.clone()).await;
     let ground = on.leave().await;
     let secrets = ground.cluster.ours::<Secret>();
     let more = Secret {
@@ -217,11 +208,7 @@ async fn an_operator_that_begins_while_a_key_is_new_signs_with_the_one_before() 
 async fn what_is_no_key_of_ours_is_taken_out_of_the_config_map() {
     let ground = ground().await;
     let (settings, client) = (ground.settings_with(2), ground.cluster.client.clone());
-    let on = Operator::start_on(ground, &settings, client.clone()).await;
-    let name: TenantName = unique("signed").parse().unwrap();
-    on.tenant(name.as_str(), json!({})).await;
-    on.cluster.tenant_ready(name.as_str(), SOON).await.unwrap();
-    let before = awaited(&on, "the public key is shown", |keys| !keys.is_empty()).await;
+    let (on, _, before) = signed(ground, &settings, client.clone()).await;
     let config_maps = on.cluster.ours::<ConfigMap>();
     let stranger = SigningKey::from_pkcs8("k9", &SigningKey::generate().unwrap()).unwrap().public().to_string();
     for (what, patch) in [
