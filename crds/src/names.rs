@@ -167,7 +167,7 @@ impl TenantName {
     }
 
     /// Advisory lock of [`PROCESSOR_DATABASE`], hashed by `hashtextextended(…, 0)`: `maintain` archives, expires and
-    /// counts under it, and whoever removes the tenant keeps it out.
+    /// counts under it, and the operator keeps it out while it removes the tenant.
     pub fn maintain_lock(&self) -> String {
         format!("maintain:{}", self.0)
     }

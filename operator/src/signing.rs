@@ -59,7 +59,7 @@ pub struct Keeper {
 pub struct Memory {
     /// Public keys that were added to the ConfigMap, and when; `None` before the first look.
     added: Option<HashMap<String, Instant>>,
-    /// Whether there were public keys once: then nothing is believed that is not signed, whoever empties the ConfigMap.
+    /// Whether there were public keys once: then nothing unsigned is believed, even if the ConfigMap is empty.
     in_force: bool,
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.source != 'Existing' || !has(self.rotation) || !has(self.rotation.intervalDays)").message("rotation.intervalDays is for source Generate: whoever writes an Existing key's Secret replaces its key")
+    validation = Rule::new("self.source != 'Existing' || !has(self.rotation) || !has(self.rotation.intervalDays)").message("rotation.intervalDays is for source Generate: the owner of an Existing key's Secret replaces its key")
 )]
 pub struct ApiKeySpec {
     /// Name, unique among the tenant's keys.

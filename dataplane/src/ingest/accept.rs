@@ -189,7 +189,7 @@ impl Intake {
         &self.registry
     }
 
-    /// A request begins, of whoever it says: its key decides whether it may send. One that is refused is counted.
+    /// Begins a request: its key decides whether it may send. A refused one is counted.
     pub fn arrive(&self, caller: Result<Caller, AuthError>) -> Result<Arrival, Refusal> {
         let began = Instant::now();
         let caller = caller.and_then(|caller| caller.require(Scope::Ingest).map(|()| caller));

@@ -11,7 +11,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(120);
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// The tenant's lock, after waiting for whoever holds it: a pass over one tenant ends within seconds.
+/// The tenant's lock, once its holder has released it: a pass over one tenant ends within seconds.
 pub(super) async fn wait_for(catalog: &Catalog, tenant: &Tenant, work: Work) -> Result<TenantLock, Error> {
     let begun = Instant::now();
     loop {

@@ -57,7 +57,7 @@ pub async fn project(
     }
 }
 
-/// Writes the entry, once nobody reads the lane that takes the tenant's events but whoever is to. Returns the entry as it
+/// Writes the entry, once nobody but its own pipeline reads the lane that takes the tenant's events. Returns the entry as it
 /// was, too.
 async fn put(
     registry: &Registry,
@@ -72,7 +72,7 @@ async fn put(
     };
     tokio::time::sleep(still_read).await;
     if lane == Lane::Hold {
-        // Whoever forgets pipelines that nothing names may have forgotten this one meanwhile: no entry named it yet.
+        // The sweep of pipelines that nothing names may have forgotten this one meanwhile: no entry named it yet.
         registry.hold(pipeline).await?;
     }
     registry.put(entry).await

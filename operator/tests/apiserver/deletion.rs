@@ -140,7 +140,7 @@ async fn wait_in(on: &Operator, pipeline: &PipelineName, name: &TenantName) {
     let () = add.query_async(&mut on.stores.registry.connection()).await.unwrap();
 }
 
-/// Whoever reads the lanes finds the tenant of what waits for as long as something does; nobody else finds a key.
+/// Processors find the tenant as long as something of it waits; nobody finds a key.
 async fn is_drained_before_it_is_forgotten(on: &Operator, pipeline: &PipelineName, name: &TenantName) {
     let state = async || {
         let entry = on.stores.registry.get(name).await.unwrap();

@@ -20,8 +20,8 @@ pub struct Hour {
 }
 
 impl Catalog {
-    /// The ledger's last number, and then the transactions that write to it: whoever took a lower number has ended
-    /// before, or is one of them. `None` if there is no number after this one.
+    /// The ledger's last number, and then the transactions that write to it: one that took a lower number has
+    /// ended before, or is among them. `None` if there is no number after this one.
     pub async fn ledger_end(&self, tenant: &Tenant, after: i64) -> Result<Option<(i64, Vec<String>)>, Error> {
         let doing = "find the end of the ledger";
         let mut transaction = self.begin(tenant).await?;

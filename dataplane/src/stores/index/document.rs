@@ -35,7 +35,7 @@ pub struct Document<'a> {
     /// What can be searched for in the two.
     #[serde(skip_serializing_if = "Leaves::is_empty")]
     leaves: Leaves<'a>,
-    /// What whoever compares has to know: [`FORM`]. Not indexed.
+    /// [`FORM`], by which search knows what can be compared. Not indexed.
     form: u32,
     batch_id: Uuid,
     #[serde(skip_serializing_if = "Vec::is_empty")]

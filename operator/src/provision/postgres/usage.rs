@@ -1,7 +1,7 @@
 //! What a tenant that goes has used since `maintain` rolled its ledger up last: nobody else would bill it.
 //!
 //! Ledger and roll-up are in two databases, so the watermark moves in the transaction that adds, as it does in
-//! `maintain`. It is committed before the ledger goes: whoever comes after a crash in between finds nothing left to add.
+//! `maintain`. It is committed before the ledger goes: after a crash in between, nothing is left to add.
 
 use std::time::Duration;
 

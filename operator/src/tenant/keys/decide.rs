@@ -72,7 +72,7 @@ pub struct Known<'a> {
 /// Decides about one key.
 pub fn plan_key(wanted: &ApiKeySpec, seen: &SecretSeen, known: Known<'_>) -> KeyPlan {
     let (key, replaces, complete) = match seen {
-        // It went with another Tenant object, as of a cluster that is no more: whoever has the key goes on for a while.
+        // It went with another Tenant object, as of a cluster that no longer exists: the key works for a while.
         SecretSeen::Absent => {
             let current = super::rotation::current(&wanted.name, known.rows);
             let inherited = current.filter(|row| row.inherited && row.tenant == known.tenant);

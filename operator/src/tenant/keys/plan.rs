@@ -58,7 +58,7 @@ pub enum Step {
 pub struct LeftOver {
     /// The Secret.
     pub secret: SecretRef,
-    /// Whether it is removed. One that holds an existing key now is somebody else's, whoever made it.
+    /// Whether it is removed. One that holds an existing key now belongs to somebody else, even if we made it.
     pub remove: bool,
 }
 
