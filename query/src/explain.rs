@@ -64,8 +64,8 @@ fn of_clause(clause: &Clause) -> String {
                 format!("the text has the words {} next to each other, the last as a beginning", several.join(", "))
             }
         },
-        (Field::Named(name), Pattern::Phrase(value)) => {
-            format!("a field `{name}` is {}, or {}", quoted(value), text_has(&format!("{name}:{value}")))
+        (Field::Named(name), Pattern::Phrase(value)) if let Some(Pattern::Phrase(text)) = clause.as_text() => {
+            format!("a field `{name}` is {}, or {}", quoted(value), text_has(&text))
         }
         (field, Pattern::Phrase(value)) => format!("{} is {}", name(field), shown(field, value)),
         (field, Pattern::Prefix(value)) => format!("{} begins with {}", name(field), shown(field, value)),
@@ -125,6 +125,7 @@ fn hints(text: &str, query: &Query, pieces: &[Piece]) -> Vec<Hint> {
 /// What a plain word of a query may have meant.
 fn hint(text: &str, query: &Query, word: &str) -> Option<Hint> {
     let (why, meant) = match (word, word.split_once('=')) {
+        ("and", _) => ("`and` is a word here; words side by side are all looked for without it", "AND".to_owned()),
         ("or", _) => ("`or` is a word here; OR in capital letters finds either", "OR".to_owned()),
         ("not", _) => ("`not` is a word here; NOT in capital letters excludes what follows", "NOT".to_owned()),
         (_, Some((name, value))) if is_field_name(name) && !value.is_empty() => {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::scalar::Range;
+use crate::words::words;
 
 /// A query as a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,7 +136,10 @@ impl Pattern {
     /// Whether it is one word to the index, whatever stands beside it.
     pub fn is_one_word(&self) -> bool {
         match self {
-            Self::Phrase(text) | Self::Prefix(text) => text.chars().all(char::is_alphanumeric),
+            // Each ideograph is a word.
+            Self::Phrase(text) | Self::Prefix(text) => {
+                text.chars().all(char::is_alphanumeric) && words(text).len() == 1
+            }
             Self::Wildcard(_) | Self::Exists | Self::Range(_) => false,
         }
     }
@@ -186,10 +190,13 @@ impl Query {
 }
 
 impl Clause {
-    /// The text of a name and a value as people write them, where the field may be a text too.
+    /// The text of a name and a value as people write them, where the field may be a text too. Of a value without words
+    /// nothing but the name would be left.
     pub fn as_text(&self) -> Option<Pattern> {
         match (&self.field, &self.pattern) {
-            (Field::Named(name), Pattern::Phrase(value)) => Some(Pattern::Phrase(format!("{name}:{value}"))),
+            (Field::Named(name), Pattern::Phrase(value)) if !words(value).is_empty() => {
+                Some(Pattern::Phrase(format!("{name}:{value}")))
+            }
             _ => None,
         }
     }

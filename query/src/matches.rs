@@ -181,6 +181,8 @@ mod tests {
             ("user.id:42", true),
             ("user_id:42", true),
             ("@user_id:42", false),
+            ("connection:/", false),
+            ("-connection:/", true),
             ("@trace_id:ab*", true),
             ("@trace_id:*bc*", true),
             ("@trace_id:*xy*", false),

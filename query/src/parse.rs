@@ -349,6 +349,8 @@ mod tests {
             ("!timeout level:error", "(![timeout] & level=[error])"),
             ("a -b NOT c", "([a] & ![b] & ![c])"),
             ("-(a OR b)", "!([a] | [b])"),
+            ("NOT(a OR b)", "!([a] | [b])"),
+            ("a AND(b) or(c)", "(([a] & [b]) | [c])"),
             ("\"connection reset\" peer", "([connection reset] & [peer])"),
             (r#""a \"quoted\" \\ word""#, r#"[a "quoted" \ word]"#),
             ("timeou*", "[timeou…]"),
@@ -407,6 +409,9 @@ mod tests {
             ("tag:[x]", "tag=[[x]]"),
             ("-trace_id:*", "!trace_id=any"),
             ("path:\"/\"", "path=[/]"),
+            ("-url:\"https://x/y\"", "!url=[https://x/y]"),
+            ("metadata.url:https://x/y a", "(metadata.url=[https://x/y] & [a])"),
+            ("service:!=http://x", "!service=[http://x]"),
             (
                 "kubernetes.labels.app.kubernetes.io/name:checkout",
                 "kubernetes.labels.app.kubernetes.io/name=[checkout]",
@@ -440,7 +445,7 @@ mod tests {
     fn what_people_paste_is_a_text() {
         reads(&[
             ("https://shop.example.com/cart?id=7&ref=a%2Fb", "[https://shop.example.com/cart?id=7&ref=a%2Fb]"),
-            ("jdbc:mysql://db:3306/x", "[jdbc:mysql://db:3306/x]"),
+            ("jdbc:mysql://db:3306,b:1/x", "jdbc=[mysql://db:3306,b:1/x]"),
             ("12:30:45 01:02", "([12:30:45] & [01:02])"),
             ("2026-01-02T03:04:05Z", "[2026-01-02T03:04:05Z]"),
             ("2001:db8::1", "[2001:db8::1]"),

@@ -137,6 +137,7 @@ impl Scanner<'_> {
         for (at, c) in self.text[start..].char_indices() {
             let closes = match c {
                 '"' => true,
+                '(' if is_operator(&self.text[start..start + at]) => true,
                 '(' if at > 0 && closes_in_word(&self.text[start + at..]) => {
                     open += 1;
                     false
@@ -208,6 +209,11 @@ impl Scanner<'_> {
     pub(super) fn error(&self, problem: Problem, at: Range<usize>) -> QueryError {
         QueryError::new(problem, self.text, at)
     }
+}
+
+/// Whether a parenthesis behind it is not part of a word: `NOT(a OR b)`.
+fn is_operator(word: &str) -> bool {
+    ["AND", "OR", "NOT"].iter().any(|operator| word.eq_ignore_ascii_case(operator))
 }
 
 /// Whether the parenthesis that this begins with is closed before the next space.

@@ -14,13 +14,16 @@ const TENANT: [&str; 2] = ["tenant", "tenant_id"];
 /// Names of the time, which stands beside the query.
 const TIME: [&str; 4] = ["timestamp", "@timestamp", "time", "@time"];
 
+/// Longest name: each of a query's values is asked for with it.
+const MAX_NAME_BYTES: usize = 256;
+
 /// What may stand between a name and its value; of two that begin alike the longer comes first.
 const OPERATORS: [&str; 10] = [":>=", ":<=", ":!=", ":>", ":<", ":", ">=", "<=", "!=", ">"];
 
 /// The name and the operator that a text begins with, if it begins so.
 pub(super) fn name_and_operator(text: &str) -> Option<(&str, &'static str)> {
     let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '@' | '/')))?;
-    let name = &text[..end];
+    let name = Some(&text[..end]).filter(|name| name.len() <= MAX_NAME_BYTES)?;
     let operator = OPERATORS.into_iter().chain(["<"]).find(|operator| text[end..].starts_with(operator))?;
     // `a->b` and `x<y` are texts: without a colon, only a number or a level can be compared.
     let rest = &text[end + operator.len()..];
@@ -60,10 +63,10 @@ pub(super) fn read(
 ) -> Result<Option<Query>, QueryError> {
     let name = &scanner.text[start..scanner.at - operator.len()];
     if operator.starts_with(':') {
-        // `http://host`, `jdbc:mysql://host`
         let ends = |c: char| c.is_whitespace() || c == ')';
         let word = scanner.rest().split(ends).next().unwrap_or_default();
-        if word.starts_with("//") || word.contains("://") {
+        // `http://host`
+        if word.starts_with("//") {
             return Ok(None);
         }
         if word.is_empty() && operator == ":" {
@@ -101,9 +104,11 @@ fn one_or_several(scanner: &mut Scanner<'_>, field: &Field, start: usize) -> Res
     }
     let values = match scanner.peek() {
         Some('"') => vec![(scanner.quoted()?, true)],
-        // A text has commas.
-        _ if *field == Field::Text => vec![(scanner.bare().to_owned(), false)],
-        _ => scanner.bare().split(',').map(|value| (value.to_owned(), false)).collect(),
+        _ => match scanner.bare().to_owned() {
+            // A text and an address may have commas.
+            value if *field == Field::Text || value.contains("://") => vec![(value, false)],
+            values => values.split(',').map(|value| (value.to_owned(), false)).collect(),
+        },
     };
     any_of(scanner, field, values, start..scanner.at)
 }
