@@ -187,7 +187,9 @@ fn clause(random: &mut StdRng) -> String {
     match random.random_range(0..14) {
         0..=2 => quoted(WORDS.choose(random).expect("some")),
         3 => quoted(&some(random, WORDS, 3).join(" ")),
-        4 => ["conn*", "user-1*", "java.la*", "tim*", "grö*", "use*", "世界*"].choose(random).expect("some").to_string(),
+        4 => {
+            ["conn*", "user-1*", "java.la*", "tim*", "grö*", "use*", "世界*"].choose(random).expect("some").to_string()
+        }
         5 => format!("service:{}", quoted(SERVICES.choose(random).expect("some"))),
         6 => format!("level:{}", LEVELS.choose(random).expect("some")),
         8 => ["level:>=warn", "level:<error", "level:error,warn", "level!=info", "service:*pi*", "application:*"]
