@@ -9,13 +9,8 @@
 //! Every answer names its `source`, and says whether it is `complete`.
 
 mod limits;
-mod catalog;
-mod breaker;
 mod coverage;
 mod waiting;
-mod index;
-mod requests;
-mod raw;
 pub mod show;
 mod letters;
 mod reader;
@@ -39,11 +34,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::status::{self, Status};
 use crate::stores::archive::Archive;
+use crate::stores::read::{Catalog, Index};
 use crate::tenancy::{Registry, RegistrySettings};
 
-pub use catalog::Catalog;
 pub use error::Error;
-pub use index::Index;
 pub use limits::Limits;
 pub use reader::Reader;
 pub use waiting::Waiting;

@@ -5,6 +5,8 @@
 //! of an entry's header, which they keep beside the raw lines.
 
 pub mod batch;
+pub mod read;
+pub mod raw;
 pub mod catalog;
 pub mod usage;
 pub mod index;

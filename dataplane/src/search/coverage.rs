@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::event::Micros;
 use crate::stores::index::FORM;
+use crate::stores::read::Probe;
 
 const SECOND: Micros = 1_000_000;
 const DAY: Micros = 24 * 3600 * SECOND;
@@ -32,15 +33,6 @@ const GROWTH: (i64, i64) = (3, 2);
 const HOLDS: Duration = Duration::from_secs(5);
 /// Tenants remembered.
 const REMEMBERED: usize = 1024;
-
-/// An event that the index was given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Probe {
-    /// Its id.
-    pub(super) id: Uuid,
-    /// When it was accepted.
-    pub(super) accepted_at: Micros,
-}
 
 /// What is known of the index.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -9,9 +9,8 @@ use query::params::InvalidParams;
 use runtime::http::{after, refusal};
 use runtime::logging::chain;
 
-use super::catalog::CatalogError;
-use super::index::{Fault, IndexError};
 use super::limits::TooMany;
+use crate::stores::read::{CatalogError, Fault, IndexError};
 use crate::tenancy::AuthError;
 
 /// Why a request has no answer. The client reads what `Display` says.

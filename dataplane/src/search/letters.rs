@@ -9,10 +9,10 @@ use runtime::logging::chain;
 use uuid::Uuid;
 
 use super::Error;
-use super::catalog::letters::Letter;
-use super::raw;
 use super::reader::Reader;
 use super::show::cut;
+use crate::stores::raw;
+use crate::stores::read::Letter;
 use crate::tenancy::Tenant;
 
 /// Most original bytes that one answer holds: a whole event of the largest size. Only lines that

@@ -13,14 +13,13 @@ use runtime::logging::chain;
 use uuid::Uuid;
 
 use super::Error;
-use super::catalog::{Catalog, Row, StoredBatch};
 use super::coverage::{self, Coverage, Known, Lack};
-use super::index::{Index, IndexError};
-use super::raw;
-use super::show::{Document, cut};
+use super::show::cut;
 use super::waiting::{Waiting, Waits};
 use crate::event::{Micros, rfc3339};
 use crate::stores::archive::Archive;
+use crate::stores::raw;
+use crate::stores::read::{Catalog, Document, Index, IndexError, Row, StoredBatch};
 use crate::tenancy::{Receipt, Tenant};
 
 /// Said while the index is away.

@@ -1,33 +1,6 @@
-//! What answers are made of: an event as the index holds it, and where a page ends.
+//! Where a page ends.
 
 use query::cursor::Cursor;
-use serde::Deserialize;
-use stages::Map;
-use uuid::Uuid;
-
-/// An event as the index holds it.
-///
-/// Its fields are those of [`api::event::Event`].
-#[derive(Debug, Deserialize)]
-pub struct Document {
-    pub id: Uuid,
-    #[serde(rename = "@timestamp")]
-    pub timestamp: String,
-    pub accepted_at: String,
-    pub service: String,
-    pub application: Option<String>,
-    pub level: String,
-    pub message: String,
-    pub full_log: Option<String>,
-    pub language: Option<String>,
-    pub metadata: Option<Map>,
-    pub attributes: Option<Map>,
-    pub batch_id: Uuid,
-    #[serde(default)]
-    pub flags: Vec<String>,
-    /// Why the index holds less than the whole event, where it does.
-    pub index_error: Option<String>,
-}
 
 /// The first `limit` of what was found, and the cursor after them if there was more.
 pub fn cut<T>(mut found: Vec<T>, limit: u32, cursor: impl Fn(&T) -> Cursor) -> (Vec<T>, Option<Cursor>) {
@@ -41,7 +14,9 @@ pub fn cut<T>(mut found: Vec<T>, limit: u32, cursor: impl Fn(&T) -> Cursor) -> (
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stores::read::Document;
     use api::event::{Event, Item, Source};
+    use uuid::Uuid;
 
     #[test]
     fn a_number_is_shown_with_all_its_digits() {

@@ -14,6 +14,7 @@ use dataplane::stores::archive::Archive;
 use dataplane::stores::batch::{Batch, Frame, Treatment, map};
 use dataplane::stores::catalog::{Catalog, Provenance};
 use dataplane::stores::index::Index;
+use dataplane::stores::read;
 use dataplane::tenancy::{Peppers, Registry, Tenant};
 use opensearch::indices::IndicesRefreshParts;
 use runtime::http::{Limits, serve};
@@ -113,8 +114,8 @@ impl House {
         let settings = self.stores.as_search_role().await?;
         let pool = runtime::stores::postgres(&settings, &self.stores.tls, PROCESSOR_DATABASE, "loggerhub-test")?;
         let reader = Reader::new(
-            search::Catalog::new(pool),
-            search::Index::new(runtime::stores::opensearch(opensearch, &self.stores.tls)?),
+            read::Catalog::new(pool),
+            read::Index::new(runtime::stores::opensearch(opensearch, &self.stores.tls)?),
             Archive::new(s3),
             search::Waiting::new(&self.stores.queue()?)?,
         );

@@ -2,8 +2,8 @@
 
 use api::event::Source;
 
-use super::catalog::{Catalog, CatalogError};
 use crate::stores::archive::{self, Archive, unpack};
+use crate::stores::read::{Catalog, CatalogError};
 use crate::tenancy::Tenant;
 
 /// Where an event's raw bytes are.
@@ -28,7 +28,7 @@ pub enum Place {
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RawError {
+pub enum RawError {
     /// The catalog.
     #[error("find the raw bytes")]
     Catalog(#[from] CatalogError),
@@ -54,7 +54,7 @@ impl RawAt {
 }
 
 /// The raw bytes of an event, and where they came from; `None` if they are there no more.
-pub(super) async fn read(
+pub async fn read(
     catalog: &Catalog,
     archive: &Archive,
     tenant: &Tenant,

@@ -8,9 +8,9 @@ use sqlx::{Postgres, QueryBuilder, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::super::raw::{Place, RawAt};
-use super::{Catalog, CatalogError, shown_time};
+use super::catalog::{Catalog, CatalogError, shown_time};
 use crate::event::{date_time, micros};
+use crate::stores::raw::{Place, RawAt};
 use crate::tenancy::Tenant;
 
 /// Letters that one request marks or purges: a fraction of a second.
@@ -21,24 +21,20 @@ const ORDER: &str = " ORDER BY created_at DESC, event_id DESC";
 
 /// A dead letter's row.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::search) struct Letter {
+pub struct Letter {
     /// What a list shows.
-    pub(in crate::search) shown: DeadLetter,
+    pub shown: DeadLetter,
     /// Its place in the list.
-    pub(in crate::search) place: Cursor,
+    pub place: Cursor,
     /// Where its original bytes are, if it came in a batch.
-    pub(in crate::search) raw: RawAt,
+    pub raw: RawAt,
     /// The original bytes of one that did not.
-    pub(in crate::search) inline: Option<Vec<u8>>,
+    pub inline: Option<Vec<u8>>,
 }
 
 impl Catalog {
     /// A page, and one letter more if there is one.
-    pub(in crate::search) async fn letters(
-        &self,
-        tenant: &Tenant,
-        page: &LetterPage,
-    ) -> Result<Vec<Letter>, CatalogError> {
+    pub async fn letters(&self, tenant: &Tenant, page: &LetterPage) -> Result<Vec<Letter>, CatalogError> {
         self.select_letters(tenant, false, |sql| {
             if let Some(after) = page.after {
                 sql.push(" AND (created_at, event_id) < (").push_bind(date_time(after.time));
@@ -51,7 +47,7 @@ impl Catalog {
     }
 
     /// One letter.
-    pub(in crate::search) async fn letter(&self, tenant: &Tenant, id: Uuid) -> Result<Option<Letter>, CatalogError> {
+    pub async fn letter(&self, tenant: &Tenant, id: Uuid) -> Result<Option<Letter>, CatalogError> {
         let found = self.select_letters(tenant, true, |sql| {
             sql.push(" AND event_id = ").push_bind(id);
         });
@@ -60,21 +56,13 @@ impl Catalog {
 
     /// Marks letters to be tried again: how many, and whether there may be more. What could not be
     /// read at all has no line to try.
-    pub(in crate::search) async fn mark_letters(
-        &self,
-        tenant: &Tenant,
-        chosen: &Chosen,
-    ) -> Result<(u64, bool), CatalogError> {
+    pub async fn mark_letters(&self, tenant: &Tenant, chosen: &Chosen) -> Result<(u64, bool), CatalogError> {
         self.change_letters(tenant, "SET redrive_at = now()", "redrive_at IS NULL AND batch_id IS NOT NULL", chosen)
             .await
     }
 
     /// Purges letters: how many, and whether there may be more.
-    pub(in crate::search) async fn purge_letters(
-        &self,
-        tenant: &Tenant,
-        chosen: &Chosen,
-    ) -> Result<(u64, bool), CatalogError> {
+    pub async fn purge_letters(&self, tenant: &Tenant, chosen: &Chosen) -> Result<(u64, bool), CatalogError> {
         self.change_letters(tenant, "SET purged_at = now(), redrive_at = NULL, raw = NULL", "true", chosen).await
     }
 

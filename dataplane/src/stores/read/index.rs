@@ -14,8 +14,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::breaker::Breaker;
+use super::document::Document;
 use super::requests::{easy_body, event_body, held_body, reduced_body, search_body};
-use super::show::Document;
 use crate::event::Micros;
 use crate::stores::index::Ask;
 use crate::tenancy::Tenant;
@@ -261,14 +261,14 @@ impl Index {
     }
 
     /// Which of these events the index holds, each in its form; `None` if a part of it didn't answer.
-    pub(super) async fn held(&self, tenant: &Tenant, ids: &[Uuid]) -> Result<Option<HashMap<Uuid, u32>>, IndexError> {
+    pub async fn held(&self, tenant: &Tenant, ids: &[Uuid]) -> Result<Option<HashMap<Uuid, u32>>, IndexError> {
         let answer: Answer<Named> = self.ask(tenant, held_body(tenant.name(), ids)).await?;
         let partial = answer.is_partial();
         Ok((!partial).then(|| answer.hits.hits.into_iter().map(|hit| (hit.id, hit.source.form)).collect()))
     }
 
     /// When the newest event happened of which the index holds less than the whole; `None` if there is none.
-    pub(super) async fn newest_reduced(&self, tenant: &Tenant) -> Result<Option<Micros>, IndexError> {
+    pub async fn newest_reduced(&self, tenant: &Tenant) -> Result<Option<Micros>, IndexError> {
         let mut answer: Answer<Moment> = self.ask(tenant, reduced_body(tenant.name())).await?;
         Ok(answer.hits.hits.pop().map(|hit| hit.sort.0.div_euclid(1000)))
     }

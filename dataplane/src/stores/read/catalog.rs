@@ -1,7 +1,5 @@
 //! Reads from the catalog, always as the tenant's reader and in the tenant's schema.
 
-pub(super) mod letters;
-
 use api::batch::{Batch, BatchState};
 use api::event::{Item, Source};
 use query::Page;
@@ -12,11 +10,10 @@ use sqlx::{PgPool, Postgres, QueryBuilder, Row as _, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::coverage::Probe;
-use super::raw::{Place, RawAt};
 use crate::event::{Micros, date_time, flag_names, micros, rfc3339};
 use crate::stores::archive::Frames;
 use crate::stores::catalog::UNDEFINED_COLUMN;
+use crate::stores::raw::{Place, RawAt};
 use crate::tenancy::Tenant;
 
 /// Longest statement, in milliseconds: the time that a client waits for a page, and a bound on what
@@ -79,6 +76,15 @@ pub struct Row {
     pub raw: RawAt,
 }
 
+/// An event that the index was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    /// Its id.
+    pub id: Uuid,
+    /// When it was accepted.
+    pub accepted_at: Micros,
+}
+
 /// Rows of events that a search found, and whether the search could find them all.
 pub struct Found {
     /// The rows that are still there, newest first.
@@ -126,7 +132,7 @@ impl Catalog {
 
     /// Of each of these moments the first event accepted since, oldest first, if the index was given it long enough ago
     /// to show it.
-    pub(super) async fn probes(&self, tenant: &Tenant, moments: &[Micros]) -> Result<Vec<Probe>, CatalogError> {
+    pub async fn probes(&self, tenant: &Tenant, moments: &[Micros]) -> Result<Vec<Probe>, CatalogError> {
         let schema = tenant.name().database_schema();
         // Partitions are cut by the event id, whose time is acceptance: each look goes to the end of one index.
         let sql = format!(
@@ -196,7 +202,7 @@ impl Catalog {
 
     /// A transaction that can read this tenant's schema and nothing else. It writes nothing, so it
     /// is dropped rather than committed.
-    async fn begin(&self, tenant: &Tenant) -> Result<Transaction<'static, Postgres>, CatalogError> {
+    pub(super) async fn begin(&self, tenant: &Tenant) -> Result<Transaction<'static, Postgres>, CatalogError> {
         let role = tenant.name().database_reader();
         let begin =
             format!("BEGIN READ ONLY; SET LOCAL ROLE {role}; SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}");
@@ -204,7 +210,7 @@ impl Catalog {
     }
 
     /// A transaction that can mark this tenant's dead letters and change nothing else.
-    async fn begin_write(&self, tenant: &Tenant) -> Result<Transaction<'static, Postgres>, CatalogError> {
+    pub(super) async fn begin_write(&self, tenant: &Tenant) -> Result<Transaction<'static, Postgres>, CatalogError> {
         let role = tenant.name().database_reader();
         let begin = format!("BEGIN; SET LOCAL ROLE {role}; SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}");
         Ok(self.pool.begin_with(begin).await?)
@@ -290,7 +296,7 @@ fn row_of(tenant: &Tenant, row: &PgRow) -> Result<Row, sqlx::Error> {
     Ok(Row { item, place: Cursor { time: micros(time), event_id: id }, accepted_at: micros(accepted_at), raw })
 }
 
-fn shown_time(time: OffsetDateTime) -> String {
+pub(super) fn shown_time(time: OffsetDateTime) -> String {
     rfc3339(micros(time))
 }
 

@@ -1,0 +1,14 @@
+//! What people read: a tenant's rows and dead letters from the catalog, and what a search finds in the index. Always
+//! with the rights of the tenant's reader, and bounded in time: a read that takes too long is given up, a write is not.
+
+mod breaker;
+mod catalog;
+mod document;
+mod index;
+mod letters;
+mod requests;
+
+pub use catalog::{Catalog, CatalogError, Found, Probe, Row, StoredBatch};
+pub use document::Document;
+pub use index::{Fault, Hits, Index, IndexError};
+pub use letters::Letter;
