@@ -191,7 +191,7 @@ impl OperatorMetrics {
         );
         registry.register(
             "loggerhub_forged_keys",
-            "Keys that stood in the registry though nobody issued them, and were taken out",
+            "Keys found in the registry that LoggerHub did not issue, and removed",
             all.forged.clone(),
         );
         drop(registry);

@@ -178,7 +178,9 @@ async fn see_off(ctx: &Context, entry: &RegistryTenant, departed_for: Duration) 
         None => tracing::info!(tenant.name = %name, "ingest's registry has forgotten {name}: its lanes are drained"),
         Some(pipeline) => {
             let message = format!(
-                "events of tenant {name}, which is gone, have waited for LogPipeline `{pipeline}` for {} days and were not                  processed: they are nobody's from now on, and go to the queue's quarantine when they are read. To have                  them stored, apply the Tenant again, and put them back by `loggerhub requeue`",
+                "tenant {name} no longer exists, and its events have waited for LogPipeline `{pipeline}` for {} days without \
+                 being processed. They now go to the queue's quarantine. To store them, apply the Tenant again and run \
+                 `loggerhub requeue`",
                 departed_for.as_secs() / (24 * 3600)
             );
             warn(ctx, "EventsLeft", message).await;

@@ -86,9 +86,9 @@ pub enum Error {
     /// Another installation lives on these stores, with other passwords for the roles that both would have.
     #[error(
         "these stores are those of installation `{installation}`, which has set the password of `{role}`: installation \
-         `{ours}` touches nothing. Give it stores of its own; or, where both are to share these, the passwords of \
-         `{installation}` in its Secrets; or, where it takes the other's place, set the chart's value takeOver: \
-         {installation}"
+         `{ours}` touches nothing. Give `{ours}` \
+         its own stores. To share these, give it the passwords of `{installation}` in its Secrets. To replace \
+         `{installation}`, set the chart's value takeOver: {installation}"
     )]
     OtherInstallation {
         /// The role.

@@ -91,8 +91,11 @@ async fn never_issued(stores: &Stores, before: &RegistryTenant, live: &[IssuedKe
         Vec::new()
     });
     for id in &forged {
-        tracing::error!(tenant.name = tenant, "key {id} of {tenant} stood in the registry though nobody issued it");
-        let outcome = "nobody issued it: taken out of the registry";
+        tracing::error!(
+            tenant.name = tenant,
+            "key {id} of {tenant} was in the registry, but LoggerHub did not issue it"
+        );
+        let outcome = "not issued by LoggerHub: removed from the registry";
         audit::tell(&Act { actor: ACTOR, action: Action::KeyForged, tenant, object: id, outcome });
     }
     forged

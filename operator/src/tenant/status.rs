@@ -298,7 +298,8 @@ fn forged_note(forged: &[String]) -> Option<Note> {
         return None;
     }
     let message = format!(
-        "the registry held keys that nobody issued, and they worked until now: {}; whoever wrote them can write to the queue's Redis",
+        "the registry held keys that LoggerHub did not issue: {}. They worked until they were removed just now. Somebody \
+         else can write to the queue's Redis: change its passwords",
         forged.join(", ")
     );
     Some(Note { warning: true, reason: "KeyForged", message })

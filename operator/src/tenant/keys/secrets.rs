@@ -72,8 +72,8 @@ pub async fn read(ctx: &Context, at: &SecretRef) -> Result<Option<Vec<u8>>, Prob
     let Some(mut secret) = found else {
         let SecretRef { name, namespace } = at;
         let message = format!(
-            "Secret `{namespace}/{name}` does not exist: an existing key is read from its entry `apiKey`; make the \
-             Secret, or let whoever syncs it do so"
+            "Secret `{namespace}/{name}` does not exist: an existing key is read from its entry `apiKey`. Create \
+             the Secret, or have your secret store sync it"
         );
         return Err(Problem { reason: Reason::SecretMissing, message });
     };
