@@ -14,6 +14,7 @@ mod waiting;
 pub mod show;
 mod letters;
 mod reader;
+mod whole;
 mod error;
 mod routes;
 
@@ -41,6 +42,7 @@ pub use error::Error;
 pub use limits::Limits;
 pub use reader::Reader;
 pub use waiting::Waiting;
+pub use whole::WholeEvent;
 
 /// Settings of the role.
 #[derive(Args, Clone, Debug)]

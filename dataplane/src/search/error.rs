@@ -10,6 +10,7 @@ use runtime::http::{after, refusal};
 use runtime::logging::chain;
 
 use super::limits::TooMany;
+use crate::stores::raw::RawError;
 use crate::stores::read::{CatalogError, Fault, IndexError};
 use crate::tenancy::AuthError;
 
@@ -54,6 +55,9 @@ pub enum Error {
     /// The catalog.
     #[error("the catalog can't answer")]
     Catalog(#[from] CatalogError),
+    /// Raw bytes.
+    #[error("raw lines can't be read")]
+    Raw(#[source] RawError),
     /// The index, where the catalog is not to answer in its place.
     #[error("the index can't answer")]
     Index(#[from] IndexError),
@@ -63,6 +67,15 @@ pub enum Error {
     /// What worked on the request is gone.
     #[error("the request was not worked on to its end")]
     Broken,
+}
+
+impl From<RawError> for Error {
+    fn from(error: RawError) -> Self {
+        match error {
+            RawError::Catalog(error) => Self::Catalog(error),
+            error => Self::Raw(error),
+        }
+    }
 }
 
 impl IntoResponse for Error {
@@ -83,6 +96,10 @@ impl IntoResponse for Error {
             Self::Catalog(CatalogError::TooSlow) => return too_slow(),
             Self::Catalog(error) => {
                 tracing::error!(error = %chain(error), "refuse a request: the catalog can't answer");
+                Code::StoreUnavailable
+            }
+            Self::Raw(error) => {
+                tracing::error!(error = %chain(error), "refuse a request: raw lines can't be read");
                 Code::StoreUnavailable
             }
             Self::Index(error) => return of_index(error),

@@ -170,6 +170,20 @@ impl Archive {
         object::unpack(&bytes, range.skip, length).ok_or_else(|| damaged("a frame can't be decompressed"))
     }
 
+    /// Neighbouring frames, as they are in the object, by one ranged GET.
+    pub(in crate::stores) async fn frames(
+        &self,
+        tenant: &Tenant,
+        key: &str,
+        frames: &Frames,
+        which: std::ops::Range<usize>,
+    ) -> Result<Vec<u8>, Error> {
+        let damaged = || Error::Damaged { key: key.to_owned(), reason: "it has no such frames" };
+        let start = |at: usize| frames.starts.get(at).ok_or_else(damaged);
+        let (first, end) = (start(which.start)?, start(which.end)?);
+        self.get(tenant, key, format!("bytes={first}-{}", end - 1)).await
+    }
+
     /// The footer of an object of `size` bytes: its batches and each line's length.
     pub async fn footer(&self, tenant: &Tenant, key: &str, size: u64) -> Result<Footer, Error> {
         let damaged = |reason| Error::Damaged { key: key.to_owned(), reason };
@@ -222,12 +236,18 @@ struct Range {
 
 impl Frames {
     fn range(&self, start: u64, length: u64) -> Option<Range> {
+        let span = self.span(start, length)?;
+        let skip = u64::try_from(i64::try_from(start).ok()? - self.raw_starts.get(span.start)?).ok()?;
+        Some(Range { first: *self.starts.get(span.start)?, last: self.starts.get(span.end)? - 1, skip })
+    }
+
+    /// The frames that hold these raw bytes.
+    pub(in crate::stores) fn span(&self, start: u64, length: u64) -> Option<std::ops::Range<usize>> {
         let begin = i64::try_from(start).ok()?;
         let end = begin.checked_add(i64::try_from(length).ok()?)?;
         let first = self.raw_starts.partition_point(|at| *at <= begin).checked_sub(1)?;
         let after = self.raw_starts.partition_point(|at| *at < end).max(first + 1);
-        let skip = u64::try_from(begin - self.raw_starts.get(first)?).ok()?;
-        Some(Range { first: *self.starts.get(first)?, last: self.starts.get(after)? - 1, skip })
+        (after < self.raw_starts.len() && after < self.starts.len()).then_some(first..after)
     }
 }
 

@@ -1,4 +1,10 @@
-//! One event's raw bytes: from the spool, or from the archive by one ranged GET.
+//! Raw bytes by where they are: of one event, from the spool or by one ranged GET from the archive; and of many.
+
+mod many;
+mod plan;
+
+pub use many::{Line, many};
+pub use plan::portions;
 
 use api::event::Source;
 
@@ -18,7 +24,7 @@ pub struct RawAt {
 }
 
 /// What holds raw bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// A frame of the spool.
     Spool(i64),
@@ -38,6 +44,9 @@ pub enum RawError {
     /// What was read is not what the catalog says.
     #[error("the raw bytes are not where the catalog says")]
     Damaged,
+    /// What decompressed them is gone.
+    #[error("the raw bytes were not decompressed to their end")]
+    Broken,
 }
 
 impl RawAt {

@@ -6,6 +6,7 @@ mod catalog;
 mod document;
 mod index;
 mod letters;
+mod places;
 mod requests;
 
 pub use catalog::{Catalog, CatalogError, Found, Probe, Row, StoredBatch};

@@ -111,16 +111,25 @@ impl House {
         opensearch: &OpenSearchSettings,
         s3: aws_sdk_s3::Client,
     ) -> anyhow::Result<Served> {
+        let reader = self.reader(opensearch, s3).await?;
+        let limits = search::Limits::new(CONNECTIONS);
+        Served::start(search::router(Search { registry: self.registry.clone(), reader, limits })).await
+    }
+
+    /// What the role search answers from.
+    pub(crate) async fn reader(
+        &self,
+        opensearch: &OpenSearchSettings,
+        s3: aws_sdk_s3::Client,
+    ) -> anyhow::Result<Reader> {
         let settings = self.stores.as_search_role().await?;
         let pool = runtime::stores::postgres(&settings, &self.stores.tls, PROCESSOR_DATABASE, "loggerhub-test")?;
-        let reader = Reader::new(
+        Ok(Reader::new(
             read::Catalog::new(pool),
             read::Index::new(runtime::stores::opensearch(opensearch, &self.stores.tls)?),
             Archive::new(s3),
             search::Waiting::new(&self.stores.queue()?)?,
-        );
-        let limits = search::Limits::new(CONNECTIONS);
-        Served::start(search::router(Search { registry: self.registry.clone(), reader, limits })).await
+        ))
     }
 
     /// Stores lines as one batch of a tenant's, as the processor does.

@@ -11,5 +11,6 @@ mod meaning;
 mod words;
 mod paging;
 mod detail;
+mod whole;
 mod letters;
 mod privileges;

@@ -148,6 +148,12 @@ impl Catalog {
         Ok(rows.into_iter().map(|(id, accepted_at)| Probe { id, accepted_at: micros(accepted_at) }).collect())
     }
 
+    /// The rows of these events that are there, newest first.
+    pub async fn rows(&self, tenant: &Tenant, ids: &[Uuid]) -> Result<Vec<Row>, CatalogError> {
+        let mut read = self.begin(tenant).await?;
+        by_ids(&mut read, tenant, ids).await
+    }
+
     /// One event's row.
     pub async fn event(&self, tenant: &Tenant, id: Uuid) -> Result<Option<Row>, CatalogError> {
         let mut read = self.begin(tenant).await?;
