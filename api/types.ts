@@ -14,6 +14,8 @@ export type Accepted = {
   /** How far the batch has come: `stored` or `queued`, from `POST /data/` alone. */
   state?: BatchState | null;
 };
+/** An answer to a question: events, a table or a chart, as its stages say. */
+export type Answer = Table | Series | Events;
 /** How far a batch has come. */
 export type Batch = {
   /** When it was accepted. */
@@ -47,8 +49,45 @@ export type Batch = {
 };
 /** How far a batch has come. A batch that is archived before it could be indexed is `stored`. */
 export type BatchState = "queued" | "stored" | "indexed" | "archived";
+/** A cell of a table, or a point of a line. */
+export type Cell = number | number | string | null;
 /** One text to choose, or a list of them. */
 export type Choices = string | Array<string>;
+/** A column of a table. */
+export type Column = {
+  /** What its cells are. */
+  kind: ColumnKind;
+  /** A field, or a function such as `p95(latency_ms)`. */
+  name: string;
+};
+/** What a column's cells are. */
+export type ColumnKind = "group" | "number";
+/** Something that may stand at the cursor. */
+export type Completion = {
+  /** What it does. */
+  about?: string | null;
+  /** How many events have it: all of a value's, and of a field's those in a sample. */
+  count?: number | null;
+  /** What it is. */
+  kind: CompletionKind;
+  /** What to write. */
+  text: string;
+};
+/** What a completion is. */
+export type CompletionKind = "field" | "value" | "stage" | "function";
+/** What a query may go on with. */
+export type Completions = {
+  /** Whether nothing is missing: values and fields are left out where they can't be had in time. */
+  complete: boolean;
+  /** What may stand there, the likeliest first. */
+  items: Array<Completion>;
+  /** How many bytes are replaced. */
+  length: number;
+  /** Why it is not complete. */
+  notice?: string | null;
+  /** Where what is replaced begins, in bytes of the query. */
+  position: number;
+};
 /** A dead letter in a list. */
 export type DeadLetter = {
   /** When it was accepted. */
@@ -123,6 +162,29 @@ export type Event = {
   /** When it happened. */
   timestamp: string;
 };
+/** Events, newest first. */
+export type Events = {
+  /** The fields that `| fields` asks to show; empty means all. */
+  columns: Array<string>;
+  /** Whether every event that matches is on this page or a later one. */
+  complete: boolean;
+  /** The events, newest first. */
+  items: Array<Item>;
+  /** `events`. */
+  kind: EventsKind;
+  /** How many events `| grep` looked at. */
+  looked_at?: number | null;
+  /** What to send as `cursor` for the next page; null on the last. */
+  next_cursor: string | null;
+  /** Why it is not complete. */
+  notice?: string | null;
+  /** Where this answer comes from. */
+  source: Source;
+  /** How long it took, in milliseconds. */
+  took_ms: number;
+};
+/** `events`. */
+export type EventsKind = "events";
 /** What was understood of a query. */
 export type Explanation = {
   /** What else may have been meant. */
@@ -133,6 +195,72 @@ export type Explanation = {
   text: string;
   /** Its pieces, in order, for an editor to colour. */
   tokens: Array<Token>;
+};
+/** The values of a field. */
+export type Facet = {
+  /** The field. */
+  field: string;
+  /** Whether there are more values than these. */
+  more: boolean;
+  /** Events with other values. */
+  other: number;
+  /** Those that most events have. */
+  values: Array<ValueCount>;
+};
+/** What the values of some fields are. */
+export type Facets = {
+  /** Whether every event that matches was looked at. */
+  complete: boolean;
+  /** Whether its numbers are exact for what it looked at. Else they are estimated, or which groups are shown is. */
+  exact: boolean;
+  /** The fields. */
+  facets: Array<Facet>;
+  /** Why it is not complete. */
+  notice?: string | null;
+  /** By how many events it was estimated. */
+  sampled?: Sampled | null;
+  /** Where it comes from. */
+  source: Source;
+  /** How long it took, in milliseconds. */
+  took_ms: number;
+  /** How many events match. */
+  total: number;
+};
+/** A field, and how many events have it. */
+export type FieldShare = {
+  /** In how many of the events that were looked at. */
+  events: number;
+  /** Where it is: `metadata`, `attributes` or both. Empty for the fields that LoggerHub has names for. */
+  in: Array<string>;
+  /** Its name, as it is typed. */
+  name: string;
+  /** That as a share of them, from 0 to 1. */
+  share: number;
+  /** What its values are. */
+  types: Array<FieldType>;
+  /** Some of its values. */
+  values: Array<string>;
+};
+/** What a value is. */
+export type FieldType = "number" | "time" | "boolean" | "text";
+/** The fields that events have. */
+export type Fields = {
+  /** Whether every event that matches was looked at. */
+  complete: boolean;
+  /** Whether its numbers are exact for what it looked at. Else they are estimated, or which groups are shown is. */
+  exact: boolean;
+  /** The fields, those that most events have first. */
+  fields: Array<FieldShare>;
+  /** How many more there are. */
+  more: number;
+  /** Why it is not complete. */
+  notice?: string | null;
+  /** By how many events it was estimated. */
+  sampled?: Sampled | null;
+  /** Where it comes from. */
+  source: Source;
+  /** How long it took, in milliseconds. */
+  took_ms: number;
 };
 /** One text frame of a live tail. */
 export type Frame = {
@@ -212,6 +340,13 @@ export type Letters = {
   /** Where this answer comes from. */
   source: Source;
 };
+/** A line of a chart. */
+export type Line = {
+  /** The value that its events have; null for those without one, and where there is but one line. */
+  name: string | null;
+  /** Its points, from `start` on. */
+  points: Array<Cell>;
+};
 /** A page of a list or a search. */
 export type Listing = {
   /** Whether every event that matches is on this page or a later one. */
@@ -278,6 +413,13 @@ export type Resend = {
   /** Events in it. */
   events: number;
 };
+/** A sample of events, each as likely as any other. */
+export type Sampled = {
+  /** Of how many. */
+  of: number;
+  /** How many were looked at. */
+  used: number;
+};
 /** An event as it is sent. Any JSON object is one; these fields mean something, and all others are kept as `attributes`. */
 export type Sent = {
   /** The application that the service belongs to. Also `app`. */
@@ -295,8 +437,74 @@ export type Sent = {
   /** When it happened: RFC 3339, or a number of seconds, milliseconds, microseconds or nanoseconds since 1970. Of what is absent or unusable, the time of acceptance takes the place. Also `@timestamp`, `time`, `ts`. */
   timestamp?: unknown;
 };
+/** Lines over time. */
+export type Series = {
+  /** The field whose values the lines stand for. */
+  by: string | null;
+  /** Whether every event that matches was looked at. */
+  complete: boolean;
+  /** Whether its numbers are exact for what it looked at. Else they are estimated, or which groups are shown is. */
+  exact: boolean;
+  /** The time of one point, in milliseconds. */
+  interval_ms: number;
+  /** `series`. */
+  kind: SeriesKind;
+  /** Whether there are more values than lines. */
+  more: boolean;
+  /** Why it is not complete. */
+  notice?: string | null;
+  /** Events that are in no line, point by point; of counts by a field alone. */
+  other?: Array<number> | null;
+  /** By how many events it was estimated. */
+  sampled?: Sampled | null;
+  /** The lines, those with most events first. All have the same points. */
+  series: Array<Line>;
+  /** Where it comes from. */
+  source: Source;
+  /** When the first point's time begins. */
+  start: string;
+  /** How long it took, in milliseconds. */
+  took_ms: number;
+  /** How many events match. */
+  total: number;
+  /** What each point is: a function such as `count` or `p95(latency_ms)`. */
+  value: string;
+};
+/** `series`. */
+export type SeriesKind = "series";
 /** Where an answer comes from. */
 export type Source = "catalog" | "index" | "spool" | "archive" | "queue";
+/** A table. */
+export type Table = {
+  /** Its columns: first the fields of `by`, then what is computed. */
+  columns: Array<Column>;
+  /** Whether every event that matches was looked at. */
+  complete: boolean;
+  /** Whether its numbers are exact for what it looked at. Else they are estimated, or which groups are shown is. */
+  exact: boolean;
+  /** `table`. */
+  kind: TableKind;
+  /** Of `| top` and `| rare`: how many of them lack the field. They are in no row and not in `other`; null where that is not known, and they are in `other`. */
+  missing: number | null;
+  /** Whether there are more groups than rows. */
+  more: boolean;
+  /** Why it is not complete. */
+  notice?: string | null;
+  /** How many of them are in no row. */
+  other: number;
+  /** Its rows, those with most events first; of `| rare`, those with fewest. */
+  rows: Array<Array<Cell>>;
+  /** By how many events it was estimated. */
+  sampled?: Sampled | null;
+  /** Where it comes from. */
+  source: Source;
+  /** How long it took, in milliseconds. */
+  took_ms: number;
+  /** How many events match. */
+  total: number;
+};
+/** `table`. */
+export type TableKind = "table";
 /** An event as it was just stored: `raw_path` is null and `indexed` false, for neither is known yet. */
 export type TailEvent = {
   /** When it was accepted. */
@@ -342,7 +550,39 @@ export type Token = {
   position: number;
 };
 /** What a piece of a query is. */
-export type TokenKind = "operator" | "parenthesis" | "field" | "value" | "word" | "phrase" | "signs";
+export type TokenKind = "operator" | "parenthesis" | "field" | "value" | "word" | "phrase" | "signs" | "stage";
+/** A value, and how many events have it. */
+export type ValueCount = {
+  /** How many. */
+  count: number;
+  /** The value; null stands for events without one. */
+  value: string | null;
+};
+/** The values of one field. */
+export type Values = {
+  /** Whether every event that matches was looked at. */
+  complete: boolean;
+  /** Whether its numbers are exact for what it looked at. Else they are estimated, or which groups are shown is. */
+  exact: boolean;
+  /** The field. */
+  field: string;
+  /** Whether there are more values than these. */
+  more: boolean;
+  /** Why it is not complete. */
+  notice?: string | null;
+  /** Events with other values. */
+  other: number;
+  /** By how many events it was estimated. */
+  sampled?: Sampled | null;
+  /** Where it comes from. */
+  source: Source;
+  /** How long it took, in milliseconds. */
+  took_ms: number;
+  /** How many events match. */
+  total: number;
+  /** Those that most events have. */
+  values: Array<ValueCount>;
+};
 /** One dead letter with its original bytes. */
 export type WholeLetter = {
   /** When it was accepted. */
@@ -543,6 +783,94 @@ export interface Parameters {
   "GET /api/explain": {
     /** The query. */
     q: string;
+  };
+  /** what the stages of a query make of events: events, a table or a chart */
+  "GET /api/query": {
+    /** `next_cursor` of the previous page. It is valid for the same route and parameters only; `limit`, `from` and `to` may change. */
+    cursor?: string;
+    /** An RFC 3339 time with a zone, inclusive. */
+    from?: string;
+    /** One or more levels, in any case: `a,b`, or the parameter several times. */
+    level?: Array<string>;
+    /** 1 to 500; 50 by default. */
+    limit?: number;
+    /** A query and its stages: `level:error | count by service`, `| timechart 5m count by level`, `| stats p95(latency_ms) by service`; see docs/query-language.md. */
+    q: string;
+    /** One or more services: `a,b`, or the parameter several times. */
+    service?: Array<string>;
+    /** An RFC 3339 time with a zone, exclusive. */
+    to?: string;
+  };
+  /** how many events match a query, over time and by level */
+  "GET /api/histogram": {
+    /** An RFC 3339 time with a zone, inclusive. */
+    from?: string;
+    /** The time of one bar: `30s`, `5m`, `2h`, `1d`. Without it, one that suits the range. At most 1,000 bars. */
+    interval?: string;
+    /** One or more levels, in any case: `a,b`, or the parameter several times. */
+    level?: Array<string>;
+    /** A query, of which the part before the first `|` counts; without it, every event. */
+    q?: string;
+    /** One or more services: `a,b`, or the parameter several times. */
+    service?: Array<string>;
+    /** An RFC 3339 time with a zone, exclusive. */
+    to?: string;
+  };
+  /** the values of service, level, application and language, counted */
+  "GET /api/facets": {
+    /** An RFC 3339 time with a zone, inclusive. */
+    from?: string;
+    /** One or more levels, in any case: `a,b`, or the parameter several times. */
+    level?: Array<string>;
+    /** A query, of which the part before the first `|` counts; without it, every event. */
+    q?: string;
+    /** One or more services: `a,b`, or the parameter several times. */
+    service?: Array<string>;
+    /** An RFC 3339 time with a zone, exclusive. */
+    to?: string;
+  };
+  /** the fields that events have, by a sample */
+  "GET /api/fields": {
+    /** An RFC 3339 time with a zone, inclusive. */
+    from?: string;
+    /** One or more levels, in any case: `a,b`, or the parameter several times. */
+    level?: Array<string>;
+    /** A query, of which the part before the first `|` counts; without it, every event. */
+    q?: string;
+    /** One or more services: `a,b`, or the parameter several times. */
+    service?: Array<string>;
+    /** An RFC 3339 time with a zone, exclusive. */
+    to?: string;
+  };
+  /** the values of one field, counted */
+  "GET /api/fields/{name}/values": {
+    /** A field's name, as it is typed in a query. */
+    name: string;
+    /** An RFC 3339 time with a zone, inclusive. */
+    from?: string;
+    /** One or more levels, in any case: `a,b`, or the parameter several times. */
+    level?: Array<string>;
+    /** Most values, 1 to 100; 20 by default. */
+    limit?: number;
+    /** What the values begin with. */
+    prefix?: string;
+    /** A query, of which the part before the first `|` counts; without it, every event. */
+    q?: string;
+    /** One or more services: `a,b`, or the parameter several times. */
+    service?: Array<string>;
+    /** An RFC 3339 time with a zone, exclusive. */
+    to?: string;
+  };
+  /** what a query may go on with at the cursor */
+  "GET /api/complete": {
+    /** Where the cursor stands, in bytes of it; without it, at the end. */
+    at?: number;
+    /** An RFC 3339 time with a zone, inclusive. */
+    from?: string;
+    /** The query as it is so far. It may be unfinished. */
+    q: string;
+    /** An RFC 3339 time with a zone, exclusive. */
+    to?: string;
   };
   /** how far a batch has come */
   "GET /api/batches/{id}": {

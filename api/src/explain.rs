@@ -45,6 +45,8 @@ pub enum TokenKind {
     Phrase,
     /// Signs, which are skipped.
     Signs,
+    /// A `|`, and the words of a stage behind it.
+    Stage,
 }
 
 /// Another query that may have been meant.

@@ -16,6 +16,7 @@ pub mod parameters;
 pub mod sent;
 pub mod event;
 pub mod explain;
+pub mod answer;
 pub mod batch;
 pub mod letter;
 pub mod tail;

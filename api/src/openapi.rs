@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::code::{Code, Retry};
 use crate::routes::{self, Method, ROUTES, Role, Route};
-use crate::{batch, event, explain, letter, parameters as of, refusal, sent, tail};
+use crate::{answer, batch, event, explain, letter, parameters as of, refusal, sent, tail};
 
 /// A parameter of a route.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,6 +113,15 @@ pub fn parameters(route: &Route) -> Vec<Parameter> {
             schema: json!({"type": "string", "format": "uuid"}),
         });
     }
+    if route.path.contains("{name}") {
+        parameters.push(Parameter {
+            name: "name".into(),
+            path: true,
+            required: true,
+            description: "A field's name, as it is typed in a query.".into(),
+            schema: json!({"type": "string", "minLength": 1, "maxLength": of::MAX_VALUE, "format": "loggerhub-field"}),
+        });
+    }
     parameters.extend(match (route.method, route.path) {
         (Method::Post, routes::LOGS | routes::DATA_FAST | routes::DATA | routes::DATA_BARE) => {
             query::<of::Send>(&mut schemas)
@@ -120,6 +129,11 @@ pub fn parameters(route: &Route) -> Vec<Parameter> {
         (Method::Get, routes::LIST) => query::<of::List>(&mut schemas),
         (Method::Get, routes::SEARCH) => query::<of::Search>(&mut schemas),
         (Method::Get, routes::EXPLAIN) => query::<of::Explain>(&mut schemas),
+        (Method::Get, routes::ASK) => query::<of::Ask>(&mut schemas),
+        (Method::Get, routes::HISTOGRAM) => query::<of::Histogram>(&mut schemas),
+        (Method::Get, routes::FACETS | routes::FIELDS) => query::<of::Chosen>(&mut schemas),
+        (Method::Get, routes::VALUES) => query::<of::OfField>(&mut schemas),
+        (Method::Get, routes::COMPLETE) => query::<of::Complete>(&mut schemas),
         (Method::Get, routes::BATCH) => query::<of::OfBatch>(&mut schemas),
         (Method::Get, routes::LETTERS) => query::<of::ListLetters>(&mut schemas),
         (Method::Delete, routes::LETTERS) => query::<of::Purge>(&mut schemas),
@@ -232,6 +246,12 @@ fn id(route: &Route) -> &'static str {
         (_, routes::EVENT) => "getEvent",
         (_, routes::SEARCH) => "searchEvents",
         (_, routes::EXPLAIN) => "explainQuery",
+        (_, routes::ASK) => "ask",
+        (_, routes::HISTOGRAM) => "getHistogram",
+        (_, routes::FACETS) => "getFacets",
+        (_, routes::FIELDS) => "listFields",
+        (_, routes::VALUES) => "listValues",
+        (_, routes::COMPLETE) => "completeQuery",
         (_, routes::BATCH) => "getBatch",
         (Method::Get, routes::LETTERS) => "listDeadLetters",
         (_, routes::LETTERS) => "purgeDeadLetters",
@@ -282,6 +302,12 @@ fn answers(schemas: &mut SchemaGenerator, route: &Route) -> Vec<Answer> {
         ],
         (_, routes::LIST | routes::SEARCH) => vec![json::<event::Listing>(schemas, 200, "A page.")],
         (_, routes::EXPLAIN) => vec![json::<explain::Explanation>(schemas, 200, "What was understood.")],
+        (_, routes::ASK) => vec![json::<answer::Answer>(schemas, 200, "Events, a table or a chart.")],
+        (_, routes::HISTOGRAM) => vec![json::<answer::Series>(schemas, 200, "A line for each level.")],
+        (_, routes::FACETS) => vec![json::<answer::Facets>(schemas, 200, "The values.")],
+        (_, routes::FIELDS) => vec![json::<answer::Fields>(schemas, 200, "The fields.")],
+        (_, routes::VALUES) => vec![json::<answer::Values>(schemas, 200, "The values.")],
+        (_, routes::COMPLETE) => vec![json::<answer::Completions>(schemas, 200, "What may stand there.")],
         (_, routes::EVENT) => vec![json::<event::Event>(schemas, 200, "The event.")],
         (_, routes::BATCH) => vec![json::<batch::Batch>(schemas, 200, "The batch.")],
         (Method::Get, routes::LETTERS) => vec![json::<letter::Letters>(schemas, 200, "A page.")],
@@ -357,6 +383,10 @@ fn codes(route: &Route) -> BTreeSet<Code> {
         (_, routes::LIST) | (Method::Get, routes::LETTERS) => codes.extend([InvalidCursor]),
         (_, routes::SEARCH) => codes.extend([InvalidCursor, InvalidQuery, QueryTooBroad]),
         (_, routes::EXPLAIN) => codes.extend([InvalidQuery]),
+        (_, routes::ASK) => codes.extend([InvalidCursor, InvalidQuery, QueryTooBroad]),
+        (_, routes::HISTOGRAM | routes::FACETS | routes::FIELDS | routes::VALUES) => {
+            codes.extend([InvalidQuery, QueryTooBroad]);
+        }
         (_, routes::BATCH) => codes.extend([InvalidReceipt, NotFound, Expired]),
         (_, routes::EVENT | routes::LETTER) => codes.extend([NotFound]),
         (_, routes::REDRIVE_ONE) => codes.extend([NotFound, NotRedrivable]),

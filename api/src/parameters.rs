@@ -18,6 +18,12 @@ pub const MAX_LIMIT: u32 = 500;
 pub const MAX_CHOICES: usize = 32;
 /// Longest value of a filter, in characters; longer service names are cut when they are stored.
 pub const MAX_VALUE: usize = 256;
+/// Most values of a field in one answer.
+pub const MAX_VALUES: u32 = 100;
+/// Values of a field unless the client asks otherwise.
+pub const DEFAULT_VALUES: u32 = 20;
+/// Longest query, in bytes.
+pub const MAX_QUERY: u32 = 2048;
 /// Dead letters that one request may name: some 40 KB of body.
 pub const MAX_IDS: usize = 1000;
 
@@ -111,6 +117,82 @@ pub struct Explain {
     /// The query.
     #[schemars(length(min = 1), extend("format" = "loggerhub-query"))]
     pub q: String,
+}
+
+/// Of `GET /api/query`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Ask {
+    /// A query and its stages: `level:error | count by service`, `| timechart 5m count by level`,
+    /// `| stats p95(latency_ms) by service`; see docs/query-language.md.
+    #[schemars(length(min = 1), extend("format" = "loggerhub-question"))]
+    pub q: String,
+    /// Which page, of events.
+    #[serde(flatten)]
+    pub paging: Paging,
+    /// Which time.
+    #[serde(flatten)]
+    pub span: Span,
+    /// Which events.
+    #[serde(flatten)]
+    pub events: EventChoice,
+}
+
+/// Which events are counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Chosen {
+    /// A query, of which the part before the first `|` counts; without it, every event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "loggerhub-query"))]
+    pub q: Option<String>,
+    /// Which time.
+    #[serde(flatten)]
+    pub span: Span,
+    /// Which events.
+    #[serde(flatten)]
+    pub events: EventChoice,
+}
+
+/// Of `GET /api/histogram`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Histogram {
+    /// Which events.
+    #[serde(flatten)]
+    pub chosen: Chosen,
+    /// The time of one bar: `30s`, `5m`, `2h`, `1d`. Without it, one that suits the range. At most 1,000 bars.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "loggerhub-interval"))]
+    pub interval: Option<String>,
+}
+
+/// Of `GET /api/fields/{name}/values`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct OfField {
+    /// Which events.
+    #[serde(flatten)]
+    pub chosen: Chosen,
+    /// What the values begin with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = MAX_VALUE), extend("format" = "loggerhub-text"))]
+    pub prefix: Option<String>,
+    /// Most values, 1 to 100; 20 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MAX_VALUES))]
+    pub limit: Option<u32>,
+}
+
+/// Of `GET /api/complete`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Complete {
+    /// The query as it is so far. It may be unfinished.
+    #[schemars(length(max = MAX_QUERY))]
+    pub q: String,
+    /// Where the cursor stands, in bytes of it; without it, at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = MAX_QUERY))]
+    pub at: Option<u32>,
+    /// Of which time fields and values are offered.
+    #[serde(flatten)]
+    pub span: Span,
 }
 
 /// Of `GET /api/batches/{id}`.

@@ -33,7 +33,7 @@ pub enum Role {
 pub struct Route {
     /// The method. A live tail is a `GET` that becomes a WebSocket.
     pub method: Method,
-    /// The path; `{id}` stands for one segment.
+    /// The path; `{id}` and `{name}` stand for one segment.
     pub path: &'static str,
     /// Who answers it.
     pub role: Role,
@@ -59,6 +59,18 @@ pub const EVENT: &str = "/api/logs/{id}";
 pub const SEARCH: &str = "/api/search";
 /// What was understood of a query.
 pub const EXPLAIN: &str = "/api/explain";
+/// What a question is answered with: events, a table or a chart.
+pub const ASK: &str = "/api/query";
+/// How many events over time, by level.
+pub const HISTOGRAM: &str = "/api/histogram";
+/// The values of the fields that LoggerHub has names for.
+pub const FACETS: &str = "/api/facets";
+/// The fields that events have.
+pub const FIELDS: &str = "/api/fields";
+/// The values of one field.
+pub const VALUES: &str = "/api/fields/{name}/values";
+/// What a query may go on with.
+pub const COMPLETE: &str = "/api/complete";
 /// One batch.
 pub const BATCH: &str = "/api/batches/{id}";
 /// The list of dead letters.
@@ -77,7 +89,7 @@ pub const INDEX: &str = "/";
 pub const OPENAPI: &str = "/openapi.json";
 
 /// Every route of the API.
-pub const ROUTES: [Route; 18] = {
+pub const ROUTES: [Route; 24] = {
     use Method::{Delete, Get, Post};
     const fn route(
         method: Method,
@@ -100,6 +112,12 @@ pub const ROUTES: [Route; 18] = {
         route(Get, EVENT, Role::Search, QUERY, "one event, whole"),
         route(Get, SEARCH, Role::Search, QUERY, "events that match a query, newest first"),
         route(Get, EXPLAIN, Role::Search, QUERY, "what was understood of a query; nothing is searched"),
+        route(Get, ASK, Role::Search, QUERY, "what the stages of a query make of events: events, a table or a chart"),
+        route(Get, HISTOGRAM, Role::Search, QUERY, "how many events match a query, over time and by level"),
+        route(Get, FACETS, Role::Search, QUERY, "the values of service, level, application and language, counted"),
+        route(Get, FIELDS, Role::Search, QUERY, "the fields that events have, by a sample"),
+        route(Get, VALUES, Role::Search, QUERY, "the values of one field, counted"),
+        route(Get, COMPLETE, Role::Search, QUERY, "what a query may go on with at the cursor"),
         route(Get, BATCH, Role::Search, QUERY, "how far a batch has come"),
         route(Get, LETTERS, Role::Search, QUERY, "lines that could not be events, newest first"),
         route(Get, LETTER, Role::Search, QUERY, "one of them with its original bytes"),

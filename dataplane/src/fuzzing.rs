@@ -86,6 +86,13 @@ pub fn query(bytes: &[u8]) {
         query::to_index::search(&tenant, &page, query::to_index::Prefixes::SideBySide);
         query::to_catalog::conditions(&page);
     }
+    if let Err(error) = query::question(text) {
+        error.repairs.iter().for_each(|repair| assert!(query::question(repair).is_ok(), "{repair}"));
+    }
+    for at in [0, text.len() / 2, text.len()] {
+        let (_, range) = query::complete::place(text, at);
+        assert!(text.get(range).is_some());
+    }
 }
 
 /// A line as a pipeline's stages see it. The first byte picks the pipeline.

@@ -40,7 +40,7 @@ use crate::tenancy::{Registry, RegistrySettings};
 
 pub use error::Error;
 pub use limits::Limits;
-pub use reader::Reader;
+pub use reader::{Counts, Reader, Surety};
 pub use waiting::Waiting;
 pub use whole::WholeEvent;
 

@@ -2,20 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::LazyLock;
 
 use api::explain::{Explanation, Hint, Token, TokenKind};
+use regex::Regex;
 
 use crate::expression::{Clause, Field, Pattern, Query};
-use crate::parse::{Piece, QueryError, is_field_name, parse, pieces, quoted};
+use crate::parse::{Piece, QueryError, is_field_name, nearest, pieces, question, quoted};
+use crate::scalar::Scalar;
+use crate::stage::Question;
 use crate::words::words;
 
 /// Explains a query.
 pub fn explain(text: &str) -> Result<Explanation, QueryError> {
-    let query = parse(text)?;
+    let asked = question(text)?;
     let pieces = pieces(text);
-    let hints = hints(text, &query, &pieces);
+    let hints = hints(text, &asked, &pieces);
     let token = |Piece { kind, at }: Piece| Token { kind, position: at.start, length: at.len() };
-    let (sentence, normal) = (sentence(&query), query.to_string());
+    let (sentence, normal) = (asked.sentence(), asked.to_string());
     Ok(Explanation { text: sentence, normal, tokens: pieces.into_iter().map(token).collect(), hints })
 }
 
@@ -115,28 +119,89 @@ fn values_of_one_field(parts: &[Query]) -> Option<(String, Vec<String>)> {
     Some((name(of?), values))
 }
 
-/// What else may have been meant: `a or b` of plain words, `status=500`.
-fn hints(text: &str, query: &Query, pieces: &[Piece]) -> Vec<Hint> {
-    let words: BTreeSet<&str> =
-        (pieces.iter()).filter(|piece| piece.kind == TokenKind::Word).map(|piece| &text[piece.at.clone()]).collect();
-    words.into_iter().filter_map(|word| hint(text, query, word)).collect()
+/// A name, a comparison and a value, with spaces or without.
+static COMPARISON: LazyLock<Regex> =
+    LazyLock::new(|| expression(r#"(@?[A-Za-z_][\w.\-]*)\s*(>=|<=|!=|==|=|>|<)\s*("[^"]*"|[^\s()"|,=<>]+)"#));
+
+#[expect(clippy::expect_used, reason = "the expression is ours, and the tests use it")]
+fn expression(text: &str) -> Regex {
+    Regex::new(text).expect("a valid expression")
 }
 
-/// What a plain word of a query may have meant.
-fn hint(text: &str, query: &Query, word: &str) -> Option<Hint> {
-    let (why, meant) = match (word, word.split_once('=')) {
-        ("and", _) => ("`and` is a word here; words side by side are all looked for without it", "AND".to_owned()),
-        ("or", _) => ("`or` is a word here; OR in capital letters finds either", "OR".to_owned()),
-        ("not", _) => ("`not` is a word here; NOT in capital letters excludes what follows", "NOT".to_owned()),
-        (_, Some((name, value))) if is_field_name(name) && !value.is_empty() => {
-            ("`=` is part of the text here; `:` asks for a field", format!("{name}:{value}"))
+/// What else may have been meant: `a or b` of plain words, `status=500`, `status >= 500`, `level:erro`.
+fn hints(text: &str, asked: &Question, pieces: &[Piece]) -> Vec<Hint> {
+    let of_words = |piece: &&Piece| piece.kind == TokenKind::Word;
+    let words: BTreeSet<&str> = pieces.iter().filter(of_words).map(|piece| &text[piece.at.clone()]).collect();
+    let operators = words.into_iter().filter_map(operator);
+    let operators = operators.map(|(word, why, meant)| {
+        let all = text.split(' ').map(|other| if other == word { meant } else { other });
+        (why, all.collect::<Vec<_>>().join(" "))
+    });
+    let offered = operators.chain(comparisons(text, pieces)).chain(levels(text, pieces)).chain(other_quotes(text));
+    let mut hints: Vec<Hint> = Vec::new();
+    for (why, query) in offered {
+        let is_another = question(&query).is_ok_and(|other| other != *asked);
+        if is_another && hints.iter().all(|hint| hint.query != query) {
+            hints.push(Hint { text: why.to_owned(), query });
         }
+    }
+    hints
+}
+
+/// The operator that a plain word may have meant.
+fn operator(word: &str) -> Option<(&str, &'static str, &'static str)> {
+    let (why, meant) = match word {
+        "and" => ("`and` is a word here; words side by side are all looked for without it", "AND"),
+        "or" => ("`or` is a word here; OR in capital letters finds either", "OR"),
+        "not" => ("`not` is a word here; NOT in capital letters excludes what follows", "NOT"),
         _ => return None,
     };
-    let all = text.split(' ').map(|other| if other == word { &meant } else { other });
-    let other = all.collect::<Vec<_>>().join(" ");
-    let is_another = parse(&other).is_ok_and(|other| other != *query);
-    is_another.then(|| Hint { text: why.to_owned(), query: other })
+    Some((word, why, meant))
+}
+
+/// `status=500` and `status >= 500`, which are texts: the whole query with a field in the place of each.
+fn comparisons(text: &str, pieces: &[Piece]) -> Option<(&'static str, String)> {
+    const WHY: &str = "this is text here; a field is asked with `:` and no space before it";
+    let is_word_at = |at: usize| pieces.iter().any(|piece| piece.kind == TokenKind::Word && piece.at.start == at);
+    let mut meant = String::new();
+    let mut end = 0;
+    for found in COMPARISON.captures_iter(text) {
+        let (whole, name, operator, value) = (found.get(0)?, &found[1], &found[2], &found[3]);
+        let compares = !matches!(operator, "<" | ">" | "<=" | ">=") || is_comparable(value);
+        if is_field_name(name) && is_word_at(whole.start()) && compares {
+            meant.push_str(&text[end..whole.start()]);
+            let operator = if matches!(operator, "=" | "==") { "" } else { operator };
+            meant.push_str(&format!("{name}:{operator}{value}"));
+            end = whole.end();
+        }
+    }
+    meant.push_str(&text[end..]);
+    (end > 0).then_some((WHY, meant))
+}
+
+/// The usual level that is nearest to one that is none.
+fn levels(text: &str, pieces: &[Piece]) -> Option<(&'static str, String)> {
+    const USUAL: [&str; 6] = ["trace", "debug", "info", "warn", "error", "fatal"];
+    let of_level = |two: &&[Piece]| {
+        two[0].kind == TokenKind::Field
+            && Field::of(text[two[0].at.clone()].trim_end_matches(|c: char| !c.is_alphanumeric())) == Field::Level
+    };
+    let value = pieces.windows(2).find(of_level)?[1].at.clone();
+    let said = text[value.clone()].to_lowercase();
+    let is_usual = USUAL.contains(&stages::normalize_level(&said).to_lowercase().as_str());
+    let near = nearest(&said, USUAL).filter(|_| !is_usual)?;
+    Some(("it is no usual level", format!("{}{near}{}", &text[..value.start], &text[value.end..])))
+}
+
+/// Quotation marks of other kinds, which are signs here.
+fn other_quotes(text: &str) -> Option<(&'static str, String)> {
+    const OTHERS: [char; 5] = ['“', '”', '„', '«', '»'];
+    text.contains(OTHERS)
+        .then(|| ("a phrase stands in `\"`; other quotation marks are skipped", text.replace(OTHERS, "\"")))
+}
+
+fn is_comparable(value: &str) -> bool {
+    Scalar::of(value.trim_matches('"')).is_some()
 }
 
 /// The normal form of a query: read again, it is the same.
@@ -199,6 +264,7 @@ fn is_plain(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parse::parse;
 
     #[test]
     fn a_query_is_explained_in_a_sentence() {
@@ -218,6 +284,16 @@ mod tests {
             ("status:>=500 -x:..9", "field `status` is 500 or more, and it is not so that field `x` is 9 or less"),
             ("user.id:* -x:*", "there is a field `user.id`, and there is no field `x`"),
             ("*", "every event"),
+            (
+                "level:error | grep x | fields service",
+                "level is ERROR, and the text has the letters \"x\"; of these shown are `service`",
+            ),
+            ("| count by service", "every event; of these the number of events for each `service`"),
+            ("a | top 5 status", "the text has \"a\"; of these the 5 values of `status` that most of them have"),
+            (
+                "a | timechart 5m p95(ms) by level",
+                "the text has \"a\"; of these the 95 % percentile of `ms` every 5m for each of the 10 largest `level`",
+            ),
         ] {
             assert_eq!(explain(query).unwrap().text, sentence, "{query}");
         }
@@ -262,6 +338,17 @@ mod tests {
             ("a or b", &["a OR b"][..]),
             ("could not connect", &["could NOT connect"]),
             ("status=500 x", &["status:500 x"]),
+            ("status==500", &["status:500"]),
+            ("x status >= 500", &["x status:>=500"]),
+            ("status >=500 | count", &["status:>=500 | count"]),
+            ("service = \"my api\"", &["service:\"my api\""]),
+            ("status != 500 ms<20", &["status:!=500 ms<20"]),
+            ("5 > 3", &[]),
+            ("a->b List<String> x<y", &[]),
+            ("level:erro x", &["level:error x"]),
+            ("level:audit", &[]),
+            ("level:err", &[]),
+            ("“a b”", &["\"a b\""]),
             ("level:error or level:warn", &[]),
             ("a b", &[]),
             ("\"a or b\"", &[]),

@@ -1,9 +1,10 @@
 //! A question about events, before any store is asked: pure, with no clock and no I/O.
 //!
 //! ```text
-//!  URL ─► params ─► filters + parse ─► expression ─┬─► to_index    a request to OpenSearch
-//!                                                  ├─► to_catalog  a WHERE clause
-//!                                                  └─► matches     one event in memory
+//!  URL ─► params ─► filters + parse ─┬─► expression ─┬─► to_index    a request to OpenSearch
+//!                                    │               ├─► to_catalog  a WHERE clause
+//!                                    │               └─► matches     one event in memory
+//!                                    └─► stage ─► counting           what is made of the events that are found
 //! ```
 //! [`matches`] is the definition of what a query means; the stores' answers are held to it.
 
@@ -12,7 +13,10 @@ pub mod filters;
 pub mod cursor;
 pub mod parse;
 pub mod expression;
+pub mod stage;
+pub mod counting;
 pub mod explain;
+pub mod complete;
 pub mod words;
 pub mod leaves;
 pub mod scalar;
@@ -24,4 +28,5 @@ pub use cursor::{Asked, Cursor, InvalidCursor};
 pub use explain::explain;
 pub use expression::{Clause, Field, Pattern, Query};
 pub use filters::{Filters, Page};
-pub use parse::{QueryError, parse};
+pub use parse::{QueryError, parse, question};
+pub use stage::Question;

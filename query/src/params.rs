@@ -1,5 +1,6 @@
 //! Parameters of a list or a search, from the URL's query string to checked values.
 
+pub mod counting;
 pub mod letters;
 
 use api::parameters::{DEFAULT_LIMIT, MAX_CHOICES, MAX_LIMIT, MAX_VALUE};
@@ -226,6 +227,11 @@ mod tests {
                 (_, api::routes::LIST) => |pairs| list(pairs).map(drop),
                 (_, api::routes::SEARCH) => |pairs| search(pairs).map(drop),
                 (_, api::routes::EXPLAIN) => |pairs| explain(pairs).map(drop),
+                (_, api::routes::ASK) => |pairs| counting::ask(pairs).map(drop),
+                (_, api::routes::HISTOGRAM) => |pairs| counting::histogram(pairs).map(drop),
+                (_, api::routes::FACETS | api::routes::FIELDS) => |pairs| counting::chosen(pairs).map(drop),
+                (_, api::routes::VALUES) => |pairs| counting::values("x", pairs).map(drop),
+                (_, api::routes::COMPLETE) => |pairs| counting::complete(pairs).map(drop),
                 (_, api::routes::BATCH) => |pairs| batch(pairs).map(drop),
                 (api::Method::Get, api::routes::LETTERS) => |pairs| letters::page(pairs).map(drop),
                 (api::Method::Delete, api::routes::LETTERS) => |pairs| letters::purge(pairs).map(drop),

@@ -1,10 +1,12 @@
 //! The query language, text in and tree out: `timeout "connection reset" -health (service:api OR level:>=warn)`.
 //!
 //! Words stand side by side for AND; `OR` binds weaker; `-`, `!` or `NOT` excludes; `"…"` is a phrase; `word*` matches
-//! words that begin so; `field:value` asks one field. What people paste is found as text. Nothing is guessed in
-//! silence: what can't be understood is refused, with its place and a query that may be meant.
+//! words that begin so; `field:value` asks one field. What people paste is found as text. Behind a `|` stages say what
+//! is made of the events that are found. Nothing is guessed in silence: what can't be understood is refused, with its
+//! place and a query that may be meant.
 
 mod lex;
+mod stages;
 mod value;
 
 use std::ops::Range;
@@ -12,6 +14,7 @@ use std::ops::Range;
 use api::explain::TokenKind;
 
 use crate::expression::Query;
+use crate::stage::{MAX_BY, MAX_COLUMNS, MAX_REGEX_BYTES, MAX_STAGES, Question, Shape};
 
 use lex::{Spanned, Token};
 
@@ -63,8 +66,34 @@ pub enum Problem {
     Wildcard,
     /// More than values and `OR` in the parentheses of a field.
     NestedValues,
-    /// A `|`.
+    /// A `|` where only events are asked for.
     Pipe,
+    /// A `|`, and nothing after it.
+    NoStage,
+    /// What stands behind a `|` is no stage.
+    Stage,
+    /// More than [`MAX_STAGES`].
+    TooManyStages,
+    /// A stage after one that it can't follow.
+    StageOrder,
+    /// A `grep` before a stage that counts.
+    GrepBeforeCount,
+    /// Something that has no place in its stage.
+    NotInStage,
+    /// Something else is expected.
+    Expected(&'static str),
+    /// A number from 1 to this is expected.
+    Number(u32),
+    /// More fields or functions than a stage may have: [`MAX_COLUMNS`].
+    TooManyColumns,
+    /// More fields than these to group by.
+    TooManyGroups(usize),
+    /// A field that events can't be grouped by, and why.
+    NotGroupable(&'static str),
+    /// A field that holds no numbers.
+    NoNumbers,
+    /// An expression that can't be run.
+    Regex,
     /// A comparison with what has no order.
     NotComparable,
     /// A comparison with a level that there is not.
@@ -80,6 +109,12 @@ impl QueryError {
         let mut shown = text.get(at.clone()).unwrap_or_default().to_owned();
         shown.truncate(shown.floor_char_boundary(SHOWN_BYTES));
         Self { problem, at, repairs: Vec::new(), shown }
+    }
+
+    /// The same with one more query that may be meant, if it is one.
+    fn or_rather(mut self, repair: String) -> Self {
+        self.repairs.push(repair);
+        self
     }
 
     fn message(&self) -> String {
@@ -102,14 +137,36 @@ impl QueryError {
             Problem::NothingToFind => format!("`{shown}` holds nothing to search for"),
             Problem::Wildcard => format!(
                 "`{shown}`: in a text, a `*` may only end a word of at least two letters or digits; \
-                 in a field it may stand anywhere beside two"
+                 in a field up to eight may stand anywhere beside two"
             ),
             Problem::NestedValues => "the parentheses of a field hold values with OR between them, and nothing else; \
                  repeat the field for more than that"
                 .to_owned(),
-            Problem::Pipe => {
-                "there is nothing to put behind a `|`; put text that holds one into quotation marks".to_owned()
-            }
+            Problem::Pipe => "what stands behind a `|` is for GET /api/query, which answers tables and charts too; put text \
+                 that holds one into quotation marks"
+                .to_owned(),
+            Problem::NoStage => "after a `|` a stage must follow, such as `count by service`".to_owned(),
+            Problem::Stage => format!(
+                "`{shown}` is no stage: after a `|` stand count, top, rare, timechart, stats, grep, fields or limit; put text \
+                 that holds a `|` into quotation marks"
+            ),
+            Problem::TooManyStages => format!("there are more than {MAX_STAGES} stages"),
+            Problem::StageOrder => format!(
+                "`{shown}` can't follow the stages before it: one may count or choose fields, after `grep` and before `limit`"
+            ),
+            Problem::GrepBeforeCount => format!(
+                "`{shown}` counts in the index, and `grep` reads events one by one: say before the first `|` which events to count"
+            ),
+            Problem::NotInStage => format!("`{shown}` can't stand here: the stage ends before it, or a `,` or `|` is missing"),
+            Problem::Expected(what) => format!("`{shown}`: {what} is expected here"),
+            Problem::Number(most) => format!("`{shown}`: a number from 1 to {most} is expected here"),
+            Problem::TooManyColumns => format!("a stage may have at most {MAX_COLUMNS} fields or functions"),
+            Problem::TooManyGroups(most) => format!("here events are grouped by at most {most} of {MAX_BY} fields"),
+            Problem::NotGroupable(why) => format!("`{shown}` is no field to group by: {why}"),
+            Problem::NoNumbers => format!("`{shown}` holds no numbers to compute with"),
+            Problem::Regex => format!(
+                "`{shown}` is no text or regular expression of at most {MAX_REGEX_BYTES} bytes that can be run: /time.?out/i"
+            ),
             Problem::NotComparable => format!(
                 "`{shown}`: fields are compared with a number as it is logged, without a unit, or a time such as 2026-01-31T12:00:00Z; \
                  `level` with a level"
@@ -127,11 +184,12 @@ impl QueryError {
     }
 }
 
-/// A whole query that may be meant instead of this one, if it is one.
+/// A whole query that may be meant instead of this one; whether it is one is not known.
 fn repair(error: &QueryError, text: &str) -> Option<String> {
     let (before, part, after) = (&text[..error.at.start], text.get(error.at.clone())?, &text[error.at.end..]);
     let repaired = match error.problem {
-        Problem::Unexpected | Problem::Pipe | Problem::Unfinished | Problem::Tenant | Problem::Time => {
+        Problem::NoStage => format!("{}{after}", before.trim_end()),
+        Problem::Unexpected | Problem::Unfinished | Problem::Tenant | Problem::Time => {
             format!("{before}{}{after}", quoted(part))
         }
         Problem::Wildcard => format!("{before}{}{after}", part.replace('*', " ").trim()),
@@ -139,7 +197,7 @@ fn repair(error: &QueryError, text: &str) -> Option<String> {
         Problem::OpenParenthesis => format!("{text})"),
         _ => return None,
     };
-    understand(&repaired).is_ok().then_some(repaired)
+    Some(repaired)
 }
 
 /// A text in quotation marks.
@@ -147,13 +205,36 @@ pub fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""))
 }
 
-/// Reads a query. An error says what may be meant instead.
+/// Reads a query that asks for events alone. An error says what may be meant instead.
 pub fn parse(text: &str) -> Result<Query, QueryError> {
-    understand(text).map_err(|error| QueryError { repairs: repair(&error, text).into_iter().collect(), ..error })
+    let read = understand(text).and_then(|(question, pipe)| match pipe {
+        None => Ok(question.query),
+        Some(pipe) => Err(QueryError::new(Problem::Pipe, text, pipe..pipe + 1).or_rather(quoted(text.trim()))),
+    });
+    read.map_err(|error| repaired(error, text, |repair| matches!(understand(repair), Ok((_, None)))))
 }
 
-/// Reads a query. What may be meant instead is not looked for: that would be read in turn.
-fn understand(text: &str) -> Result<Query, QueryError> {
+/// Reads a query and its stages. An error says what may be meant instead.
+pub fn question(text: &str) -> Result<Question, QueryError> {
+    let read = understand(text).map(|(question, _)| question);
+    read.map_err(|error| repaired(error, text, |repair| understand(repair).is_ok()))
+}
+
+/// An error with all queries that may be meant instead, each of which is one.
+fn repaired(error: QueryError, text: &str, is_one: impl Fn(&str) -> bool) -> QueryError {
+    let mut repairs: Vec<String> = Vec::new();
+    for offered in error.repairs.iter().cloned().chain(repair(&error, text)) {
+        let offered = offered.trim().to_owned();
+        if is_one(&offered) && !repairs.contains(&offered) {
+            repairs.push(offered);
+        }
+    }
+    QueryError { repairs, ..error }
+}
+
+/// Reads a query and its stages; and where the first `|` stands. What may be meant instead is not looked for: that
+/// would be read in turn.
+fn understand(text: &str) -> Result<(Question, Option<usize>), QueryError> {
     if text.len() > MAX_BYTES {
         return Err(QueryError::new(Problem::TooLong, text, 0..text.len()));
     }
@@ -161,15 +242,22 @@ fn understand(text: &str) -> Result<Query, QueryError> {
         // No stored text holds one, and PostgreSQL takes none.
         return Err(QueryError::new(Problem::Unexpected, text, at..at + 1));
     }
-    let mut tokens = lex::tokens(text)?;
+    let (mut tokens, pipe) = lex::tokens(text)?;
     let signs = tokens.iter().find(|token| token.token == Token::Signs).map(|token| token.at.clone());
     // The index has no signs either: what stands around them is found.
     tokens.retain(|token| token.token != Token::Signs);
     let is_something = |token: &Spanned| matches!(token.token, Token::Find { .. } | Token::Everything);
-    match signs {
+    let query = match signs {
         Some(at) if !tokens.iter().any(is_something) => Err(QueryError::new(Problem::NothingToFind, text, at)),
+        // Before a stage, nothing asks for every event.
+        _ if tokens.is_empty() && pipe.is_some() => Ok(Query::everything()),
         _ => Parser::new(text, tokens).read(),
-    }
+    }?;
+    let (greps, shape) = match pipe {
+        Some(pipe) => stages::read(text, pipe, &mut Vec::new())?,
+        None => (Vec::new(), Shape::events()),
+    };
+    Ok((Question { query, greps, shape }, pipe))
 }
 
 /// A piece of a query, for an editor to colour.
@@ -184,7 +272,8 @@ pub struct Piece {
 /// The pieces of a query, in order; of what can't be read, those before it.
 pub fn pieces(text: &str) -> Vec<Piece> {
     let mut pieces = Vec::new();
-    for Spanned { token, at } in lex::tokens(text).unwrap_or_default() {
+    let (tokens, pipe) = lex::tokens(text).unwrap_or_default();
+    for Spanned { token, at } in tokens {
         let mut add = |kind, at| pieces.push(Piece { kind, at });
         match token {
             Token::Open | Token::Close => add(TokenKind::Parenthesis, at),
@@ -201,7 +290,23 @@ pub fn pieces(text: &str) -> Vec<Piece> {
             },
         }
     }
+    if let Some(pipe) = pipe {
+        // What can't be read ends the pieces.
+        drop(stages::read(text, pipe, &mut pieces));
+    }
     pieces
+}
+
+/// The name and the operator that a text begins with, if it begins as a field does.
+pub(crate) fn name_and_operator(text: &str) -> Option<(&str, &'static str)> {
+    value::name_and_operator(text)
+}
+
+pub(crate) use stages::nearest;
+
+/// Whether a stage may follow a `|` directly.
+pub(crate) fn stages_begin(text: &str) -> bool {
+    stages::begins(text)
 }
 
 /// Whether a text may be a field's name.
@@ -418,6 +523,10 @@ mod tests {
             ),
             ("metadata.at:12:30:45", "metadata.at=[12:30:45]"),
             ("message:a,b", "[a,b]"),
+            ("status:(500,>=520)", "(status=[500] | status=>=520)"),
+            ("status:404,500..599", "(status=[404] | status=[500 TO 599])"),
+            ("level:(debug OR >=error)", "(level=[debug] | (level=[ERROR] | level=[FATAL]))"),
+            ("tag:(\">=5\" OR b)", "(tag=[>=5] | tag=[b])"),
         ]);
     }
 
@@ -554,6 +663,8 @@ mod tests {
             ("a ti*me", Problem::Wildcard, "ti*me", Some("a ti me")),
             ("t*", Problem::Wildcard, "t*", Some("t")),
             ("service:a*", Problem::Wildcard, "service:a*", Some("service:a")),
+            ("a:*b*c*d*e*f*g*h*i*", Problem::Wildcard, "a:*b*c*d*e*f*g*h*i*", Some("a: b c d e f g h i")),
+            ("service:(a,>5)", Problem::NotComparable, "service:(a,>5)", None),
             ("level:(a AND b)", Problem::NestedValues, "AND", None),
             ("level:(a (b))", Problem::NestedValues, "(", None),
             ("level:>=loud", Problem::NoLevel, "level:>=loud", None),
@@ -562,7 +673,8 @@ mod tests {
             ("service:>=5", Problem::NotComparable, "service:>=5", None),
             ("tenant:other", Problem::Tenant, "tenant:", Some("\"tenant:\"other")),
             ("a @timestamp:now", Problem::Time, "@timestamp:", Some("a \"@timestamp:\"now")),
-            ("a | count", Problem::Pipe, "|", None),
+            ("a | count", Problem::Pipe, "|", Some("\"a | count\"")),
+            ("a | b", Problem::Stage, "b", Some("\"a | b\"")),
             ("a\0b", Problem::Unexpected, "\0", None),
         ] {
             let error = parse(text).expect_err(text);

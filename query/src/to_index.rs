@@ -1,5 +1,7 @@
 //! A page as a request to OpenSearch. Values in, JSON out; a client's text only ever becomes a value.
 
+pub mod counts;
+
 use crds::TenantName;
 use serde_json::{Value, json};
 

@@ -61,6 +61,9 @@ pub enum Error {
     /// The index, where the catalog is not to answer in its place.
     #[error("the index can't answer")]
     Index(#[from] IndexError),
+    /// Something that only the index can tell, while it does not answer.
+    #[error("{0} need the search index, which doesn't answer")]
+    NeedsIndex(&'static str),
     /// The tenant has more than its share.
     #[error(transparent)]
     TooMany(#[from] TooMany),
@@ -103,6 +106,7 @@ impl IntoResponse for Error {
                 Code::StoreUnavailable
             }
             Self::Index(error) => return of_index(error),
+            Self::NeedsIndex(_) => Code::StoreUnavailable,
             Self::TooMany(TooMany { retry_after }) => {
                 return after(refusal(Code::TooManyQueries, self.to_string()), *retry_after);
             }

@@ -1,6 +1,13 @@
 //! Which store answers what: the index finds, the catalog lists, raw bytes tell the rest; and what
 //! an answer says of itself when one of them is away.
 
+mod answers;
+mod complete;
+mod counts;
+mod grep;
+
+pub use counts::{Counts, Surety};
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -74,6 +81,7 @@ pub struct Reader {
     /// The queue, for what is in no store yet.
     pub waiting: Waiting,
     known: Known,
+    fields: complete::KnownFields,
 }
 
 /// What an answer may have missed.
@@ -94,7 +102,7 @@ struct Doubts {
 impl Reader {
     /// Over these stores.
     pub fn new(catalog: Catalog, index: Index, archive: Archive, waiting: Waiting) -> Self {
-        Self { catalog, index, archive, waiting, known: Known::default() }
+        Self { catalog, index, archive, waiting, known: Known::default(), fields: complete::KnownFields::default() }
     }
 
     /// A page of the plain list.

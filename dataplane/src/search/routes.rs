@@ -1,11 +1,15 @@
 //! The search role's routes: who asks, what for, and how an answer or a refusal looks.
 
+mod counting;
 mod letters;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use api::routes::{BATCH, EVENT, EXPLAIN, LETTER, LETTERS, LIST, REDRIVE, REDRIVE_ONE, SEARCH};
+use api::routes::{
+    ASK, BATCH, COMPLETE, EVENT, EXPLAIN, FACETS, FIELDS, HISTOGRAM, LETTER, LETTERS, LIST, REDRIVE, REDRIVE_ONE,
+    SEARCH, VALUES,
+};
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
@@ -32,6 +36,12 @@ pub(super) fn router(search: Search) -> Router {
         .route(EVENT, known(get(event)))
         .route(SEARCH, known(get(find)))
         .route(EXPLAIN, known(get(explain)))
+        .route(ASK, known(get(counting::ask)))
+        .route(HISTOGRAM, known(get(counting::histogram)))
+        .route(FACETS, known(get(counting::facets)))
+        .route(FIELDS, known(get(counting::fields)))
+        .route(VALUES, known(get(counting::values)))
+        .route(COMPLETE, known(get(counting::complete)))
         .route(BATCH, known(get(batch)))
         .route(LETTERS, known(get(letters::list).delete(letters::purge)))
         .route(LETTER, known(get(letters::one).delete(letters::purge_one)))

@@ -3,13 +3,17 @@
 
 mod breaker;
 mod catalog;
+mod counts;
 mod document;
 mod index;
 mod letters;
 mod places;
 mod requests;
+mod said;
 
 pub use catalog::{Catalog, CatalogError, Found, Probe, Row, StoredBatch};
+pub use counts::{Sample, largest};
 pub use document::Document;
 pub use index::{Fault, Hits, Index, IndexError};
 pub use letters::Letter;
+pub use said::Said;

@@ -8,6 +8,7 @@ mod isolation;
 mod across;
 mod language;
 mod meaning;
+mod counting;
 mod words;
 mod paging;
 mod detail;

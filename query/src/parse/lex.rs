@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-use super::value;
 use super::{Problem, QueryError};
+use super::{stages, value};
 use crate::expression::{Clause, Field, Pattern, Query};
 use crate::words::words;
 
@@ -39,15 +39,15 @@ pub(super) enum Token {
     Everything,
 }
 
-/// The tokens of a query.
-pub(super) fn tokens(text: &str) -> Result<Vec<Spanned>, QueryError> {
+/// The tokens of a query, and where the `|` of its first stage stands.
+pub(super) fn tokens(text: &str) -> Result<(Vec<Spanned>, Option<usize>), QueryError> {
     let mut scanner = Scanner { text, at: 0 };
     let mut tokens = Vec::new();
     while let Some(token) = scanner.next()? {
         tokens.push(token);
     }
     resolve(&mut tokens, text);
-    Ok(tokens)
+    Ok((tokens, (scanner.at < text.len()).then_some(scanner.at)))
 }
 
 /// Reads a text from its beginning to its end.
@@ -75,6 +75,7 @@ impl Scanner<'_> {
         eaten
     }
 
+    /// The next token; none at the end, and at the `|` of a stage.
     fn next(&mut self) -> Result<Option<Spanned>, QueryError> {
         self.skip_spaces();
         let start = self.at;
@@ -87,7 +88,7 @@ impl Scanner<'_> {
                 self.text_token(Pattern::Phrase(text), false, start)?
             }
             '-' | '!' if self.excludes() => self.sign(Token::Not),
-            '|' if !self.rest().starts_with("||") => return Err(self.error(Problem::Pipe, start..start + 1)),
+            '|' if !self.rest().starts_with("||") => return Ok(None),
             _ => self.word()?,
         };
         Ok(Some(Spanned { token, at: start..self.at }))
@@ -129,7 +130,7 @@ impl Scanner<'_> {
         })
     }
 
-    /// Text up to the next space, quotation mark, or parenthesis that is not part of it: `foo(bar)` is one.
+    /// Text up to the next space, quotation mark, stage, or parenthesis that is not part of it: `foo(bar)` is one.
     pub(super) fn bare(&mut self) -> &str {
         let start = self.at;
         let mut open = 0_usize;
@@ -148,6 +149,10 @@ impl Scanner<'_> {
                     false
                 }
                 ')' => true,
+                '|' => {
+                    let is_or = self.text[..start + at].ends_with('|');
+                    at > 0 && !is_or && stages::begins(&self.text[start + at + 1..])
+                }
                 c => c.is_whitespace(),
             };
             if closes {

@@ -14,8 +14,10 @@ const TENANT: [&str; 2] = ["tenant", "tenant_id"];
 /// Names of the time, which stands beside the query.
 const TIME: [&str; 4] = ["timestamp", "@timestamp", "time", "@time"];
 
+/// Most `*` in one value: each lets the index try every place of a word.
+const MAX_STARS: usize = 8;
 /// Longest name: each of a query's values is asked for with it.
-const MAX_NAME_BYTES: usize = 256;
+pub(super) const MAX_NAME_BYTES: usize = 256;
 
 /// What may stand between a name and its value; of two that begin alike the longer comes first.
 const OPERATORS: [&str; 10] = [":>=", ":<=", ":!=", ":>", ":<", ":", ">=", "<=", "!=", ">"];
@@ -33,7 +35,7 @@ pub(super) fn name_and_operator(text: &str) -> Option<(&str, &'static str)> {
 
 /// Whether a number or a level follows.
 fn is_scalar(text: &str) -> bool {
-    let word = text.split([' ', '\t', '\n', ')', '(']).next().unwrap_or_default();
+    let word = text.split([' ', '\t', '\n', ')', '(', '|']).next().unwrap_or_default();
     Scalar::of(word).is_some() || level(word).is_some()
 }
 
@@ -149,6 +151,10 @@ fn any_of(
 ) -> Result<Query, QueryError> {
     let mut choices = Vec::new();
     for (value, is_quoted) in values {
+        if !is_quoted && let Some(compared) = compared(field, &value) {
+            choices.push(compared.map_err(|problem| scanner.error(problem, at.clone()))?);
+            continue;
+        }
         let pattern = pattern(field, value, is_quoted).map_err(|problem| scanner.error(problem, at.clone()))?;
         choices.push(Query::Clause(Clause { field: field.clone(), pattern }));
     }
@@ -156,6 +162,20 @@ fn any_of(
         0 => Err(scanner.error(Problem::NothingToFind, at)),
         1 => Ok(choices.swap_remove(0)),
         _ => Ok(Query::Or(choices)),
+    }
+}
+
+/// A comparison or a range among other values: `>=520`, `500..599`.
+fn compared(field: &Field, value: &str) -> Option<Result<Query, Problem>> {
+    let operator = [">=", "<=", ">", "<"].into_iter().find(|operator| value.starts_with(operator));
+    match operator {
+        Some(operator) => Some(compare(field, operator, value[operator.len()..].to_owned())),
+        None if field.is_reserved() => None,
+        None => {
+            let (range, bytes) = range(value)?;
+            let clause = Clause { field: field.clone(), pattern: Pattern::Range(range) };
+            (bytes == value.len()).then_some(Ok(Query::Clause(clause)))
+        }
     }
 }
 
@@ -175,7 +195,7 @@ fn pattern(field: &Field, value: String, is_quoted: bool) -> Result<Pattern, Pro
         None => Ok(Pattern::Phrase(value)),
         Some(("", "")) => Ok(Pattern::Exists),
         Some((prefix, "")) if is_long_enough(prefix) => Ok(Pattern::Prefix(prefix.to_owned())),
-        Some(_) if is_long_enough(&value) => Ok(Pattern::Wildcard(value)),
+        Some(_) if is_long_enough(&value) && value.matches('*').count() <= MAX_STARS => Ok(Pattern::Wildcard(value)),
         Some(_) => Err(Problem::Wildcard),
     }
 }
@@ -192,7 +212,7 @@ fn range(text: &str) -> Option<(scalar::Range, usize)> {
         let (low, high) = inside.split_once(" TO ")?;
         return Some((scalar::Range::new(limit(low.trim())?, limit(high.trim())?)?, inside.len() + 2));
     }
-    let word = text.split(|c: char| c.is_whitespace() || c == ')').next()?;
+    let word = text.split(|c: char| c.is_whitespace() || matches!(c, ')' | '|')).next()?;
     let (low, high) = word.split_once("..")?;
     Some((scalar::Range::new(limit(low)?, limit(high)?)?, word.len()))
 }
@@ -204,21 +224,24 @@ fn comparison(scanner: &mut Scanner<'_>, field: &Field, operator: &str, start: u
         _ => scanner.bare().to_owned(),
     };
     let at = start..scanner.at;
+    compare(field, operator, value).map_err(|problem| scanner.error(problem, at))
+}
+
+/// The query for a comparison.
+fn compare(field: &Field, operator: &str, value: String) -> Result<Query, Problem> {
     if *field != Field::Level {
         let limit = Scalar::of(&value).map(|scalar| Limit { text: value, value: scalar });
-        let Some(limit) = limit.filter(|_| !field.is_reserved()) else {
-            return Err(scanner.error(Problem::NotComparable, at));
-        };
+        let limit = limit.filter(|_| !field.is_reserved()).ok_or(Problem::NotComparable)?;
         let range = match operator {
             ">=" => scalar::Range::new(Bound::Included(limit), Bound::Unbounded),
             ">" => scalar::Range::new(Bound::Excluded(limit), Bound::Unbounded),
             "<=" => scalar::Range::new(Bound::Unbounded, Bound::Included(limit)),
             _ => scalar::Range::new(Bound::Unbounded, Bound::Excluded(limit)),
         };
-        let pattern = range.map(Pattern::Range).ok_or_else(|| scanner.error(Problem::NotComparable, at))?;
+        let pattern = range.map(Pattern::Range).ok_or(Problem::NotComparable)?;
         return Ok(Query::Clause(Clause { field: field.clone(), pattern }));
     }
-    let Some(place) = level(&value) else { return Err(scanner.error(Problem::NoLevel, at)) };
+    let place = level(&value).ok_or(Problem::NoLevel)?;
     let levels = match operator {
         ">=" => &LEVELS[place..],
         ">" => &LEVELS[place + 1..],
@@ -228,7 +251,7 @@ fn comparison(scanner: &mut Scanner<'_>, field: &Field, operator: &str, start: u
     let clause =
         |level: &&str| Query::Clause(Clause { field: Field::Level, pattern: Pattern::Phrase((*level).to_owned()) });
     match levels {
-        [] => Err(scanner.error(Problem::NoLevel, at)),
+        [] => Err(Problem::NoLevel),
         [one] => Ok(clause(one)),
         several => Ok(Query::Or(several.iter().map(clause).collect())),
     }

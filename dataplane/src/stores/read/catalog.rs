@@ -230,7 +230,7 @@ fn first_id(moment: Micros) -> Uuid {
 }
 
 /// Adds a piece of a statement; every value is bound.
-fn push(sql: &mut QueryBuilder<Postgres>, part: Part) {
+pub(super) fn push(sql: &mut QueryBuilder<Postgres>, part: Part) {
     match part {
         Part::Sql(text) => sql.push(text),
         Part::Text(text) => sql.push_bind(text),

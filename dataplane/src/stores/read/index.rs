@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::breaker::Breaker;
 use super::document::Document;
-use super::requests::{easy_body, event_body, held_body, reduced_body, search_body};
+use super::requests::{TIMEOUT as TIME_LIMIT, easy_body, event_body, held_body, reduced_body, search_body};
 use crate::event::Micros;
 use crate::stores::index::Ask;
 use crate::tenancy::Tenant;
@@ -176,6 +176,8 @@ struct Answer<H> {
     #[serde(rename = "_shards")]
     shards: Shards,
     hits: HitList<H>,
+    #[serde(default)]
+    aggregations: Value,
 }
 
 #[derive(Deserialize)]
@@ -193,6 +195,25 @@ struct Shards {
 #[derive(Deserialize)]
 struct HitList<H> {
     hits: Vec<H>,
+    /// Where it was asked for.
+    total: Option<Total>,
+}
+
+#[derive(Deserialize)]
+struct Total {
+    value: u64,
+}
+
+/// What was computed of events.
+pub(super) struct Computed<H> {
+    /// Some of them.
+    pub(super) hits: Vec<H>,
+    /// How many there are.
+    pub(super) total: u64,
+    /// What was computed.
+    pub(super) aggregations: Value,
+    /// Whether a part of the index didn't answer in time.
+    pub(super) partial: bool,
 }
 
 /// A hit that is known by its id, and the form of its document.
@@ -271,6 +292,19 @@ impl Index {
     pub async fn newest_reduced(&self, tenant: &Tenant) -> Result<Option<Micros>, IndexError> {
         let mut answer: Answer<Moment> = self.ask(tenant, reduced_body(tenant.name())).await?;
         Ok(answer.hits.hits.pop().map(|hit| hit.sort.0.div_euclid(1000)))
+    }
+
+    /// Asks for what can be computed of events.
+    pub(super) async fn compute<H: serde::de::DeserializeOwned>(
+        &self,
+        tenant: &Tenant,
+        mut body: Value,
+    ) -> Result<Computed<H>, IndexError> {
+        body["timeout"] = Value::from(TIME_LIMIT);
+        let answer: Answer<H> = self.ask(tenant, body).await?;
+        let partial = answer.is_partial();
+        let Answer { hits: HitList { hits, total }, aggregations, .. } = answer;
+        Ok(Computed { hits, total: total.map_or(0, |total| total.value), aggregations, partial })
     }
 
     /// Asks unless the index failed a moment ago.

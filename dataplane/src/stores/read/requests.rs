@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 /// Time that OpenSearch may spend on a query before it answers with what it has. Below the time
 /// that we wait for the answer, so that a slow query ends with a part and not with nothing.
-const TIMEOUT: &str = "2500ms";
+pub(super) const TIMEOUT: &str = "2500ms";
 
 /// The body of a search for one page, and one event more.
 pub(super) fn search_body(tenant: &TenantName, page: &Page, prefixes: Prefixes) -> Value {

@@ -136,7 +136,7 @@ async fn filters_choose_the_same_in_every_store() -> anyhow::Result<()> {
 }
 
 /// A time that tells events apart; long past, so that it is believed.
-fn time_of(second: i64) -> i64 {
+pub(super) fn time_of(second: i64) -> i64 {
     (1_767_225_600 + second) * 1_000_000
 }
 
@@ -145,7 +145,7 @@ fn some<'a>(random: &mut StdRng, from: &[&'a str], most: usize) -> Vec<&'a str> 
     (0..count).map(|_| *from.choose(random).expect("some")).collect()
 }
 
-fn line(random: &mut StdRng) -> String {
+pub(super) fn line(random: &mut StdRng) -> String {
     let mut event = Map::new();
     event.insert("message".into(), json!(some(random, WORDS, 6).join(" ")));
     let second = random.random_range(0..EVENTS as i64);
@@ -168,7 +168,7 @@ fn line(random: &mut StdRng) -> String {
 }
 
 /// An expression of the query language.
-fn expression(random: &mut StdRng, depth: u32) -> String {
+pub(super) fn expression(random: &mut StdRng, depth: u32) -> String {
     if depth == 0 || random.random_bool(0.4) {
         return clause(random);
     }
@@ -213,11 +213,11 @@ fn clause(random: &mut StdRng) -> String {
     }
 }
 
-fn meant(stored: &Stored, query: &Query) -> BTreeSet<Uuid> {
+pub(super) fn meant(stored: &Stored, query: &Query) -> BTreeSet<Uuid> {
     subjects(stored, |subject| subject.matches(query))
 }
 
-fn subjects(stored: &Stored, holds: impl Fn(&Subject) -> bool) -> BTreeSet<Uuid> {
+pub(super) fn subjects(stored: &Stored, holds: impl Fn(&Subject) -> bool) -> BTreeSet<Uuid> {
     let events = stored.batch.events.iter();
     events.filter(|event| holds(&Subject::new(&event.event, event.time))).map(|event| event.id).collect()
 }
