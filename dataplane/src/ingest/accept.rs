@@ -225,12 +225,12 @@ impl Intake {
         let reading = Reading { decode: lines.decode, taking, keyed: key.is_some(), now: accepted_at };
         let (read, unpacked) = self.read(tenant.name(), lines.packed, reading, &mut arrival.claim).await;
         if read.as_ref().is_err_and(|refusal| refusal.cause() == Cause::Sender) {
-            self.quotas.charge(&tenant, refused_cost(unpacked));
+            self.pay_for_refused(&tenant, unpacked, packed).await;
         }
         let Read { found: Found { events, raw, rejected }, body_hash } = read?;
         let (batch_id, seen) = self.identify(&tenant, key, body_hash.as_ref()).await;
         if seen == Seen::Other {
-            self.quotas.charge(&tenant, refused_cost(unpacked));
+            self.pay_for_refused(&tenant, unpacked, packed).await;
             return Err(Refusal::IdempotencyKeyReused { kept: false });
         }
         let cost = Cost { bytes: unpacked as u64, events: events.len() as u64 };
@@ -327,6 +327,15 @@ impl Intake {
             self.quotas.unpacked_in_vain(tenant, length, exceeded);
         }
         paid
+    }
+
+    /// Takes from a tenant's quotas what reading a request cost that was then refused. It is taken at once: a sender of
+    /// nothing but bad requests never comes to where good ones pay. What can't be had is owed.
+    async fn pay_for_refused(&self, tenant: &Tenant, unpacked: usize, packed: Option<usize>) {
+        let cost = refused_cost(unpacked);
+        if self.pay(tenant, cost, packed).await.is_err() {
+            self.quotas.charge(tenant, cost);
+        }
     }
 
     /// Gives a batch to the queue, in the lane where its tenant's events go now. A body may have been under way for

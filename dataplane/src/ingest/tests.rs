@@ -190,11 +190,11 @@ fn a_refusal_names_the_event_and_repeats_nothing() {
         ),
         (
             r#"["my-password"]"#,
-            "event 0 is not valid: expected a JSON object at line 1 column 13 of the event, which begins at byte 1",
+            "event 0 is not valid: expected a JSON object at line 1 column 1 of the event, which begins at byte 1",
         ),
         (
             long.as_str(),
-            "event 0 is not valid: expected a JSON object at line 1 column 1000013 of the event, which begins at byte 1",
+            "event 0 is not valid: expected a JSON object at line 1 column 1 of the event, which begins at byte 1",
         ),
         (&format!("[{}]", nested(33)), "event 0 is nested deeper than 32 levels"),
     ] {

@@ -103,6 +103,27 @@ async fn a_packed_body_that_is_refused_for_its_quota_is_not_unpacked_again_and_a
 }
 
 #[tokio::test]
+async fn a_sender_of_nothing_but_bad_bodies_pays_for_each_and_is_soon_refused_unread() {
+    let redis = RedisServer::durable().await;
+    let sender = limited(None, Some((100, 100)));
+    sender.project(&redis).await;
+    let door = Door::open(&redis).await;
+    let bodies = [
+        zstd::encode_all(&[b"[\"", &[0x7f; 1_000_000][..], b"\"]"].concat()[..], 1).unwrap(),
+        zstd::encode_all(&[b"{", &[b' '; 21_000_000][..], b"}"].concat()[..], 1).unwrap(),
+    ];
+    for body in bodies {
+        let mut statuses = Vec::new();
+        for _ in 0..5 {
+            let sent = door.logs(&sender).header("content-encoding", "zstd").body(body.clone()).send().await.unwrap();
+            statuses.push(sent.status().as_u16());
+        }
+        // At most the first is looked at: it is worth ten seconds of the quota, or two hundred.
+        assert!(statuses[1..].iter().all(|status| *status == 429), "{statuses:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_above_the_burst_passes_once_and_is_paid_back() {
     let redis = RedisServer::durable().await;
     let sender = limited(Some((100, 1_000)), None);
