@@ -22,6 +22,8 @@ pub mod canary;
 pub mod try_out;
 pub mod fail_points;
 #[cfg(test)]
+mod arrows;
+#[cfg(test)]
 mod simulation;
 #[cfg(fuzzing)]
 pub mod fuzzing;
