@@ -14,6 +14,13 @@ export type Accepted = {
   /** How far the batch has come: `stored` or `queued`, from `POST /data/` alone. */
   state?: BatchState | null;
 };
+/** An amount of events. */
+export type Amount = {
+  /** Bytes of their lines as they are stored, before compression. */
+  bytes: number;
+  /** Events. */
+  events: number;
+};
 /** An answer to a question: events, a table or a chart, as its stages say. */
 export type Answer = Table | Series | Events;
 /** How far a batch has come. */
@@ -367,6 +374,43 @@ export type Marked = {
   /** Whether more may match: ask again. */
   more: boolean;
 };
+/** Who a key belongs to, and what it may do. */
+export type Me = {
+  /** For how many days events can be searched at once. */
+  hot_days: number;
+  /** The key that asks. */
+  key: MyKey;
+  /** The tenant's plan. */
+  plan: string;
+  /** Events and bytes that may be sent in a second; null where there is no limit. */
+  quotas: MyQuotas;
+  /** `active`, or `suspended`: nothing new is accepted then. */
+  state: string;
+  /** The tenant. */
+  tenant: string;
+  /** For how many days events are kept. */
+  total_days: number;
+  /** The version of LoggerHub that answers. */
+  version: string;
+};
+/** A key, without its secret. */
+export type MyKey = {
+  /** When it ends, if it was replaced by another. */
+  expires_at: string | null;
+  /** Its public id. */
+  id: string;
+  /** Its name in the Tenant. */
+  name: string;
+  /** What it may do. */
+  scopes: Array<Scope>;
+};
+/** A tenant's quotas. */
+export type MyQuotas = {
+  /** Bytes a second. */
+  bytes_per_second: number | null;
+  /** Events a second. */
+  events_per_second: number | null;
+};
 /** What a notice says. */
 export type NoticeCode = "tail_interrupted" | "tail_resumed";
 /** What was purged. */
@@ -420,6 +464,8 @@ export type Sampled = {
   /** How many were looked at. */
   used: number;
 };
+/** What a key may do. */
+export type Scope = "Ingest" | "Query" | "Admin";
 /** An event as it is sent. Any JSON object is one; these fields mean something, and all others are kept as `attributes`. */
 export type Sent = {
   /** The application that the service belongs to. Also `app`. */
@@ -551,6 +597,38 @@ export type Token = {
 };
 /** What a piece of a query is. */
 export type TokenKind = "operator" | "parenthesis" | "field" | "value" | "word" | "phrase" | "signs" | "stage";
+/** What a tenant stored within a time of acceptance. */
+export type Usage = {
+  /** What it is summed up by. */
+  by: "hour" | "day" | "key" | "service";
+  /** Whether everything that was accepted within the time is counted. */
+  complete: boolean;
+  /** From when on, by the time of acceptance. */
+  from: string;
+  /** Why it is not complete. */
+  notice?: string | null;
+  /** One for each hour, day, key or service that has any; by time, or the largest first. */
+  rows: Array<UsageRow>;
+  /** Where this answer comes from. */
+  source: Source;
+  /** Whose usage. */
+  tenant: string;
+  /** Before when. */
+  to: string;
+  /** All rows together. */
+  total: Amount;
+};
+/** The usage of one hour, day, key or service. */
+export type UsageRow = {
+  /** Bytes of their lines as they are stored, before compression. */
+  bytes: number;
+  /** Events. */
+  events: number;
+  /** The key's name, if the key is still the tenant's. */
+  name?: string | null;
+  /** The beginning of the hour or day, the key's id, or the service. */
+  value: string;
+};
 /** A value, and how many events have it. */
 export type ValueCount = {
   /** How many. */
@@ -878,6 +956,17 @@ export interface Parameters {
     id: string;
     /** The receipt in the batch's 202. With it, a batch that is not stored yet is found, and a key that may only send can ask. */
     receipt?: string;
+  };
+  /** what the tenant sent, by hour, day, key or service */
+  "GET /api/usage": {
+    /** What to sum up by; `day` by default. */
+    by?: "hour" | "day" | "key" | "service" | null;
+    /** JSON by default. */
+    format?: "json" | "csv" | null;
+    /** An RFC 3339 time with a zone, inclusive. */
+    from?: string;
+    /** An RFC 3339 time with a zone, exclusive. */
+    to?: string;
   };
   /** lines that could not be events, newest first */
   "GET /api/dead-letters": {

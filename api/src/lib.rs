@@ -21,6 +21,7 @@ pub mod batch;
 pub mod letter;
 pub mod tail;
 pub mod queue;
+pub mod usage;
 pub mod openapi;
 pub mod page;
 pub mod typescript;

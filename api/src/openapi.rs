@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::code::{Code, Retry};
 use crate::routes::{self, Method, ROUTES, Role, Route};
-use crate::{answer, batch, event, explain, letter, parameters as of, refusal, sent, tail};
+use crate::{answer, batch, event, explain, letter, parameters as of, refusal, sent, tail, usage};
 
 /// A parameter of a route.
 #[derive(Debug, Clone, PartialEq)]
@@ -135,6 +135,7 @@ pub fn parameters(route: &Route) -> Vec<Parameter> {
         (Method::Get, routes::VALUES) => query::<of::OfField>(&mut schemas),
         (Method::Get, routes::COMPLETE) => query::<of::Complete>(&mut schemas),
         (Method::Get, routes::BATCH) => query::<of::OfBatch>(&mut schemas),
+        (Method::Get, routes::USAGE) => query::<of::OfUsage>(&mut schemas),
         (Method::Get, routes::LETTERS) => query::<of::ListLetters>(&mut schemas),
         (Method::Delete, routes::LETTERS) => query::<of::Purge>(&mut schemas),
         (Method::Get, routes::TAIL) => query::<of::EventChoice>(&mut schemas),
@@ -186,6 +187,9 @@ fn operation(schemas: &mut SchemaGenerator, refused: &mut Shared, route: &Route)
         let mut response = json!({"description": when});
         if let Some(content) = content {
             response["content"] = content;
+        }
+        if route.path == routes::USAGE {
+            response["content"]["text/csv"] = json!({"schema": {"type": "string"}});
         }
         if route.role == Role::Ingest {
             let names = ["RateLimit", "RateLimit-Policy"];
@@ -253,6 +257,8 @@ fn id(route: &Route) -> &'static str {
         (_, routes::VALUES) => "listValues",
         (_, routes::COMPLETE) => "completeQuery",
         (_, routes::BATCH) => "getBatch",
+        (_, routes::USAGE) => "getUsage",
+        (_, routes::ME) => "getMe",
         (Method::Get, routes::LETTERS) => "listDeadLetters",
         (_, routes::LETTERS) => "purgeDeadLetters",
         (Method::Get, routes::LETTER) => "getDeadLetter",
@@ -310,6 +316,10 @@ fn answers(schemas: &mut SchemaGenerator, route: &Route) -> Vec<Answer> {
         (_, routes::COMPLETE) => vec![json::<answer::Completions>(schemas, 200, "What may stand there.")],
         (_, routes::EVENT) => vec![json::<event::Event>(schemas, 200, "The event.")],
         (_, routes::BATCH) => vec![json::<batch::Batch>(schemas, 200, "The batch.")],
+        (_, routes::USAGE) => {
+            vec![json::<usage::Usage>(schemas, 200, "What was used; with `format=csv` as `text/csv`.")]
+        }
+        (_, routes::ME) => vec![json::<usage::Me>(schemas, 200, "The tenant and the key.")],
         (Method::Get, routes::LETTERS) => vec![json::<letter::Letters>(schemas, 200, "A page.")],
         (Method::Get, routes::LETTER) => vec![json::<letter::WholeLetter>(schemas, 200, "The dead letter.")],
         (Method::Delete, _) => vec![json::<letter::Purged>(schemas, 200, "How many were purged.")],

@@ -10,6 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::usage::{By, Form};
+
 /// Events or letters on a page unless the client asks otherwise.
 pub const DEFAULT_LIMIT: u32 = 50;
 /// Most events or letters on a page: some 500 KB of answer.
@@ -203,6 +205,20 @@ pub struct OfBatch {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "loggerhub-receipt"))]
     pub receipt: Option<String>,
+}
+
+/// Of `GET /api/usage`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct OfUsage {
+    /// What to sum up by; `day` by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<By>,
+    /// JSON by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<Form>,
+    /// Which time, of acceptance: the last 30 days by default, by the hour the last one.
+    #[serde(flatten)]
+    pub span: Span,
 }
 
 /// Which dead letters, in a URL.

@@ -73,6 +73,10 @@ pub const VALUES: &str = "/api/fields/{name}/values";
 pub const COMPLETE: &str = "/api/complete";
 /// One batch.
 pub const BATCH: &str = "/api/batches/{id}";
+/// What the tenant has used.
+pub const USAGE: &str = "/api/usage";
+/// Whose key it is.
+pub const ME: &str = "/api/me";
 /// The list of dead letters.
 pub const LETTERS: &str = "/api/dead-letters";
 /// One dead letter.
@@ -89,7 +93,7 @@ pub const INDEX: &str = "/";
 pub const OPENAPI: &str = "/openapi.json";
 
 /// Every route of the API.
-pub const ROUTES: [Route; 24] = {
+pub const ROUTES: [Route; 26] = {
     use Method::{Delete, Get, Post};
     const fn route(
         method: Method,
@@ -119,6 +123,8 @@ pub const ROUTES: [Route; 24] = {
         route(Get, VALUES, Role::Search, QUERY, "the values of one field, counted"),
         route(Get, COMPLETE, Role::Search, QUERY, "what a query may go on with at the cursor"),
         route(Get, BATCH, Role::Search, QUERY, "how far a batch has come"),
+        route(Get, USAGE, Role::Search, QUERY, "what the tenant sent, by hour, day, key or service"),
+        route(Get, ME, Role::Search, QUERY, "whose key it is, and what it may do"),
         route(Get, LETTERS, Role::Search, QUERY, "lines that could not be events, newest first"),
         route(Get, LETTER, Role::Search, QUERY, "one of them with its original bytes"),
         route(Post, REDRIVE, Role::Search, ADMIN, "202: these are tried again"),

@@ -13,6 +13,7 @@ mod coverage;
 mod waiting;
 pub mod show;
 mod letters;
+mod usage;
 mod reader;
 mod whole;
 mod error;

@@ -21,6 +21,7 @@ pub mod words;
 pub mod leaves;
 pub mod scalar;
 pub mod matches;
+pub mod shape;
 pub mod to_index;
 pub mod to_catalog;
 

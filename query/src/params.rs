@@ -2,6 +2,7 @@
 
 pub mod counting;
 pub mod letters;
+pub mod usage;
 
 use api::parameters::{DEFAULT_LIMIT, MAX_CHOICES, MAX_LIMIT, MAX_VALUE};
 use time::OffsetDateTime;
@@ -233,6 +234,7 @@ mod tests {
                 (_, api::routes::VALUES) => |pairs| counting::values("x", pairs).map(drop),
                 (_, api::routes::COMPLETE) => |pairs| counting::complete(pairs).map(drop),
                 (_, api::routes::BATCH) => |pairs| batch(pairs).map(drop),
+                (_, api::routes::USAGE) => |pairs| usage::read(pairs, 0, 30).map(drop),
                 (api::Method::Get, api::routes::LETTERS) => |pairs| letters::page(pairs).map(drop),
                 (api::Method::Delete, api::routes::LETTERS) => |pairs| letters::purge(pairs).map(drop),
                 _ => none,

@@ -2,13 +2,15 @@
 
 mod counting;
 mod letters;
+mod slow;
+mod usage;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use api::routes::{
-    ASK, BATCH, COMPLETE, EVENT, EXPLAIN, FACETS, FIELDS, HISTOGRAM, LETTER, LETTERS, LIST, REDRIVE, REDRIVE_ONE,
-    SEARCH, VALUES,
+    ASK, BATCH, COMPLETE, EVENT, EXPLAIN, FACETS, FIELDS, HISTOGRAM, LETTER, LETTERS, LIST, ME, REDRIVE, REDRIVE_ONE,
+    SEARCH, USAGE, VALUES,
 };
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
@@ -18,10 +20,12 @@ use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use crds::tenant::Scope;
 use query::params::{self, InvalidParams};
+use query::shape::shape;
 use serde::Serialize;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use self::slow::Slow;
 use super::reader::Reader;
 use super::{Error, Search};
 use crate::event::Micros;
@@ -43,6 +47,8 @@ pub(super) fn router(search: Search) -> Router {
         .route(VALUES, known(get(counting::values)))
         .route(COMPLETE, known(get(counting::complete)))
         .route(BATCH, known(get(batch)))
+        .route(USAGE, known(get(usage::usage)))
+        .route(ME, known(get(usage::me)))
         .route(LETTERS, known(get(letters::list).delete(letters::purge)))
         .route(LETTER, known(get(letters::one).delete(letters::purge_one)))
         .route(REDRIVE, known(post(letters::redrive)))
@@ -58,13 +64,21 @@ fn known(route: MethodRouter<Search>) -> MethodRouter<Search> {
 async fn list(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
     let caller = caller(&search, &headers)?;
     let page = params::list(&pairs(&uri)?)?;
-    answer(read(&search, &caller, |reader, tenant| async move { reader.list(&tenant, &page, now()).await }).await?)
+    let slow = Slow::watch(&caller, LIST, shape(&page));
+    let answered =
+        read(&search, &caller, |reader, tenant| async move { reader.list(&tenant, &page, now()).await }).await;
+    slow.told(&answered);
+    answer(answered?)
 }
 
 async fn find(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
     let caller = caller(&search, &headers)?;
     let page = params::search(&pairs(&uri)?)?;
-    answer(read(&search, &caller, |reader, tenant| async move { reader.search(&tenant, &page, now()).await }).await?)
+    let slow = Slow::watch(&caller, SEARCH, shape(&page));
+    let work = |reader: Reader, tenant: Arc<Tenant>| async move { reader.search(&tenant, &page, now()).await };
+    let answered = read(&search, &caller, work).await;
+    slow.told(&answered);
+    answer(answered?)
 }
 
 async fn explain(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {

@@ -10,6 +10,7 @@ mod letters;
 mod places;
 mod requests;
 mod said;
+mod usage;
 
 pub use catalog::{Catalog, CatalogError, Found, Probe, Row, StoredBatch};
 pub use counts::{Sample, largest};

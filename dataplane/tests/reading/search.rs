@@ -14,4 +14,5 @@ mod paging;
 mod detail;
 mod whole;
 mod letters;
+mod usage;
 mod privileges;

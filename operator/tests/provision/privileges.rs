@@ -323,7 +323,7 @@ async fn the_search_role_reads_one_tenant_at_a_time_and_writes_marks_on_dead_let
         "UPDATE {a}.objects SET key = 'others'",
         "UPDATE {a}.dead_letters SET code = 'tampered'",
         "INSERT INTO {a}.usage_ledger (batch_id, accepted_at, key_id, events, bytes) VALUES (gen_random_uuid(), now(), 'k', 1, 1)",
-        "SELECT * FROM {a}.usage_ledger",
+        "SELECT * FROM {b}.usage_ledger",
         "SELECT * FROM {a}.idempotency",
         "SELECT * FROM {a}.archiving FOR UPDATE",
         "SELECT nextval('{a}.spool_spool_id_seq')",
@@ -337,6 +337,7 @@ async fn the_search_role_reads_one_tenant_at_a_time_and_writes_marks_on_dead_let
         "SELECT * FROM {a}.batches",
         "SELECT * FROM {a}.spool",
         "SELECT * FROM {a}.objects",
+        "SELECT * FROM {a}.usage_ledger",
         "UPDATE {a}.dead_letters SET redrive_at = now() WHERE event_id IN (SELECT event_id FROM {a}.dead_letters FOR UPDATE)",
         "UPDATE {a}.dead_letters SET purged_at = now(), redrive_at = NULL, raw = NULL",
     ];

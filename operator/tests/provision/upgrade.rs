@@ -35,7 +35,7 @@ async fn a_schema_of_version_1_is_upgraded_and_keeps_what_it_holds() {
     assert_eq!(on.provision(&desired, &[]).await.database, Outcome::Updated);
     assert_eq!(on.provision(&desired, &[]).await.database, Outcome::Unchanged);
     let version = format!("SELECT version::bigint FROM public.tenant_schemas WHERE schema_name = '{schema}'");
-    assert_eq!(on.count(&version).await, 7);
+    assert_eq!(on.count(&version).await, 8);
     for kept in [
         "SELECT count(*) FROM {}.logs WHERE message = 'm'",
         "SELECT count(*) FROM {}.batches WHERE first_batch_id IS NULL AND dropped = 0",

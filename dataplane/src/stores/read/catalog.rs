@@ -224,7 +224,7 @@ impl Catalog {
 }
 
 /// The smallest id of an event that was accepted at this time.
-fn first_id(moment: Micros) -> Uuid {
+pub(super) fn first_id(moment: Micros) -> Uuid {
     let millis = u64::try_from(moment.max(0) / 1000).unwrap_or(0);
     Uuid::from_u128(u128::from(millis) << 80)
 }

@@ -21,7 +21,7 @@ use crate::provision::marker::Ownership;
 use crate::provision::{DesiredTenant, Error, Outcome, Owner};
 
 /// The template: what each version adds to the one before.
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     include_str!("../tenant_schema_v1.sql"),
     include_str!("../tenant_schema_v2.sql"),
     include_str!("../tenant_schema_v3.sql"),
@@ -29,11 +29,12 @@ const STEPS: [&str; 7] = [
     include_str!("../tenant_schema_v5.sql"),
     include_str!("../tenant_schema_v6.sql"),
     include_str!("../tenant_schema_v7.sql"),
+    include_str!("../tenant_schema_v8.sql"),
 ];
 /// The version that all steps together are.
 const VERSION: i32 = STEPS.len() as i32;
 /// Tables that the tenant's reader reads: what search shows.
-const READ: [&str; 5] = ["logs", "batches", "objects", "spool", "dead_letters"];
+const READ: [&str; 6] = ["logs", "batches", "objects", "spool", "dead_letters", "usage_ledger"];
 
 /// What the catalog says of a tenant's schema and role.
 #[derive(Debug, Clone, PartialEq, Eq)]
