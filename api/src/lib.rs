@@ -20,6 +20,7 @@ pub mod answer;
 pub mod batch;
 pub mod letter;
 pub mod tail;
+pub mod loki;
 pub mod queue;
 pub mod usage;
 pub mod openapi;

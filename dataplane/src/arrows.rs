@@ -7,7 +7,7 @@ use std::path::Path;
 /// What everything may use: it knows nothing of stores, queues or requests.
 const GROUND: [&str; 3] = ["event", "fair", "fail_points"];
 /// What roles are made of. Each may use those before it.
-const ROOMS: [&str; 5] = ["tenancy", "queue", "cache", "stores", "status"];
+const ROOMS: [&str; 6] = ["tenancy", "queue", "cache", "stores", "status", "loki"];
 /// What runs as a Deployment of its own. None uses another: between two roles are a store, the queue, or HTTP.
 const ROLES: [&str; 5] = ["ingest", "process", "maintain", "search", "gateway"];
 /// What people and tests run. Each may use everything, but of the others only those before it.

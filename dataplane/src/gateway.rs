@@ -1,8 +1,8 @@
 //! The role `gateway`: the one front door. It forwards to the roles behind it, and shows live tails.
 //!
 //! ```text
-//!  /logs, /data/… ─► ingest          /ws/logs ─► key ─► Tails ─► socket
-//!  /api/…         ─► search                              ▲ one reader a watched tenant
+//!  /logs, /data/… ─► ingest     /ws/logs, /loki/…/tail ─► key ─► Tails ─► socket
+//!  /api/…, /loki/… ─► search                                       ▲ one reader a watched tenant
 //! ```
 
 pub mod forward;
@@ -10,6 +10,7 @@ mod frames;
 mod filter;
 mod tail;
 mod tail_reader;
+mod loki;
 mod socket;
 
 use std::net::SocketAddr;
@@ -135,6 +136,8 @@ pub fn router(gateway: Gateway) -> Router {
         .route(routes::DATA, any(to_ingest))
         .route("/data/{*rest}", any(to_ingest))
         .route("/api/{*rest}", any(to_search))
+        .route("/loki/{*rest}", any(loki::to_search))
+        .route("/loki/api/v1/tail", get(loki::tail))
         .route(routes::TAIL, get(live_tail))
         .fallback(|| async { refusal(Code::NotFound, "there is no such route; see GET /") })
         .method_not_allowed_fallback(|| async { refusal(Code::MethodNotAllowed, "this route answers GET only") })
@@ -149,7 +152,8 @@ async fn index() -> Response {
         "service": "LoggerHub",
         "routes": routes,
         "document": routes::OPENAPI,
-        "authentication": "Authorization: Bearer <key>, or X-API-Key: <key>",
+        "loki": "/loki/api/v1: the API of Loki, for Grafana and logcli; see docs/grafana.md",
+        "authentication": "Authorization: Bearer <key>, X-API-Key: <key>, or Basic with the key as the password",
     }))
     .into_response()
 }

@@ -6,6 +6,7 @@
 pub mod event;
 pub mod tenancy;
 mod fair;
+mod loki;
 pub mod queue;
 pub mod cache;
 pub mod status;

@@ -14,6 +14,7 @@ mod waiting;
 pub mod show;
 mod letters;
 mod usage;
+mod loki;
 mod reader;
 mod whole;
 mod error;

@@ -1,4 +1,4 @@
-# Kubernetes, Helm, CoreDNS, kube-router and MinIO, built from the Go module proxy by the versions in go.mod and
+# Kubernetes, Helm, CoreDNS, kube-router, MinIO and logcli, built from the Go module proxy by the versions in go.mod and
 # go.sum. The binaries are kept under a hash of what they are made from.
 # shellcheck shell=bash
 
@@ -6,6 +6,7 @@ KUBERNETES_COMMANDS=(kube-apiserver kube-controller-manager kube-proxy kube-sche
 
 kubernetes_bin() { go_bin kubernetes; }
 minio_bin() { go_bin minio; }
+logcli_bin() { go_bin logcli; }
 
 go_bin() {
     local hash
@@ -30,6 +31,8 @@ kubernetes_build() {
 go_version() { awk -v module="$2" '$1 == module { print $2; exit }' "$DEV/$1/go.mod"; }
 
 minio_build() { with_lock minio go_build minio '' github.com/minio/minio; }
+
+logcli_build() { with_lock logcli go_build logcli '' github.com/grafana/loki/cmd/logcli; }
 
 go_build() { # MODULE LDFLAGS PACKAGES...
     local module=$1 ldflags=$2 bin

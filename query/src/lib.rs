@@ -24,6 +24,7 @@ pub mod matches;
 pub mod shape;
 pub mod to_index;
 pub mod to_catalog;
+pub mod logql;
 
 pub use cursor::{Asked, Cursor, InvalidCursor};
 pub use explain::explain;

@@ -157,6 +157,17 @@ async fn an_autoscaled_deployment_says_nothing_about_replicas() {
 }
 
 #[tokio::test]
+async fn a_data_source_of_grafana_names_the_variable_of_its_key() {
+    let tenant = "metrics.dataSources.tenants[0]";
+    let values = format!("metrics.dataSources.enabled=true,{tenant}.name=acme,{tenant}.keyVariable=KEY_ACME");
+    let objects = rendered(&[&values]).await;
+    let data = &find(&objects, "ConfigMap", "loggerhub-data-sources")["data"]["loggerhub.yaml"];
+    let data = data.as_str().unwrap();
+    assert!(data.contains(r#"secureJsonData: {basicAuthPassword: "$KEY_ACME"}"#), "{data}");
+    assert!(data.contains("url: http://loggerhub-gateway.") && data.contains(r#"name: "acme""#), "{data}");
+}
+
+#[tokio::test]
 async fn routes_lead_tenants_in_and_keep_what_is_ours_inside() {
     let objects = rendered(&[
         "gateway.ingress.enabled=true,gateway.ingress.hosts={logs.example.com}",
@@ -166,7 +177,10 @@ async fn routes_lead_tenants_in_and_keep_what_is_ours_inside() {
     ])
     .await;
     let expected = [
-        ("loggerhub-gateway", vec!["Prefix /logs", "Prefix /data", "Prefix /api", "Prefix /ws", "Exact /"]),
+        (
+            "loggerhub-gateway",
+            vec!["Prefix /logs", "Prefix /data", "Prefix /api", "Prefix /loki", "Prefix /ws", "Exact /"],
+        ),
         ("loggerhub-default-ingest", vec!["Prefix /logs", "Prefix /data"]),
     ];
     for (service, paths) in expected {

@@ -19,6 +19,14 @@ pub struct TailEvent {
     pub frame: Utf8Bytes,
 }
 
+impl TailEvent {
+    /// The event in the frame.
+    pub(super) fn said(&self) -> Option<api::tail::TailEvent<'_>> {
+        let event = self.frame.strip_prefix(BEFORE_EVENT)?.strip_suffix('}')?;
+        serde_json::from_str(event).ok()
+    }
+}
+
 /// The close frame of a tail that ends.
 pub(super) fn close(ending: Ending) -> Message {
     Message::Close(Some(CloseFrame { code: ending.code(), reason: Utf8Bytes::from_static(ending.reason()) }))
@@ -44,6 +52,9 @@ fn text(frame: Frame<()>) -> Message {
     Message::Text(serde_json::to_value(frame).unwrap_or_default().to_string().into())
 }
 
+/// What a frame begins with that holds an event.
+const BEFORE_EVENT: &str = r#"{"type":"event","event":"#;
+
 #[derive(Deserialize)]
 struct Known {
     id: Uuid,
@@ -65,7 +76,7 @@ const MAX_ENTRY_BYTES: usize = 8 * 1024 * 1024;
 fn event(line: &[u8]) -> Option<TailEvent> {
     let line = str::from_utf8(line).ok()?;
     let Known { id, service, level } = serde_json::from_str(line).ok()?;
-    Some(TailEvent { id, service, level, frame: format!(r#"{{"type":"event","event":{line}}}"#).into() })
+    Some(TailEvent { id, service, level, frame: format!("{BEFORE_EVENT}{line}}}").into() })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use runtime::http::{after, refusal};
 use runtime::logging::chain;
 
 use super::limits::TooMany;
+use super::loki::Refused;
 use crate::stores::raw::RawError;
 use crate::stores::read::{CatalogError, Fault, IndexError};
 use crate::tenancy::AuthError;
@@ -64,6 +65,9 @@ pub enum Error {
     /// Something that only the index can tell, while it does not answer.
     #[error("{0} need the search index, which doesn't answer")]
     NeedsIndex(&'static str),
+    /// A question of the Loki API.
+    #[error(transparent)]
+    Loki(#[from] Refused),
     /// The tenant has more than its share.
     #[error(transparent)]
     TooMany(#[from] TooMany),
@@ -85,6 +89,7 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let code = match &self {
             Self::Auth(error) => return error.into_response(),
+            Self::Loki(error) => return error.response(),
             Self::Params(InvalidParams::Parameter { .. }) => Code::InvalidParameter,
             Self::Params(InvalidParams::Cursor(_)) => Code::InvalidCursor,
             Self::Params(InvalidParams::Query(error)) => return of_query(error),

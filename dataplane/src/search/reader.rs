@@ -139,6 +139,17 @@ impl Reader {
         })
     }
 
+    /// What an answer of the index over a page's time may have missed, where it was asked by other means.
+    pub(super) async fn lacking(
+        &self,
+        tenant: &Tenant,
+        page: &Page,
+        partial: bool,
+        now: Micros,
+    ) -> Option<&'static str> {
+        missing(Doubts { partial, ..self.doubts(tenant, page, now).await })
+    }
+
     /// One whole event; `None` if the tenant has no such event.
     pub async fn event(&self, tenant: &Tenant, id: Uuid) -> Result<Option<Event>, Error> {
         let row = match self.catalog.event(tenant, id).await {

@@ -53,6 +53,7 @@ pub(super) fn router(search: Search) -> Router {
         .route(LETTER, known(get(letters::one).delete(letters::purge_one)))
         .route(REDRIVE, known(post(letters::redrive)))
         .route(REDRIVE_ONE, known(post(letters::redrive_one)))
+        .merge(super::loki::router())
         .fallback(|| async { Error::NoRoute })
         .with_state(search)
 }
@@ -118,7 +119,7 @@ async fn batch(State(search): State<Search>, headers: HeaderMap, id: Id, uri: Ur
 
 /// Works on a request within its tenant's share. It is worked on to its end also if its sender leaves: the stores
 /// go on with what they have begun, so the share is taken for as long.
-async fn read<T: Send + 'static, F: Future<Output = Result<T, Error>> + Send + 'static>(
+pub(super) async fn read<T: Send + 'static, F: Future<Output = Result<T, Error>> + Send + 'static>(
     search: &Search,
     caller: &Caller,
     work: impl FnOnce(Reader, Arc<Tenant>) -> F,
@@ -164,6 +165,6 @@ fn answer(body: impl Serialize) -> Result<Response, Error> {
     Ok(Json(body).into_response())
 }
 
-fn now() -> Micros {
+pub(super) fn now() -> Micros {
     crate::event::micros(time::OffsetDateTime::now_utc())
 }

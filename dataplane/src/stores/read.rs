@@ -15,6 +15,6 @@ mod usage;
 pub use catalog::{Catalog, CatalogError, Found, Probe, Row, StoredBatch};
 pub use counts::{Sample, largest};
 pub use document::Document;
-pub use index::{Fault, Hits, Index, IndexError};
+pub use index::{Asked, Fault, Group, Grouped, Hits, Index, IndexError, Leaf};
 pub use letters::Letter;
 pub use said::Said;

@@ -1,5 +1,6 @@
 //! From a request's headers to its [`Caller`], and every way that can fail as a stable code.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -7,6 +8,8 @@ use api::Code;
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use crds::apikey::ApiKey;
 use crds::registry::TenantState;
 use crds::tenant::Scope;
@@ -19,6 +22,10 @@ const TENANT_HEADERS: [&str; 2] = ["x-scope-orgid", "x-tenant"];
 
 /// What stands before the key in `Authorization`.
 const BEARER: &[u8] = b"bearer ";
+/// What stands there before a user and a password, which is the key.
+const BASIC: &[u8] = b"basic ";
+/// What a key begins with.
+const KEY: &[u8] = b"lh_";
 
 /// Who sent a request.
 #[derive(Debug, Clone)]
@@ -35,7 +42,9 @@ pub struct Caller {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// No key came with the request.
-    #[error("send the API key as `Authorization: Bearer <key>` or `X-API-Key: <key>`")]
+    #[error(
+        "send the API key as `Authorization: Bearer <key>`, as `X-API-Key: <key>`, or as the password of HTTP Basic"
+    )]
     Missing,
     /// Two different keys came with it.
     #[error("send one API key: two different ones came with the request")]
@@ -88,7 +97,7 @@ impl Registry {
 
     /// The caller of a request, whatever it may do.
     pub fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
-        let caller = self.authenticate_key(key_of(headers)?)?;
+        let caller = self.authenticate_key(&key_of(headers)?)?;
         for name in TENANT_HEADERS {
             for value in headers.get_all(name) {
                 caller.confirm_tenant(value.as_bytes())?;
@@ -154,21 +163,37 @@ impl Caller {
     }
 }
 
-/// The key in the headers: bearer tokens and `X-API-Key`, of which there may be several, all the same. Of two
-/// different ones nobody could say which tenant is meant.
-fn key_of(headers: &HeaderMap) -> Result<&str, AuthError> {
-    let bearers = headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
-        let (scheme, key) = value.as_bytes().split_at_checked(BEARER.len())?;
-        scheme.eq_ignore_ascii_case(BEARER).then_some(key)
-    });
-    let plain = headers.get_all("x-api-key").iter().map(HeaderValue::as_bytes);
+/// The key in the headers: bearer tokens, passwords of HTTP Basic, and `X-API-Key`, of which there may be several, all
+/// the same. Of two different ones nobody could say which tenant is meant.
+fn key_of(headers: &HeaderMap) -> Result<String, AuthError> {
+    let bearers = headers.get_all(AUTHORIZATION).iter().filter_map(|value| after(value, BEARER)).map(Cow::Borrowed);
+    let plain = headers.get_all("x-api-key").iter().map(|value| Cow::Borrowed(value.as_bytes()));
+    let passwords = headers.get_all(AUTHORIZATION).iter().filter_map(password).map(Cow::<[u8]>::Owned);
+    // A password that is no key was meant for a proxy in front of us, if there is a key beside it.
+    let (passwords, others): (Vec<_>, Vec<_>) = passwords.partition(|password| password.trim_ascii().starts_with(KEY));
     // As bytes: what is no text is a key too, a wrong one. Passed over, the other would be taken for the only one.
-    let mut keys = bearers.chain(plain).map(<[u8]>::trim_ascii);
-    let first = keys.next().ok_or(AuthError::Missing)?;
-    if keys.any(|other| other != first) {
+    let mut keys: Vec<Cow<'_, [u8]>> = bearers.chain(plain).chain(passwords).collect();
+    if keys.is_empty() {
+        keys = others;
+    }
+    let first = keys.first().ok_or(AuthError::Missing)?.trim_ascii().to_vec();
+    if keys.iter().any(|other| other.trim_ascii() != first) {
         return Err(AuthError::Several);
     }
-    std::str::from_utf8(first).map_err(|_| AuthError::Invalid)
+    String::from_utf8(first).map_err(|_| AuthError::Invalid)
+}
+
+/// What follows the name of a scheme.
+fn after<'a>(value: &'a HeaderValue, scheme: &[u8]) -> Option<&'a [u8]> {
+    let (named, rest) = value.as_bytes().split_at_checked(scheme.len())?;
+    named.eq_ignore_ascii_case(scheme).then_some(rest)
+}
+
+/// The password of HTTP Basic, whoever its user is.
+fn password(value: &HeaderValue) -> Option<Vec<u8>> {
+    let both = STANDARD.decode(after(value, BASIC)?.trim_ascii()).ok()?;
+    let colon = both.iter().position(|byte| *byte == b':')?;
+    Some(both[colon + 1..].to_vec())
 }
 
 #[cfg(test)]
@@ -198,6 +223,7 @@ mod tests {
 
         let key = good.to_string();
         let bearer = format!("Bearer {key}");
+        let basic = |user: &str, password: &str| format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
         let wrong = format!("lh_{}_{}", good.id(), "x".repeat(43));
         let unknown = ApiKey::generate().to_string();
         let (reader, leaving, resting) = (reader.to_string(), leaving.to_string(), resting.to_string());
@@ -209,6 +235,15 @@ mod tests {
             (&[("authorization", "Basic abc"), ("x-api-key", &key)], Ok("acme")),
             (&[("authorization", &bearer), ("x-api-key", &key)], Ok("acme")),
             (&[("authorization", &bearer), ("x-api-key", "other")], Err("several_api_keys")),
+            (&[("authorization", &basic("grafana", &key))], Ok("acme")),
+            (&[("authorization", &basic("", &key).replace("Basic", "BASIC"))], Ok("acme")),
+            (&[("authorization", &basic("grafana", &key)), ("x-api-key", &key)], Ok("acme")),
+            (&[("authorization", &basic("proxy", "its:own")), ("x-api-key", &key)], Ok("acme")),
+            (&[("authorization", &basic("grafana", &key)), ("x-api-key", "other")], Err("several_api_keys")),
+            (&[("authorization", &basic("grafana", &unknown)), ("x-api-key", &key)], Err("several_api_keys")),
+            (&[("authorization", &basic("grafana", &wrong))], Err("invalid_api_key")),
+            (&[("authorization", &basic("grafana", "secret"))], Err("invalid_api_key")),
+            (&[("authorization", &basic("grafana", ""))], Err("invalid_api_key")),
             (&[("x-api-key", &key), ("x-scope-orgid", "acme")], Ok("acme")),
             (&[("x-api-key", &key), ("x-scope-orgid", "globex")], Err("tenant_mismatch")),
             (&[("x-api-key", &key), ("x-tenant", "Acme")], Err("tenant_mismatch")),

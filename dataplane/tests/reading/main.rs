@@ -3,6 +3,7 @@
 mod house;
 mod search;
 mod gateway;
+mod loki;
 mod contract;
 mod smoke;
 mod canary;

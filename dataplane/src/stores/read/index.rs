@@ -1,5 +1,7 @@
 //! Reads from the index, always through the tenant's own alias.
 
+mod lines;
+
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::sync::Arc;
@@ -24,8 +26,12 @@ use crate::tenancy::Tenant;
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest wait for the answer to a question that costs nothing: it tells a slow query from an index that is away.
 const EASY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Most bytes of an answer: a page of whole documents is held in memory.
+const MAX_ANSWER: u64 = 64 << 20;
 /// Causes of a failure that are looked at; a nest of them is some levels deep.
 const MAX_CAUSES: usize = 64;
+
+pub use lines::{Asked, Group, Grouped, Leaf};
 
 /// The index, to read from. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -56,6 +62,9 @@ pub enum IndexError {
         /// The kinds of error, as OpenSearch names them.
         causes: Vec<String>,
     },
+    /// An answer of more bytes than are read at once.
+    #[error("the index answered with more than {} MiB", MAX_ANSWER >> 20)]
+    TooLarge,
     /// OpenSearch did not answer a moment ago, and is not asked.
     #[error("the index did not answer a moment ago")]
     Away,
@@ -88,7 +97,7 @@ impl IndexError {
         match self {
             Self::Request(_) | Self::Silent(_) | Self::Away => true,
             Self::Refused { fault, .. } => *fault == Fault::Away,
-            Self::TooSlow | Self::Malformed(_) => false,
+            Self::TooSlow | Self::TooLarge | Self::Malformed(_) => false,
         }
     }
 
@@ -343,6 +352,9 @@ impl Index {
         let search = self.client.search(SearchParts::Index(&aliases)).request_timeout(timeout).body(body);
         let response = search.send().await.map_err(IndexError::Request)?;
         let status = response.status_code();
+        if response.content_length().is_some_and(|length| length > MAX_ANSWER) {
+            return Err(IndexError::TooLarge);
+        }
         let text = response.text().await.map_err(IndexError::Request)?;
         if !status.is_success() {
             let status = status.as_u16();
