@@ -175,7 +175,7 @@ export type Events = {
   columns: Array<string>;
   /** Whether every event that matches is on this page or a later one. */
   complete: boolean;
-  /** The events, newest first. */
+  /** The events, newest first unless the oldest were asked for. */
   items: Array<Item>;
   /** `events`. */
   kind: EventsKind;
@@ -358,7 +358,7 @@ export type Line = {
 export type Listing = {
   /** Whether every event that matches is on this page or a later one. */
   complete: boolean;
-  /** The events, newest first. */
+  /** The events, newest first unless the oldest were asked for. */
   items: Array<Item>;
   /** What to send as `cursor` for the next page; null on the last. */
   next_cursor: string | null;
@@ -818,21 +818,25 @@ export interface Parameters {
     /** Whether the first bad event refuses the whole body. Else the good ones are kept. */
     atomic?: boolean;
   };
-  /** events, newest first */
+  /** events, newest first or oldest first */
   "GET /api/logs": {
-    /** `next_cursor` of the previous page. It is valid for the same route and parameters only; `limit`, `from` and `to` may change. */
+    /** `next_cursor` of the previous page. It is valid for the same route and parameters only; the times and `limit` may change. */
     cursor?: string;
-    /** An RFC 3339 time with a zone, inclusive. */
+    /** A time, inclusive: `2026-01-31T12:00:00Z`, `2026-01-31`, `15m` (ago), `now-1d/d`, `today`, seconds, ms, µs or ns since 1970. */
     from?: string;
     /** One or more levels, in any case: `a,b`, or the parameter several times. */
     level?: Array<string>;
     /** 1 to 500; 50 by default. */
     limit?: number;
+    /** `newest` first, or `oldest`. A cursor is valid in its own order only. */
+    order?: "newest" | "oldest";
     /** One or more services: `a,b`, or the parameter several times. */
     service?: Array<string>;
+    /** The same as `from`; only one of them. */
+    since?: string;
     /** A text in the first 500 characters of the message. */
     text?: string;
-    /** An RFC 3339 time with a zone, exclusive. */
+    /** A time, exclusive, in the forms of `from`. A day ends with the day. */
     to?: string;
   };
   /** one event, whole */
@@ -840,21 +844,25 @@ export interface Parameters {
     /** The id; what is no id names nothing. */
     id: string;
   };
-  /** events that match a query, newest first */
+  /** events that match a query, newest first or oldest first */
   "GET /api/search": {
-    /** `next_cursor` of the previous page. It is valid for the same route and parameters only; `limit`, `from` and `to` may change. */
+    /** `next_cursor` of the previous page. It is valid for the same route and parameters only; the times and `limit` may change. */
     cursor?: string;
-    /** An RFC 3339 time with a zone, inclusive. */
+    /** A time, inclusive: `2026-01-31T12:00:00Z`, `2026-01-31`, `15m` (ago), `now-1d/d`, `today`, seconds, ms, µs or ns since 1970. */
     from?: string;
     /** One or more levels, in any case: `a,b`, or the parameter several times. */
     level?: Array<string>;
     /** 1 to 500; 50 by default. */
     limit?: number;
+    /** `newest` first, or `oldest`. A cursor is valid in its own order only. */
+    order?: "newest" | "oldest";
     /** The query: `word`, `"a phrase"`, `-not`, `OR`, `( )`, `prefix*`, `field:value`, `level:>=warn`, `status:500..599`; see docs/query-language.md. */
     q: string;
     /** One or more services: `a,b`, or the parameter several times. */
     service?: Array<string>;
-    /** An RFC 3339 time with a zone, exclusive. */
+    /** The same as `from`; only one of them. */
+    since?: string;
+    /** A time, exclusive, in the forms of `from`. A day ends with the day. */
     to?: string;
   };
   /** what was understood of a query; nothing is searched */
@@ -864,24 +872,28 @@ export interface Parameters {
   };
   /** what the stages of a query make of events: events, a table or a chart */
   "GET /api/query": {
-    /** `next_cursor` of the previous page. It is valid for the same route and parameters only; `limit`, `from` and `to` may change. */
+    /** `next_cursor` of the previous page. It is valid for the same route and parameters only; the times and `limit` may change. */
     cursor?: string;
-    /** An RFC 3339 time with a zone, inclusive. */
+    /** A time, inclusive: `2026-01-31T12:00:00Z`, `2026-01-31`, `15m` (ago), `now-1d/d`, `today`, seconds, ms, µs or ns since 1970. */
     from?: string;
     /** One or more levels, in any case: `a,b`, or the parameter several times. */
     level?: Array<string>;
     /** 1 to 500; 50 by default. */
     limit?: number;
+    /** `newest` first, or `oldest`. A cursor is valid in its own order only. */
+    order?: "newest" | "oldest";
     /** A query and its stages: `level:error | count by service`, `| timechart 5m count by level`, `| stats p95(latency_ms) by service`; see docs/query-language.md. */
     q: string;
     /** One or more services: `a,b`, or the parameter several times. */
     service?: Array<string>;
-    /** An RFC 3339 time with a zone, exclusive. */
+    /** The same as `from`; only one of them. */
+    since?: string;
+    /** A time, exclusive, in the forms of `from`. A day ends with the day. */
     to?: string;
   };
   /** how many events match a query, over time and by level */
   "GET /api/histogram": {
-    /** An RFC 3339 time with a zone, inclusive. */
+    /** A time, inclusive: `2026-01-31T12:00:00Z`, `2026-01-31`, `15m` (ago), `now-1d/d`, `today`, seconds, ms, µs or ns since 1970. */
     from?: string;
     /** The time of one bar: `30s`, `5m`, `2h`, `1d`. Without it, one that suits the range. At most 1,000 bars. */
     interval?: string;
@@ -891,12 +903,14 @@ export interface Parameters {
     q?: string;
     /** One or more services: `a,b`, or the parameter several times. */
     service?: Array<string>;
-    /** An RFC 3339 time with a zone, exclusive. */
+    /** The same as `from`; only one of them. */
+    since?: string;
+    /** A time, exclusive, in the forms of `from`. A day ends with the day. */
     to?: string;
   };
   /** the values of service, level, application and language, counted */
   "GET /api/facets": {
-    /** An RFC 3339 time with a zone, inclusive. */
+    /** A time, inclusive: `2026-01-31T12:00:00Z`, `2026-01-31`, `15m` (ago), `now-1d/d`, `today`, seconds, ms, µs or ns since 1970. */
     from?: string;
     /** One or more levels, in any case: `a,b`, or the parameter several times. */
     level?: Array<string>;
@@ -904,12 +918,14 @@ export interface Parameters {
     q?: string;
     /** One or more services: `a,b`, or the parameter several times. */
     service?: Array<string>;
-    /** An RFC 3339 time with a zone, exclusive. */
+    /** The same as `from`; only one of them. */
+    since?: string;
+    /** A time, exclusive, in the forms of `from`. A day ends with the day. */
     to?: string;
   };
   /** the fields that events have, by a sample */
   "GET /api/fields": {
-    /** An RFC 3339 time with a zone, inclusive. */
+    /** A time, inclusive: `2026-01-31T12:00:00Z`, `2026-01-31`, `15m` (ago), `now-1d/d`, `today`, seconds, ms, µs or ns since 1970. */
     from?: string;
     /** One or more levels, in any case: `a,b`, or the parameter several times. */
     level?: Array<string>;
@@ -917,14 +933,16 @@ export interface Parameters {
     q?: string;
     /** One or more services: `a,b`, or the parameter several times. */
     service?: Array<string>;
-    /** An RFC 3339 time with a zone, exclusive. */
+    /** The same as `from`; only one of them. */
+    since?: string;
+    /** A time, exclusive, in the forms of `from`. A day ends with the day. */
     to?: string;
   };
   /** the values of one field, counted */
   "GET /api/fields/{name}/values": {
     /** A field's name, as it is typed in a query. */
     name: string;
-    /** An RFC 3339 time with a zone, inclusive. */
+    /** A time, inclusive: `2026-01-31T12:00:00Z`, `2026-01-31`, `15m` (ago), `now-1d/d`, `today`, seconds, ms, µs or ns since 1970. */
     from?: string;
     /** One or more levels, in any case: `a,b`, or the parameter several times. */
     level?: Array<string>;
@@ -936,18 +954,22 @@ export interface Parameters {
     q?: string;
     /** One or more services: `a,b`, or the parameter several times. */
     service?: Array<string>;
-    /** An RFC 3339 time with a zone, exclusive. */
+    /** The same as `from`; only one of them. */
+    since?: string;
+    /** A time, exclusive, in the forms of `from`. A day ends with the day. */
     to?: string;
   };
   /** what a query may go on with at the cursor */
   "GET /api/complete": {
     /** Where the cursor stands, in bytes of it; without it, at the end. */
     at?: number;
-    /** An RFC 3339 time with a zone, inclusive. */
+    /** A time, inclusive: `2026-01-31T12:00:00Z`, `2026-01-31`, `15m` (ago), `now-1d/d`, `today`, seconds, ms, µs or ns since 1970. */
     from?: string;
     /** The query as it is so far. It may be unfinished. */
     q: string;
-    /** An RFC 3339 time with a zone, exclusive. */
+    /** The same as `from`; only one of them. */
+    since?: string;
+    /** A time, exclusive, in the forms of `from`. A day ends with the day. */
     to?: string;
   };
   /** how far a batch has come */
@@ -963,9 +985,11 @@ export interface Parameters {
     by?: "hour" | "day" | "key" | "service" | null;
     /** JSON by default. */
     format?: "json" | "csv" | null;
-    /** An RFC 3339 time with a zone, inclusive. */
+    /** A time, inclusive: `2026-01-31T12:00:00Z`, `2026-01-31`, `15m` (ago), `now-1d/d`, `today`, seconds, ms, µs or ns since 1970. */
     from?: string;
-    /** An RFC 3339 time with a zone, exclusive. */
+    /** The same as `from`; only one of them. */
+    since?: string;
+    /** A time, exclusive, in the forms of `from`. A day ends with the day. */
     to?: string;
   };
   /** lines that could not be events, newest first */
@@ -974,15 +998,17 @@ export interface Parameters {
     batch?: string;
     /** One or more codes: `a,b`, or the parameter several times. */
     code?: Array<string>;
-    /** `next_cursor` of the previous page. It is valid for the same route and parameters only; `limit`, `from` and `to` may change. */
+    /** `next_cursor` of the previous page. It is valid for the same route and parameters only; the times and `limit` may change. */
     cursor?: string;
-    /** An RFC 3339 time with a zone, inclusive. */
+    /** A time, inclusive: `2026-01-31T12:00:00Z`, `2026-01-31`, `15m` (ago), `now-1d/d`, `today`, seconds, ms, µs or ns since 1970. */
     from?: string;
     /** 1 to 500; 50 by default. */
     limit?: number;
     /** One or more pipelines: `a,b`, or the parameter several times. */
     pipeline?: Array<string>;
-    /** An RFC 3339 time with a zone, exclusive. */
+    /** The same as `from`; only one of them. */
+    since?: string;
+    /** A time, exclusive, in the forms of `from`. A day ends with the day. */
     to?: string;
   };
   /** one of them with its original bytes */
@@ -1003,11 +1029,13 @@ export interface Parameters {
     batch?: string;
     /** One or more codes: `a,b`, or the parameter several times. */
     code?: Array<string>;
-    /** An RFC 3339 time with a zone, inclusive. */
+    /** A time, inclusive: `2026-01-31T12:00:00Z`, `2026-01-31`, `15m` (ago), `now-1d/d`, `today`, seconds, ms, µs or ns since 1970. */
     from?: string;
     /** One or more pipelines: `a,b`, or the parameter several times. */
     pipeline?: Array<string>;
-    /** An RFC 3339 time with a zone, exclusive. */
+    /** The same as `from`; only one of them. */
+    since?: string;
+    /** A time, exclusive, in the forms of `from`. A day ends with the day. */
     to?: string;
   };
   /** purges one */

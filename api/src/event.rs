@@ -82,7 +82,7 @@ pub struct Event {
 /// A page of a list or a search.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Listing {
-    /// The events, newest first.
+    /// The events, newest first unless the oldest were asked for.
     pub items: Vec<Item>,
     /// What to send as `cursor` for the next page; null on the last.
     pub next_cursor: Option<String>,

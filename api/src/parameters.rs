@@ -4,6 +4,7 @@
 //! once with commas.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -44,24 +45,65 @@ pub struct Paging {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = MAX_LIMIT))]
     pub limit: Option<u32>,
-    /// `next_cursor` of the previous page. It is valid for the same route and parameters only; `limit`, `from` and `to`
-    /// may change.
+    /// `next_cursor` of the previous page. It is valid for the same route and parameters only; the times and
+    /// `limit` may change.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "loggerhub-cursor"))]
     pub cursor: Option<String>,
 }
 
-/// Which time.
+/// Which time. Every form of a time that people type is one: see docs/api.md.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Span {
-    /// An RFC 3339 time with a zone, inclusive.
+    /// A time, inclusive: `2026-01-31T12:00:00Z`, `2026-01-31`, `15m` (ago), `now-1d/d`, `today`, seconds, ms, µs or ns
+    /// since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("format" = "date-time"))]
+    #[schemars(extend("format" = "loggerhub-time"))]
     pub from: Option<String>,
-    /// An RFC 3339 time with a zone, exclusive.
+    /// The same as `from`; only one of them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("format" = "date-time"))]
+    #[schemars(extend("format" = "loggerhub-time"))]
+    pub since: Option<String>,
+    /// A time, exclusive, in the forms of `from`. A day ends with the day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "loggerhub-time"))]
     pub to: Option<String>,
+}
+
+/// Which events come first. Either is the exact opposite of the other, also where times are equal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// The newest.
+    #[default]
+    Newest,
+    /// The oldest.
+    Oldest,
+}
+
+impl Order {
+    /// As it stands in a URL.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Newest => "newest",
+            Self::Oldest => "oldest",
+        }
+    }
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// In which order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Ordered {
+    /// `newest` first, or `oldest`. A cursor is valid in its own order only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Order")]
+    pub order: Option<Order>,
 }
 
 /// Which events. Also of `WS /ws/logs`.
@@ -83,6 +125,9 @@ pub struct List {
     /// Which page.
     #[serde(flatten)]
     pub paging: Paging,
+    /// In which order.
+    #[serde(flatten)]
+    pub ordered: Ordered,
     /// Which time.
     #[serde(flatten)]
     pub span: Span,
@@ -105,6 +150,9 @@ pub struct Search {
     /// Which page.
     #[serde(flatten)]
     pub paging: Paging,
+    /// In which order.
+    #[serde(flatten)]
+    pub ordered: Ordered,
     /// Which time.
     #[serde(flatten)]
     pub span: Span,
@@ -131,6 +179,9 @@ pub struct Ask {
     /// Which page, of events.
     #[serde(flatten)]
     pub paging: Paging,
+    /// In which order, of events.
+    #[serde(flatten)]
+    pub ordered: Ordered,
     /// Which time.
     #[serde(flatten)]
     pub span: Span,
@@ -281,11 +332,11 @@ pub struct LetterFilter {
     pub batch: Option<Uuid>,
     /// Put among the dead letters at this time or after.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", extend("format" = "date-time"))]
+    #[schemars(with = "String", extend("format" = "loggerhub-time"))]
     pub from: Option<String>,
     /// Before this time.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", extend("format" = "date-time"))]
+    #[schemars(with = "String", extend("format" = "loggerhub-time"))]
     pub to: Option<String>,
 }
 
@@ -331,6 +382,20 @@ impl JsonSchema for Choice {
     }
 }
 
+impl JsonSchema for Order {
+    fn schema_name() -> Cow<'static, str> {
+        "Order".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "enum": ["newest", "oldest"]})
+    }
+}
+
 /// Parameters as the pairs of a URL's query, not encoded. A choice is a pair for each.
 pub fn pairs(parameters: &impl Serialize) -> Vec<(String, String)> {
     let Ok(Value::Object(fields)) = serde_json::to_value(parameters) else { return Vec::new() };
@@ -354,11 +419,12 @@ mod tests {
         let search = Search {
             q: "a b".into(),
             paging: Paging { limit: Some(5), cursor: None },
-            span: Span { from: None, to: Some("2026-01-31T12:00:00Z".into()) },
+            ordered: Ordered { order: Some(Order::Oldest) },
+            span: Span { from: None, since: None, to: Some("2026-01-31T12:00:00Z".into()) },
             events: EventChoice { service: vec!["a".into(), "b".into()], level: Vec::new() },
         };
         let told: Vec<_> = pairs(&search).into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-        assert_eq!(told, ["limit=5", "q=a b", "service=a", "service=b", "to=2026-01-31T12:00:00Z"]);
+        assert_eq!(told, ["limit=5", "order=oldest", "q=a b", "service=a", "service=b", "to=2026-01-31T12:00:00Z"]);
         let all = Purge { all: Some(true), ..Purge::default() };
         assert_eq!(pairs(&all), [("all".to_owned(), "true".to_owned())]);
         assert!(pairs(&List::default()).is_empty());

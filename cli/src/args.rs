@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crds::TenantName;
 use crds::tenant::Scope;
 use uuid::Uuid;
-use values::{moment, scope, secret, span};
+use values::{moment, scope, secret, span, until};
 
 mod values;
 
@@ -199,11 +199,11 @@ pub struct SearchArgs {
 /// A span of time and a page of what it holds.
 #[derive(Args, Default)]
 pub struct PageArgs {
-    /// Not before this time: RFC 3339, or an age such as 15m, 2h or 7d.
-    #[arg(long, value_parser = moment)]
+    /// Not before this time: 15m, 2h30m, 7d (ago), 2026-01-31T12:00:00Z, 2026-01-31, today, or now-1d/d.
+    #[arg(long, visible_alias = "since", value_parser = moment, allow_hyphen_values = true)]
     pub from: Option<String>,
-    /// Before this time.
-    #[arg(long, value_parser = moment)]
+    /// Before this time; a day ends with the day.
+    #[arg(long, value_parser = until, allow_hyphen_values = true)]
     pub to: Option<String>,
     /// Most entries to print.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
@@ -287,11 +287,11 @@ pub struct LettersArgs {
     /// Which of them.
     #[command(flatten)]
     pub of: LettersFilter,
-    /// Not before this time: RFC 3339, or an age such as 15m, 2h or 7d.
-    #[arg(long, value_parser = moment)]
+    /// Not before this time: 15m, 2h30m, 7d (ago), 2026-01-31T12:00:00Z, 2026-01-31, today, or now-1d/d.
+    #[arg(long, visible_alias = "since", value_parser = moment, allow_hyphen_values = true)]
     pub from: Option<String>,
-    /// Before this time.
-    #[arg(long, value_parser = moment)]
+    /// Before this time; a day ends with the day.
+    #[arg(long, value_parser = until, allow_hyphen_values = true)]
     pub to: Option<String>,
     /// Every one of the tenant's.
     #[arg(long, conflicts_with_all = ["code", "pipeline", "batch", "from", "to"])]
@@ -310,7 +310,7 @@ pub struct VerifyArgs {
     #[arg(long, value_parser = moment)]
     pub from: Option<String>,
     /// What was accepted before this time; absent: until now.
-    #[arg(long, value_parser = moment)]
+    #[arg(long, value_parser = until)]
     pub to: Option<String>,
     /// Repair what can be repaired: docs/backup.md says what that is.
     #[arg(long)]
@@ -342,6 +342,7 @@ mod tests {
             "keys rotate acme main shipper",
             "keys rotate acme --all",
             "search acme payment refused --service a,b --from 15m --limit 500",
+            "search acme --since -15m --to yesterday",
             "tail acme --url http://localhost:8080",
             "dead-letters purge acme --all",
             "dead-letters redrive acme 0198",
@@ -361,7 +362,7 @@ mod tests {
             "keys rotate acme",
             "keys rotate acme main --all",
             "search acme --limit 501",
-            "search acme --from yesterday",
+            "search acme --from 15",
             "dead-letters purge acme 0198 --all",
             "dead-letters purge acme --all --code refused",
             "verify acme --timeout 0s",

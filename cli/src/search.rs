@@ -1,7 +1,7 @@
 //! `search`: a tenant's events, newest first.
 
 use api::event::Listing;
-use api::parameters::{self, EventChoice, List, Paging, Search, Span};
+use api::parameters::{self, EventChoice, List, Ordered, Paging, Search, Span};
 use api::routes;
 use crds::tenant::Scope;
 use hyper::Method;
@@ -28,9 +28,9 @@ fn path(args: &SearchArgs) -> String {
     let (paging, span) = (paging(&args.page), span(args.page.from.as_deref(), args.page.to.as_deref()));
     let events = EventChoice { service: args.service.clone(), level: args.level.clone() };
     if q.is_empty() {
-        return with_query(routes::LIST, &List { paging, span, events, text: None });
+        return with_query(routes::LIST, &List { paging, ordered: Ordered::default(), span, events, text: None });
     }
-    with_query(routes::SEARCH, &Search { q, paging, span, events })
+    with_query(routes::SEARCH, &Search { q, paging, ordered: Ordered::default(), span, events })
 }
 
 /// Which page.
@@ -40,7 +40,7 @@ pub(crate) fn paging(page: &PageArgs) -> Paging {
 
 /// Which time.
 pub(crate) fn span(from: Option<&str>, to: Option<&str>) -> Span {
-    Span { from: from.map(str::to_owned), to: to.map(str::to_owned) }
+    Span { from: from.map(str::to_owned), since: None, to: to.map(str::to_owned) }
 }
 
 /// A path with parameters.

@@ -74,7 +74,7 @@ pub fn cursor(bytes: &[u8]) {
     {
         let cursor = Cursor { time: Micros::from_be_bytes(*time), event_id };
         let read = Cursor::decode(&cursor.encode(Asked::default()), Asked::default());
-        assert_eq!(read, if is_a_date(cursor.time) { Ok(cursor) } else { Err(InvalidCursor) });
+        assert_eq!(read, if is_a_date(cursor.time) { Ok(cursor) } else { Err(InvalidCursor::Foreign) });
     }
 }
 

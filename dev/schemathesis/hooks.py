@@ -50,6 +50,16 @@ schemathesis.openapi.format(
 schemathesis.openapi.format("loggerhub-interval", st.sampled_from(["30s", "5m", "2h", "1d"]))
 schemathesis.openapi.format("loggerhub-field", LETTERS.map(lambda word: "a_" + word.encode("ascii", "ignore").decode()))
 schemathesis.openapi.format(
+    "loggerhub-time",
+    st.one_of(
+        st.datetimes().map(lambda time: f"{time.year:04}-{time:%m-%dT%H:%M:%SZ}"),
+        st.dates().map(lambda day: f"{day.year:04}-{day:%m-%d}"),
+        st.integers(min_value=1, max_value=999).map(lambda minutes: f"-{minutes}m"),
+        st.integers(min_value=10**9, max_value=2 * 10**18).map(str),
+        st.sampled_from(["now", "now-1h", "now-1d/d", "today", "yesterday", "2h30m", "now/w"]),
+    ),
+)
+schemathesis.openapi.format(
     "loggerhub-lines",
     st.lists(LETTERS.map(lambda word: '{"message":"%s"}\n' % word), min_size=1, max_size=5).map("".join),
 )
@@ -65,8 +75,11 @@ def before_call(context, case, kwargs):
     if len(case.query.get("receipt", "")) < RECEIPT:
         case.query.pop("receipt", None)
     # Of a range of centuries, an interval would make too many bars.
-    if "from" in case.query or "to" in case.query:
+    if any(limit in case.query for limit in ("from", "since", "to")):
         case.query.pop("interval", None)
+    # Two words for one limit.
+    if "from" in case.query:
+        case.query.pop("since", None)
     # The body is not compressed.
     case.headers.pop("Content-Encoding", None)
     # Another body under a key is refused.

@@ -1,5 +1,6 @@
 //! What a client asks for: which events, which page of them.
 
+use api::parameters::Order;
 use stages::time::Micros;
 
 use crate::cursor::{Asked, Cursor};
@@ -14,6 +15,8 @@ pub struct Page {
     pub query: Option<Query>,
     /// What its cursors belong to.
     pub asked: Asked,
+    /// Which of them come first.
+    pub order: Order,
     /// Where the page before ended.
     pub after: Option<Cursor>,
     /// Most events to answer with.

@@ -26,6 +26,7 @@ pub mod to_index;
 pub mod to_catalog;
 pub mod logql;
 
+pub use api::parameters::Order;
 pub use cursor::{Asked, Cursor, InvalidCursor};
 pub use explain::explain;
 pub use expression::{Clause, Field, Pattern, Query};

@@ -3,15 +3,15 @@
 pub mod counting;
 pub mod letters;
 pub mod usage;
+pub mod moment;
 
-use api::parameters::{DEFAULT_LIMIT, MAX_CHOICES, MAX_LIMIT, MAX_VALUE};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use api::parameters::{DEFAULT_LIMIT, MAX_CHOICES, MAX_LIMIT, MAX_VALUE, Order};
 
 use crate::cursor::{Asked, Cursor, InvalidCursor};
 use crate::expression::{Clause, Field, Pattern, Query};
 use crate::filters::Page;
 use crate::parse::{QueryError, parse};
+use moment::Limit;
 use stages::time::Micros;
 
 /// Why a request's parameters can't be used. Said to the client as it stands.
@@ -44,9 +44,9 @@ impl InvalidParams {
     }
 }
 
-/// Parameters of `GET /api/logs`.
-pub fn list(pairs: &[(String, String)]) -> Result<Page, InvalidParams> {
-    page("logs", pairs, "limit, cursor, service, level, from, to, text", |page, name, value| match name {
+/// Parameters of `GET /api/logs`; `now` is what relative times are relative to.
+pub fn list(pairs: &[(String, String)], now: Micros) -> Result<Page, InvalidParams> {
+    page("logs", pairs, now, &format!("{PAGE}, text"), |page, name, value| match name {
         "text" => once(&mut page.query, name, message_holds(bounded(name, value)?)),
         _ => Err(unknown(name)),
     })
@@ -58,8 +58,8 @@ fn message_holds(text: String) -> Query {
 }
 
 /// Parameters of `GET /api/search`.
-pub fn search(pairs: &[(String, String)]) -> Result<Page, InvalidParams> {
-    let page = page("search", pairs, "q, limit, cursor, service, level, from, to", |page, name, value| match name {
+pub fn search(pairs: &[(String, String)], now: Micros) -> Result<Page, InvalidParams> {
+    let page = page("search", pairs, now, &format!("q, {PAGE}"), |page, name, value| match name {
         "q" => once(&mut page.query, name, parse(value)?),
         _ => Err(unknown(name)),
     })?;
@@ -101,28 +101,33 @@ pub fn none(pairs: &[(String, String)]) -> Result<(), InvalidParams> {
     }
 }
 
+/// Parameters that lists of events have.
+const PAGE: &str = "limit, cursor, order, service, level, from, to, since";
+
 /// Parameters that both have; `own` reads the others. `known` is what an unknown one is answered with.
 fn page(
     route: &str,
     pairs: &[(String, String)],
+    now: Micros,
     known: &str,
     own: impl Fn(&mut Page, &str, &str) -> Result<(), InvalidParams>,
 ) -> Result<Page, InvalidParams> {
     let asked = Asked::of(route, pairs);
     let mut page = Page { asked, ..Page::default() };
-    let mut limit = None;
+    let (mut limit, mut order) = (None, None);
     for (name, value) in pairs {
         match name.as_str() {
             "limit" => once(&mut limit, name, read_limit(value)?)?,
             "cursor" => once(&mut page.after, name, Cursor::decode(value, asked)?)?,
-            "from" => once(&mut page.filters.from, name, read_time(name, value)?)?,
-            "to" => once(&mut page.filters.to, name, read_time(name, value)?)?,
+            "order" => once(&mut order, name, read_order(value)?)?,
+            "from" | "since" | "to" => read_span(&mut page.filters.from, &mut page.filters.to, name, value, now)?,
             "service" => choices(&mut page.filters.services, name, value)?,
             "level" => choices(&mut page.filters.levels, name, value)?,
             other => own(&mut page, other, value).map_err(|error| say_known(error, known))?,
         }
     }
     page.limit = limit.unwrap_or(DEFAULT_LIMIT);
+    page.order = order.unwrap_or_default();
     for level in &mut page.filters.levels {
         *level = stages::normalize_level(level);
     }
@@ -155,10 +160,30 @@ fn read_limit(value: &str) -> Result<u32, InvalidParams> {
     limit.ok_or_else(|| InvalidParams::of("limit", format!("is a number from 1 to {MAX_LIMIT}")))
 }
 
-fn read_time(name: &str, value: &str) -> Result<Micros, InvalidParams> {
-    let time = OffsetDateTime::parse(value, &Rfc3339).ok();
-    let micros = time.and_then(|time| Micros::try_from(time.unix_timestamp_nanos().div_euclid(1000)).ok());
-    micros.ok_or_else(|| InvalidParams::of(name, "is a time such as 2026-01-31T12:00:00Z (write `+` as %2B)"))
+fn read_order(value: &str) -> Result<Order, InvalidParams> {
+    let order = [Order::Newest, Order::Oldest].into_iter().find(|order| order.as_str() == value);
+    order.ok_or_else(|| InvalidParams::of("order", "is newest or oldest"))
+}
+
+/// One limit of a time range: `from`, which `since` is another word for, or `to`.
+fn read_span(
+    from: &mut Option<Micros>,
+    to: &mut Option<Micros>,
+    name: &str,
+    value: &str,
+    now: Micros,
+) -> Result<(), InvalidParams> {
+    if name == "to" {
+        return once(to, name, read_time(name, value, Limit::Upper, now)?);
+    }
+    match from.replace(read_time(name, value, Limit::Lower, now)?) {
+        None => Ok(()),
+        Some(_) => Err(InvalidParams::of(name, "may stand only once, and `from` and `since` are the same limit")),
+    }
+}
+
+fn read_time(name: &str, value: &str, limit: Limit, now: Micros) -> Result<Micros, InvalidParams> {
+    moment::read(value, limit, now).map_err(|error| InvalidParams::of(name, error.to_string()))
 }
 
 fn bounded(name: &str, value: &str) -> Result<String, InvalidParams> {
@@ -184,13 +209,15 @@ mod tests {
     use super::*;
     use crate::filters::Filters;
 
+    const NOW: Micros = 1_769_862_896_000_000;
+
     fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
     #[test]
     fn no_parameter_is_the_first_page() {
-        assert_eq!(list(&[]), Ok(Page { limit: 50, asked: Asked::of("logs", &[]), ..Page::default() }));
+        assert_eq!(list(&[], NOW), Ok(Page { limit: 50, asked: Asked::of("logs", &[]), ..Page::default() }));
     }
 
     #[test]
@@ -207,7 +234,7 @@ mod tests {
         ]);
         let asked = Asked::of("logs", &sent);
         sent.push(("cursor".into(), cursor.encode(asked)));
-        let page = list(&sent);
+        let page = list(&sent, NOW);
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         let filters = Filters {
             services: texts(&["api", "web", "db"]),
@@ -216,7 +243,7 @@ mod tests {
             to: Some(0),
         };
         let query = Some(message_holds("50%".into()));
-        assert_eq!(page, Ok(Page { filters, query, asked, after: Some(cursor), limit: 500 }));
+        assert_eq!(page, Ok(Page { filters, query, asked, order: Order::Newest, after: Some(cursor), limit: 500 }));
     }
 
     #[test]
@@ -225,18 +252,18 @@ mod tests {
         let mut parameters = 0;
         for route in api::routes::of(api::Role::Search) {
             let read: Read = match (route.method, route.path) {
-                (_, api::routes::LIST) => |pairs| list(pairs).map(drop),
-                (_, api::routes::SEARCH) => |pairs| search(pairs).map(drop),
+                (_, api::routes::LIST) => |pairs| list(pairs, NOW).map(drop),
+                (_, api::routes::SEARCH) => |pairs| search(pairs, NOW).map(drop),
                 (_, api::routes::EXPLAIN) => |pairs| explain(pairs).map(drop),
-                (_, api::routes::ASK) => |pairs| counting::ask(pairs).map(drop),
-                (_, api::routes::HISTOGRAM) => |pairs| counting::histogram(pairs).map(drop),
-                (_, api::routes::FACETS | api::routes::FIELDS) => |pairs| counting::chosen(pairs).map(drop),
-                (_, api::routes::VALUES) => |pairs| counting::values("x", pairs).map(drop),
-                (_, api::routes::COMPLETE) => |pairs| counting::complete(pairs).map(drop),
+                (_, api::routes::ASK) => |pairs| counting::ask(pairs, NOW).map(drop),
+                (_, api::routes::HISTOGRAM) => |pairs| counting::histogram(pairs, NOW).map(drop),
+                (_, api::routes::FACETS | api::routes::FIELDS) => |pairs| counting::chosen(pairs, NOW).map(drop),
+                (_, api::routes::VALUES) => |pairs| counting::values("x", pairs, NOW).map(drop),
+                (_, api::routes::COMPLETE) => |pairs| counting::complete(pairs, NOW).map(drop),
                 (_, api::routes::BATCH) => |pairs| batch(pairs).map(drop),
                 (_, api::routes::USAGE) => |pairs| usage::read(pairs, 0, 30).map(drop),
-                (api::Method::Get, api::routes::LETTERS) => |pairs| letters::page(pairs).map(drop),
-                (api::Method::Delete, api::routes::LETTERS) => |pairs| letters::purge(pairs).map(drop),
+                (api::Method::Get, api::routes::LETTERS) => |pairs| letters::page(pairs, NOW).map(drop),
+                (api::Method::Delete, api::routes::LETTERS) => |pairs| letters::purge(pairs, NOW).map(drop),
                 _ => none,
             };
             for parameter in api::openapi::parameters(route).iter().filter(|parameter| !parameter.path) {
@@ -258,8 +285,10 @@ mod tests {
             ("limit", "501"),
             ("limit", "-1"),
             ("limit", "ten"),
-            ("from", "yesterday"),
-            ("to", "2026-01-01"),
+            ("from", "15"),
+            ("to", "2026-13-01"),
+            ("since", "1M"),
+            ("order", "desc"),
             ("service", ""),
             ("service", "a,,b"),
             ("service", &long),
@@ -270,27 +299,39 @@ mod tests {
             ("tenant", "other"),
             ("", ""),
         ] {
-            match list(&pairs(&[(name, value)])) {
+            match list(&pairs(&[(name, value)]), NOW) {
                 Err(InvalidParams::Parameter { name: named, .. }) => assert_eq!(named, name),
                 other => panic!("{name}={value}: {other:?}"),
             }
         }
-        assert!(matches!(list(&pairs(&[("cursor", "x")])), Err(InvalidParams::Cursor(_))));
-        assert!(matches!(search(&pairs(&[("q", "(")])), Err(InvalidParams::Query(_))));
+        assert!(matches!(list(&pairs(&[("cursor", "x")]), NOW), Err(InvalidParams::Cursor(_))));
+        assert!(matches!(search(&pairs(&[("q", "(")]), NOW), Err(InvalidParams::Query(_))));
+    }
+
+    #[test]
+    fn a_time_may_be_relative_and_its_cursor_stays_valid() {
+        let oldest = |since: &str, now| list(&pairs(&[("since", since), ("to", "now"), ("order", "oldest")]), now);
+        let page = oldest("15m", NOW).unwrap();
+        assert_eq!((page.filters.from, page.filters.to), (Some(NOW - 900_000_000), Some(NOW)));
+        assert_eq!(page.order, Order::Oldest);
+        let later = oldest("20m", NOW + 5_000_000).unwrap();
+        let cursor = Cursor { time: 5, event_id: uuid::Uuid::from_u128(6) };
+        assert_eq!(Cursor::decode(&cursor.encode(page.asked), later.asked), Ok(cursor));
     }
 
     #[test]
     fn a_parameter_that_stands_twice_is_refused() {
         for name in ["limit", "from"] {
             let value = if name == "limit" { "5" } else { "2026-01-01T00:00:00Z" };
-            assert!(list(&pairs(&[(name, value), (name, value)])).is_err(), "{name}");
+            assert!(list(&pairs(&[(name, value), (name, value)]), NOW).is_err(), "{name}");
         }
-        assert!(search(&pairs(&[("q", "ab"), ("q", "ab")])).is_err());
+        assert!(search(&pairs(&[("q", "ab"), ("q", "ab")]), NOW).is_err());
+        assert!(list(&pairs(&[("from", "1h"), ("since", "1h")]), NOW).is_err());
     }
 
     #[test]
     fn a_search_needs_a_query() {
-        let error = search(&[]).unwrap_err().to_string();
+        let error = search(&[], NOW).unwrap_err().to_string();
         assert!(error.contains("`q`"), "{error}");
     }
 }

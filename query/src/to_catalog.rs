@@ -6,6 +6,7 @@
 //! anything. So a word that stands in a message is found, and one that does not may stand in the rest:
 //! nothing is found because of that. What is shown always matches.
 
+use api::parameters::Order;
 use stages::time::Micros;
 use uuid::Uuid;
 
@@ -27,11 +28,23 @@ pub enum Part {
     Id(Uuid),
 }
 
+/// What the events of a list are sorted by: one order is the exact opposite of the other.
+pub const fn order_by(order: Order) -> &'static str {
+    match order {
+        Order::Newest => " ORDER BY event_time DESC, event_id DESC",
+        Order::Oldest => " ORDER BY event_time, event_id",
+    }
+}
+
 /// The conditions of a page, to follow `WHERE true`.
 pub fn conditions(page: &Page) -> Vec<Part> {
     let mut sql = Statement::default();
     if let Some(after) = page.after {
-        sql.push(" AND (event_time, event_id) < (").bind(Part::Time(after.time));
+        let beyond = match page.order {
+            Order::Newest => " AND (event_time, event_id) < (",
+            Order::Oldest => " AND (event_time, event_id) > (",
+        };
+        sql.push(beyond).bind(Part::Time(after.time));
         sql.push(", ").bind(Part::Id(after.event_id)).push(")");
     }
     push_filters(&mut sql, &page.filters);

@@ -2,6 +2,7 @@
 
 pub mod counts;
 
+use api::parameters::Order;
 use crds::TenantName;
 use serde_json::{Value, json};
 
@@ -31,9 +32,13 @@ pub fn search(tenant: &TenantName, page: &Page, prefixes: Prefixes) -> Value {
     let mut must = vec![json!({"term": {"tenant": tenant.as_str()}})];
     must.extend(filters(&page.filters));
     must.extend(page.query.as_ref().map(|tree| query(tree, prefixes)));
+    let order = match page.order {
+        Order::Newest => "desc",
+        Order::Oldest => "asc",
+    };
     let mut body = json!({
         "query": {"bool": {"filter": must}},
-        "sort": [{"@timestamp": {"order": "desc"}}, {"id": {"order": "desc"}}],
+        "sort": [{"@timestamp": {"order": order}}, {"id": {"order": order}}],
         "size": page.limit + 1,
         "track_total_hits": false,
         "_source": false,

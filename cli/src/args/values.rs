@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crds::tenant::Scope;
+use query::params::moment::{self, Limit};
+use stages::time::{Micros, micros, rfc3339};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 /// A scope, in any case.
 pub(super) fn scope(text: &str) -> Result<Scope, String> {
@@ -23,34 +24,34 @@ pub(super) fn secret(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// A number of seconds, minutes, hours or days, such as `15m`.
+/// A span of time, such as `15m` or `2h30m`.
 pub(super) fn span(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a span of time: use 30s, 15m, 2h or 7d");
-    let unit = text.chars().next_back().ok_or_else(wrong)?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        'd' => 86_400,
-        _ => return Err(wrong()),
-    };
-    // Ten years: beyond all retention, and far from any overflow.
-    let count = text[..text.len() - 1].parse::<u32>().map_err(|_| wrong())?;
-    let whole = u64::from(count) * seconds;
-    if (1..=3650 * 86_400).contains(&whole) { Ok(Duration::from_secs(whole)) } else { Err(wrong()) }
+    // Ten years: beyond all retention.
+    const LONGEST: u64 = 3650 * 86_400;
+    let now = now();
+    let begun = moment::ago(text, now);
+    let span = begun.and_then(|begun| Some(Duration::from_micros(u64::try_from(now - begun).ok()?)));
+    let fits = |span: &Duration| (1..=LONGEST).contains(&span.as_secs());
+    span.filter(fits).ok_or_else(|| format!("`{text}` is not a span of time: use 30s, 15m, 2h30m or 7d"))
 }
 
-/// An RFC 3339 time, or one so long ago, as the API wants it.
+/// When a time range begins, in any form that the API knows, as RFC 3339: `15m` is one moment, however many pages are
+/// asked for.
 pub(super) fn moment(text: &str) -> Result<String, String> {
-    moment_at(text, OffsetDateTime::now_utc())
+    read(text, Limit::Lower, now())
 }
 
-fn moment_at(text: &str, now: OffsetDateTime) -> Result<String, String> {
-    let time = OffsetDateTime::parse(text, &Rfc3339).ok().or_else(|| span(text).ok().map(|span| now - span));
-    let time = time.ok_or_else(|| {
-        format!("`{text}` is neither a time such as 2026-01-31T12:00:00Z nor an age such as 15m, 2h or 7d")
-    })?;
-    time.format(&Rfc3339).map_err(|error| error.to_string())
+/// When a time range ends: a day ends with the day.
+pub(super) fn until(text: &str) -> Result<String, String> {
+    read(text, Limit::Upper, now())
+}
+
+fn read(text: &str, limit: Limit, now: Micros) -> Result<String, String> {
+    moment::read(text, limit, now).map(rfc3339).map_err(|error| format!("`{text}` {error}"))
+}
+
+fn now() -> Micros {
+    micros(OffsetDateTime::now_utc())
 }
 
 #[cfg(test)]
@@ -59,19 +60,25 @@ mod tests {
     use time::macros::datetime;
 
     #[test]
-    fn a_moment_is_a_time_or_an_age() {
-        let now = datetime!(2026-01-31 12:00 UTC);
-        for (text, expected) in [
-            ("2026-01-30T12:00:00+01:00", Some("2026-01-30T12:00:00+01:00")),
-            ("15m", Some("2026-01-31T11:45:00Z")),
-            ("7d", Some("2026-01-24T12:00:00Z")),
-            ("15", None),
-            ("d", None),
-            ("", None),
-            ("3651d", None),
-            ("1é", None),
+    fn a_moment_is_said_as_the_api_knows_it() {
+        let now = micros(datetime!(2026-01-31 12:00 UTC));
+        for (text, from, to) in [
+            ("2026-01-30T12:00:00+01:00", "2026-01-30T11:00:00.000000Z", "2026-01-30T11:00:00.000000Z"),
+            ("15m", "2026-01-31T11:45:00.000000Z", "2026-01-31T11:45:00.000000Z"),
+            ("yesterday", "2026-01-30T00:00:00.000000Z", "2026-01-31T00:00:00.000000Z"),
         ] {
-            assert_eq!(moment_at(text, now).ok().as_deref(), expected, "{text}");
+            assert_eq!(read(text, Limit::Lower, now).as_deref(), Ok(from), "{text}");
+            assert_eq!(read(text, Limit::Upper, now).as_deref(), Ok(to), "{text}");
+        }
+        assert!(read("15", Limit::Lower, now).unwrap_err().starts_with("`15` has no unit"));
+    }
+
+    #[test]
+    fn a_span_is_a_duration_of_at_most_ten_years() {
+        assert_eq!(span("15m"), Ok(Duration::from_secs(900)));
+        assert_eq!(span("2h30m"), Ok(Duration::from_secs(9_000)));
+        for wrong in ["15", "d", "", "0s", "3651d", "1é", "now", "yesterday", "2026-01-01"] {
+            assert!(span(wrong).is_err(), "{wrong}");
         }
     }
 }

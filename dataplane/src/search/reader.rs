@@ -126,7 +126,7 @@ impl Reader {
         let ids: Vec<Uuid> = places.iter().map(|place| place.event_id).collect();
         let (coverage, waits) = tokio::join!(self.coverage(tenant, now), self.waiting.of(tenant, now));
         let lack = coverage?.map(|coverage| coverage.lack(page)).ok_or(());
-        let found = self.catalog.found(tenant, &ids).await?;
+        let found = self.catalog.found(tenant, &ids, page.order).await?;
         let (partial, loose, behind) = (hits.partial, hits.loose, found.index_is_behind);
         let notice = missing(Doubts { partial, waits, behind, lack, loose });
         Ok(Listing {
@@ -433,7 +433,7 @@ mod tests {
     #[test]
     fn a_list_says_what_it_may_have_missed() {
         let plain = Page::default();
-        let text = query::params::list(&[("text".to_owned(), "x".to_owned())]).unwrap();
+        let text = query::params::list(&[("text".to_owned(), "x".to_owned())], 0).unwrap();
         for (waits, page, notice) in [
             (Waits::Nothing, &plain, None),
             (Waits::Unknown, &plain, Some(QUEUE_UNKNOWN)),

@@ -64,7 +64,7 @@ fn known(route: MethodRouter<Search>) -> MethodRouter<Search> {
 
 async fn list(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
     let caller = caller(&search, &headers)?;
-    let page = params::list(&pairs(&uri)?)?;
+    let page = params::list(&pairs(&uri)?, now())?;
     let slow = Slow::watch(&caller, LIST, shape(&page));
     let answered =
         read(&search, &caller, |reader, tenant| async move { reader.list(&tenant, &page, now()).await }).await;
@@ -74,7 +74,7 @@ async fn list(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Res
 
 async fn find(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
     let caller = caller(&search, &headers)?;
-    let page = params::search(&pairs(&uri)?)?;
+    let page = params::search(&pairs(&uri)?, now())?;
     let slow = Slow::watch(&caller, SEARCH, shape(&page));
     let work = |reader: Reader, tenant: Arc<Tenant>| async move { reader.search(&tenant, &page, now()).await };
     let answered = read(&search, &caller, work).await;

@@ -3,7 +3,7 @@
 use api::parameters::{DEFAULT_VALUES, MAX_QUERY, MAX_VALUE, MAX_VALUES};
 use stages::time::Micros;
 
-use super::{InvalidParams, bounded, once, page, read_time, say_known, unknown};
+use super::{InvalidParams, bounded, once, page, read_span, say_known, unknown};
 use crate::expression::Field;
 use crate::filters::Page;
 use crate::parse::{is_field_name, question};
@@ -43,14 +43,15 @@ pub struct Complete {
 }
 
 /// Parameters of `GET /api/query`.
-pub fn ask(pairs: &[(String, String)]) -> Result<Ask, InvalidParams> {
+pub fn ask(pairs: &[(String, String)], now: Micros) -> Result<Ask, InvalidParams> {
     let mut asked = None;
     for (_, value) in pairs.iter().filter(|(name, _)| name == "q") {
         once(&mut asked, "q", question(value)?)?;
     }
     let asked = asked.ok_or_else(|| InvalidParams::of("q", "is missing: say what to ask"))?;
-    let known = "q, limit, cursor, service, level, from, to";
-    let mut page = page("query", pairs, known, |_, name, _| if name == "q" { Ok(()) } else { Err(unknown(name)) })?;
+    let known = "q, limit, cursor, order, service, level, from, to, since";
+    let mut page =
+        page("query", pairs, now, known, |_, name, _| if name == "q" { Ok(()) } else { Err(unknown(name)) })?;
     page.query = Some(asked.query.clone());
     if let Shape::Events { limit: Some(limit), .. } = &asked.shape {
         page.limit = page.limit.min(*limit);
@@ -62,14 +63,14 @@ pub fn ask(pairs: &[(String, String)]) -> Result<Ask, InvalidParams> {
 }
 
 /// Parameters of `GET /api/facets` and `GET /api/fields`.
-pub fn chosen(pairs: &[(String, String)]) -> Result<Page, InvalidParams> {
-    read(pairs, "q, service, level, from, to", |name, _| Err(unknown(name)))
+pub fn chosen(pairs: &[(String, String)], now: Micros) -> Result<Page, InvalidParams> {
+    read(pairs, now, "q, service, level, from, to, since", |name, _| Err(unknown(name)))
 }
 
 /// Parameters of `GET /api/histogram`.
-pub fn histogram(pairs: &[(String, String)]) -> Result<(Page, Option<Interval>), InvalidParams> {
+pub fn histogram(pairs: &[(String, String)], now: Micros) -> Result<(Page, Option<Interval>), InvalidParams> {
     let mut interval = None;
-    let page = read(pairs, "q, interval, service, level, from, to", |name, value| match name {
+    let page = read(pairs, now, "q, interval, service, level, from, to, since", |name, value| match name {
         "interval" => {
             let length = Interval::parse(value);
             once(
@@ -84,9 +85,9 @@ pub fn histogram(pairs: &[(String, String)]) -> Result<(Page, Option<Interval>),
 }
 
 /// Parameters of `GET /api/fields/{name}/values`.
-pub fn values(field: &str, pairs: &[(String, String)]) -> Result<ValuesOf, InvalidParams> {
+pub fn values(field: &str, pairs: &[(String, String)], now: Micros) -> Result<ValuesOf, InvalidParams> {
     let (mut prefix, mut limit) = (None, None);
-    let page = read(pairs, "q, prefix, limit, service, level, from, to", |name, value| match name {
+    let page = read(pairs, now, "q, prefix, limit, service, level, from, to, since", |name, value| match name {
         "prefix" => once(&mut prefix, name, bounded(name, value)?),
         "limit" => {
             let number = value.parse().ok().filter(|limit| (1..=MAX_VALUES).contains(limit));
@@ -109,7 +110,7 @@ pub fn values(field: &str, pairs: &[(String, String)]) -> Result<ValuesOf, Inval
 }
 
 /// Parameters of `GET /api/complete`.
-pub fn complete(pairs: &[(String, String)]) -> Result<Complete, InvalidParams> {
+pub fn complete(pairs: &[(String, String)], now: Micros) -> Result<Complete, InvalidParams> {
     let (mut q, mut at) = (None, None);
     let mut page = Page::default();
     for (name, value) in pairs {
@@ -126,9 +127,8 @@ pub fn complete(pairs: &[(String, String)]) -> Result<Complete, InvalidParams> {
                     place.ok_or_else(|| InvalidParams::of(name, format!("is a number from 0 to {MAX_QUERY}")))?,
                 )?;
             }
-            "from" => once(&mut page.filters.from, name, read_time(name, value)?)?,
-            "to" => once(&mut page.filters.to, name, read_time(name, value)?)?,
-            _ => return Err(say_known(unknown(name), "q, at, from, to")),
+            "from" | "since" | "to" => read_span(&mut page.filters.from, &mut page.filters.to, name, value, now)?,
+            _ => return Err(say_known(unknown(name), "q, at, from, to, since")),
         }
     }
     let q = q.ok_or_else(|| InvalidParams::of("q", "is missing: say what is to be completed"))?;
@@ -139,6 +139,7 @@ pub fn complete(pairs: &[(String, String)]) -> Result<Complete, InvalidParams> {
 /// Of a page that is not cut into pages: which events are counted. Of a query the part before its first `|`.
 fn read(
     pairs: &[(String, String)],
+    now: Micros,
     known: &str,
     mut own: impl FnMut(&str, &str) -> Result<(), InvalidParams>,
 ) -> Result<Page, InvalidParams> {
@@ -149,11 +150,11 @@ fn read(
             // An empty one asks for every event.
             "q" if value.trim().is_empty() => once(&mut query, name, None)?,
             "q" => once(&mut query, name, Some(question(value)?.query))?,
-            "service" | "level" | "from" | "to" => common.push((name.clone(), value.clone())),
+            "service" | "level" | "from" | "since" | "to" => common.push((name.clone(), value.clone())),
             other => own(other, value).map_err(|error| say_known(error, known))?,
         }
     }
-    let mut page = page("", &common, known, |_, name, _| Err(unknown(name)))?;
+    let mut page = page("", &common, now, known, |_, name, _| Err(unknown(name)))?;
     page.query = query.flatten();
     Ok(page)
 }
@@ -173,50 +174,50 @@ mod tests {
 
     #[test]
     fn a_question_has_its_page() {
-        let asked = ask(&pairs(&[("q", "a | limit 7"), ("level", "warning")])).unwrap();
+        let asked = ask(&pairs(&[("q", "a | limit 7"), ("level", "warning")]), 0).unwrap();
         assert_eq!((asked.page.limit, asked.page.filters.levels.as_slice()), (7, &["WARN".to_owned()][..]));
         assert_eq!(asked.page.query, Some(crate::parse("a").unwrap()));
         for wrong in [&[][..], &[("q", "a"), ("q", "a")], &[("q", "a |")], &[("q", "a"), ("x", "1")], &[("q", "")]] {
-            assert!(ask(&pairs(wrong)).is_err(), "{wrong:?}");
+            assert!(ask(&pairs(wrong), 0).is_err(), "{wrong:?}");
         }
         let of_list = crate::Cursor { time: 5, event_id: uuid::Uuid::nil() };
         let sent = pairs(&[("q", "a | count")]);
         let cursor = of_list.encode(crate::Asked::of("query", &sent));
-        let error = ask(&pairs(&[("q", "a | count"), ("cursor", &cursor)])).unwrap_err().to_string();
+        let error = ask(&pairs(&[("q", "a | count"), ("cursor", &cursor)]), 0).unwrap_err().to_string();
         assert!(error.contains("`cursor`"), "{error}");
     }
 
     #[test]
     fn what_is_counted_may_be_everything() {
-        assert_eq!(chosen(&[]).unwrap().query, None);
-        assert_eq!(chosen(&pairs(&[("q", " ")])).unwrap().query, None);
-        assert_eq!(chosen(&pairs(&[("q", "a | count by x")])).unwrap().query, Some(crate::parse("a").unwrap()));
-        let (page, interval) = histogram(&pairs(&[("interval", "5m"), ("from", "1970-01-01T00:00:01Z")])).unwrap();
+        assert_eq!(chosen(&[], 0).unwrap().query, None);
+        assert_eq!(chosen(&pairs(&[("q", " ")]), 0).unwrap().query, None);
+        assert_eq!(chosen(&pairs(&[("q", "a | count by x")]), 0).unwrap().query, Some(crate::parse("a").unwrap()));
+        let (page, interval) = histogram(&pairs(&[("interval", "5m"), ("from", "1970-01-01T00:00:01Z")]), 0).unwrap();
         assert_eq!((page.filters.from, interval.unwrap().to_string().as_str()), (Some(1_000_000), "5m"));
         for (name, value) in [("interval", "5"), ("limit", "5"), ("q", "("), ("cursor", "x"), ("prefix", "x")] {
-            assert!(histogram(&pairs(&[(name, value)])).is_err(), "{name}={value}");
+            assert!(histogram(&pairs(&[(name, value)]), 0).is_err(), "{name}={value}");
         }
     }
 
     #[test]
     fn values_are_a_fields() {
-        let asked = values("@status", &pairs(&[("prefix", "5"), ("limit", "3")])).unwrap();
+        let asked = values("@status", &pairs(&[("prefix", "5"), ("limit", "3")]), 0).unwrap();
         assert_eq!((asked.field, asked.prefix.as_deref(), asked.limit), (Field::Either("status".into()), Some("5"), 3));
         for (name, parameters) in
             [("message", &[][..]), ("a b", &[]), ("x", &[("limit", "0")]), ("x", &[("limit", "101")])]
         {
-            assert!(values(name, &pairs(parameters)).is_err(), "{name} {parameters:?}");
+            assert!(values(name, &pairs(parameters), 0).is_err(), "{name} {parameters:?}");
         }
     }
 
     #[test]
     fn a_cursor_in_a_query_is_at_its_end_unless_it_says_where() {
-        assert_eq!(complete(&pairs(&[("q", "abc")])).unwrap().at, 3);
-        assert_eq!(complete(&pairs(&[("q", "abc"), ("at", "1")])).unwrap().at, 1);
+        assert_eq!(complete(&pairs(&[("q", "abc")]), 0).unwrap().at, 3);
+        assert_eq!(complete(&pairs(&[("q", "abc"), ("at", "1")]), 0).unwrap().at, 1);
         for wrong in
             [&[][..], &[("q", "a"), ("at", "-1")], &[("q", "a"), ("at", "2049")], &[("q", "a"), ("level", "x")]]
         {
-            assert!(complete(&pairs(wrong)).is_err(), "{wrong:?}");
+            assert!(complete(&pairs(wrong), 0).is_err(), "{wrong:?}");
         }
     }
 }

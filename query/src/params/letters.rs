@@ -4,11 +4,12 @@ use api::letter::Redrive;
 use api::parameters::{Choices, DEFAULT_LIMIT, LetterFilter, MAX_IDS};
 use uuid::Uuid;
 
-use super::{InvalidParams, choices, once, read_limit, read_time, say_known, unknown};
+use super::moment::Limit;
+use super::{InvalidParams, choices, once, read_limit, read_span, read_time, say_known, unknown};
 use crate::cursor::{Asked, Cursor};
 use stages::time::Micros;
 
-const FILTERS: &str = "code, pipeline, batch, from, to";
+const FILTERS: &str = "code, pipeline, batch, from, to, since";
 
 /// A page of dead letters.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -48,7 +49,7 @@ pub enum Chosen {
 }
 
 /// Parameters of `GET /api/dead-letters`.
-pub fn page(pairs: &[(String, String)]) -> Result<LetterPage, InvalidParams> {
+pub fn page(pairs: &[(String, String)], now: Micros) -> Result<LetterPage, InvalidParams> {
     let asked = Asked::of("dead-letters", pairs);
     let mut page = LetterPage { asked, ..LetterPage::default() };
     let mut limit = None;
@@ -56,7 +57,7 @@ pub fn page(pairs: &[(String, String)]) -> Result<LetterPage, InvalidParams> {
         match name.as_str() {
             "limit" => once(&mut limit, name, read_limit(value)?)?,
             "cursor" => once(&mut page.after, name, Cursor::decode(value, asked)?)?,
-            _ => read_filter(&mut page.filters, name, value, &format!("limit, cursor, {FILTERS}"))?,
+            _ => read_filter(&mut page.filters, name, value, now, &format!("limit, cursor, {FILTERS}"))?,
         }
     }
     page.limit = limit.unwrap_or(DEFAULT_LIMIT);
@@ -64,14 +65,14 @@ pub fn page(pairs: &[(String, String)]) -> Result<LetterPage, InvalidParams> {
 }
 
 /// Parameters of `DELETE /api/dead-letters`. Whoever means all must say so.
-pub fn purge(pairs: &[(String, String)]) -> Result<Chosen, InvalidParams> {
+pub fn purge(pairs: &[(String, String)], now: Micros) -> Result<Chosen, InvalidParams> {
     let mut filters = LetterFilters::default();
     let mut all = None;
     for (name, value) in pairs {
         match (name.as_str(), value.as_str()) {
             ("all", "true") => once(&mut all, name, ())?,
             ("all", _) => return Err(InvalidParams::of(name, "can only be `true`")),
-            _ => read_filter(&mut filters, name, value, &format!("all, {FILTERS}"))?,
+            _ => read_filter(&mut filters, name, value, now, &format!("all, {FILTERS}"))?,
         }
     }
     match (all, filters == LetterFilters::default()) {
@@ -82,7 +83,7 @@ pub fn purge(pairs: &[(String, String)]) -> Result<Chosen, InvalidParams> {
 }
 
 /// Reads the body of `POST /api/dead-letters/redrive`.
-pub fn redrive(body: &[u8]) -> Result<Chosen, InvalidParams> {
+pub fn redrive(body: &[u8], now: Micros) -> Result<Chosen, InvalidParams> {
     match serde_json::from_slice(body).map_err(|error| InvalidParams::of("body", error.to_string()))? {
         Redrive::Ids(ids) if (1..=MAX_IDS).contains(&ids.len()) => Ok(Chosen::Ids(ids)),
         Redrive::Ids(_) => Err(InvalidParams::of("ids", format!("holds 1 to {MAX_IDS} ids"))),
@@ -95,8 +96,8 @@ pub fn redrive(body: &[u8]) -> Result<Chosen, InvalidParams> {
             let mut filters = LetterFilters { batch, ..LetterFilters::default() };
             chosen(&mut filters.codes, "code", code.as_ref())?;
             chosen(&mut filters.pipelines, "pipeline", pipeline.as_ref())?;
-            filters.from = from.map(|from| read_time("from", &from)).transpose()?;
-            filters.to = to.map(|to| read_time("to", &to)).transpose()?;
+            filters.from = from.map(|from| read_time("from", &from, Limit::Lower, now)).transpose()?;
+            filters.to = to.map(|to| read_time("to", &to, Limit::Upper, now)).transpose()?;
             Ok(Chosen::Matching(filters))
         }
     }
@@ -110,7 +111,13 @@ fn chosen(into: &mut Vec<String>, name: &str, from: Option<&Choices>) -> Result<
     }
 }
 
-fn read_filter(filters: &mut LetterFilters, name: &str, value: &str, known: &str) -> Result<(), InvalidParams> {
+fn read_filter(
+    filters: &mut LetterFilters,
+    name: &str,
+    value: &str,
+    now: Micros,
+    known: &str,
+) -> Result<(), InvalidParams> {
     match name {
         "code" => choices(&mut filters.codes, name, value),
         "pipeline" => choices(&mut filters.pipelines, name, value),
@@ -118,8 +125,7 @@ fn read_filter(filters: &mut LetterFilters, name: &str, value: &str, known: &str
             let id = value.parse().map_err(|_| InvalidParams::of(name, "is the id of a batch"))?;
             once(&mut filters.batch, name, id)
         }
-        "from" => once(&mut filters.from, name, read_time(name, value)?),
-        "to" => once(&mut filters.to, name, read_time(name, value)?),
+        "from" | "since" | "to" => read_span(&mut filters.from, &mut filters.to, name, value, now),
         _ => Err(say_known(unknown(name), known)),
     }
 }
@@ -127,6 +133,8 @@ fn read_filter(filters: &mut LetterFilters, name: &str, value: &str, known: &str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOW: Micros = 1_769_862_896_000_000;
 
     fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -149,21 +157,21 @@ mod tests {
             ("from", "1970-01-01T00:00:01Z"),
         ]);
         let asked = Asked::of("dead-letters", &sent);
-        assert_eq!(page(&sent), Ok(LetterPage { filters: filters.clone(), asked, after: None, limit: 50 }));
-        assert_eq!(purge(&sent), Ok(Chosen::Matching(filters.clone())));
+        assert_eq!(page(&sent, NOW), Ok(LetterPage { filters: filters.clone(), asked, after: None, limit: 50 }));
+        assert_eq!(purge(&sent, NOW), Ok(Chosen::Matching(filters.clone())));
         let body = format!(
             r#"{{"filter":{{"code":["invalid_json","refused"],"pipeline":"default","batch":"{batch}","from":"1970-01-01T00:00:01Z"}}}}"#
         );
-        assert_eq!(redrive(body.as_bytes()), Ok(Chosen::Matching(filters)));
+        assert_eq!(redrive(body.as_bytes(), NOW), Ok(Chosen::Matching(filters)));
     }
 
     #[test]
     fn whoever_means_all_says_so() {
         let all = Chosen::Matching(LetterFilters::default());
-        assert_eq!(purge(&pairs(&[("all", "true")])), Ok(all.clone()));
-        assert_eq!(redrive(br#"{"all":true}"#), Ok(all));
+        assert_eq!(purge(&pairs(&[("all", "true")]), NOW), Ok(all.clone()));
+        assert_eq!(redrive(br#"{"all":true}"#, NOW), Ok(all));
         for wrong in [&[][..], &[("all", "yes")], &[("all", "true"), ("code", "refused")], &[("limit", "5")]] {
-            assert!(purge(&pairs(wrong)).is_err(), "{wrong:?}");
+            assert!(purge(&pairs(wrong), NOW).is_err(), "{wrong:?}");
         }
         for wrong in [
             "",
@@ -180,10 +188,10 @@ mod tests {
             r#"{"all":true,"ids":["00000000-0000-0000-0000-000000000000"]}"#,
             r#"{"everything":true}"#,
         ] {
-            assert!(redrive(wrong.as_bytes()).is_err(), "{wrong}");
+            assert!(redrive(wrong.as_bytes(), NOW).is_err(), "{wrong}");
         }
         let many =
             format!(r#"{{"ids":[{}]}}"#, vec![r#""00000000-0000-0000-0000-000000000000""#; MAX_IDS + 1].join(","));
-        assert!(redrive(many.as_bytes()).is_err());
+        assert!(redrive(many.as_bytes(), NOW).is_err());
     }
 }

@@ -3,7 +3,7 @@
 use api::usage::{By, Form};
 use stages::time::Micros;
 
-use super::{InvalidParams, once, read_time, say_known, unknown};
+use super::{InvalidParams, once, read_span, say_known, unknown};
 
 const DAY: Micros = 24 * 3600 * 1_000_000;
 /// How far back is looked unless the client says.
@@ -28,8 +28,7 @@ pub fn read(pairs: &[(String, String)], now: Micros, kept_days: i32) -> Result<U
     let (mut from, mut to, mut by, mut form) = (None, None, None, None);
     for (name, value) in pairs {
         match name.as_str() {
-            "from" => once(&mut from, name, read_time(name, value)?)?,
-            "to" => once(&mut to, name, read_time(name, value)?)?,
+            "from" | "since" | "to" => read_span(&mut from, &mut to, name, value, now)?,
             "by" => {
                 let read = By::of(value);
                 let read = read.ok_or_else(|| InvalidParams::of(name, "is one of hour, day, key, service"))?;
@@ -43,7 +42,7 @@ pub fn read(pairs: &[(String, String)], now: Micros, kept_days: i32) -> Result<U
                 };
                 once(&mut form, name, read)?;
             }
-            _ => return Err(say_known(unknown(name), "from, to, by, format")),
+            _ => return Err(say_known(unknown(name), "from, to, since, by, format")),
         }
     }
     let by = by.unwrap_or_default();
@@ -90,7 +89,7 @@ mod tests {
         for (text, why) in [
             ("by=week", "parameter `by`: is one of hour, day, key, service"),
             ("format=xml", "parameter `format`: is one of json, csv"),
-            ("limit=5", "parameter `limit`: is unknown; known are from, to, by, format"),
+            ("limit=5", "parameter `limit`: is unknown; known are from, to, since, by, format"),
             ("by=day&by=key", "parameter `by`: may stand only once"),
         ] {
             assert_eq!(asked(text), Err(why.to_owned()), "{text}");

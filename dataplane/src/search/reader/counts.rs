@@ -197,8 +197,11 @@ impl Reader {
 
     /// What an answer of the index may have missed, but for what it says itself.
     pub(super) async fn doubts(&self, tenant: &Tenant, page: &Page, now: Micros) -> Doubts {
-        let (coverage, waits, found) =
-            tokio::join!(self.coverage(tenant, now), self.waiting.of(tenant, now), self.catalog.found(tenant, &[]));
+        let (coverage, waits, found) = tokio::join!(
+            self.coverage(tenant, now),
+            self.waiting.of(tenant, now),
+            self.catalog.found(tenant, &[], query::Order::Newest)
+        );
         // While the catalog is away, what the index holds is counted, and that this may not be all is said.
         let lack = coverage.ok().flatten().map(|coverage| coverage.lack(page)).ok_or(());
         let behind = found.is_ok_and(|found| found.index_is_behind);

@@ -55,7 +55,7 @@ impl Reader {
             }
         }
         let doubts = self.doubts(tenant, page, now).await;
-        let rows = self.catalog.found(tenant, &found).await?.rows;
+        let rows = self.catalog.found(tenant, &found, page.order).await?.rows;
         let mut notice = super::missing(super::Doubts { partial, ..doubts });
         if !at_end && found.len() < wanted {
             notice = notice.or(Some(MORE_TO_READ));

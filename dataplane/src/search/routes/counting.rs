@@ -14,7 +14,7 @@ use crate::search::{Error, Search};
 pub(super) async fn ask(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
     let begun = Instant::now();
     let caller = caller(&search, &headers)?;
-    let asked = params::ask(&pairs(&uri)?)?;
+    let asked = params::ask(&pairs(&uri)?, now())?;
     let mut found =
         read(&search, &caller, |reader, tenant| async move { reader.ask(&tenant, &asked, now()).await }).await?;
     match &mut found {
@@ -28,7 +28,7 @@ pub(super) async fn ask(State(search): State<Search>, headers: HeaderMap, uri: U
 pub(super) async fn histogram(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
     let begun = Instant::now();
     let caller = caller(&search, &headers)?;
-    let (page, interval) = params::histogram(&pairs(&uri)?)?;
+    let (page, interval) = params::histogram(&pairs(&uri)?, now())?;
     let mut series =
         read(&search, &caller, |reader, tenant| async move { reader.histogram(&tenant, &page, interval, now()).await })
             .await?;
@@ -39,7 +39,7 @@ pub(super) async fn histogram(State(search): State<Search>, headers: HeaderMap, 
 pub(super) async fn facets(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
     let begun = Instant::now();
     let caller = caller(&search, &headers)?;
-    let page = params::chosen(&pairs(&uri)?)?;
+    let page = params::chosen(&pairs(&uri)?, now())?;
     let mut facets =
         read(&search, &caller, |reader, tenant| async move { reader.facets(&tenant, &page, now()).await }).await?;
     took(&mut facets.told, begun);
@@ -49,7 +49,7 @@ pub(super) async fn facets(State(search): State<Search>, headers: HeaderMap, uri
 pub(super) async fn fields(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
     let begun = Instant::now();
     let caller = caller(&search, &headers)?;
-    let page = params::chosen(&pairs(&uri)?)?;
+    let page = params::chosen(&pairs(&uri)?, now())?;
     let mut fields =
         read(&search, &caller, |reader, tenant| async move { reader.fields(&tenant, &page, now()).await }).await?;
     took(&mut fields.told, begun);
@@ -64,7 +64,7 @@ pub(super) async fn values(
 ) -> Result<Response, Error> {
     let begun = Instant::now();
     let caller = caller(&search, &headers)?;
-    let asked = params::values(&name, &pairs(&uri)?)?;
+    let asked = params::values(&name, &pairs(&uri)?, now())?;
     let mut values =
         read(&search, &caller, |reader, tenant| async move { reader.values(&tenant, &asked, now()).await }).await?;
     took(&mut values.told, begun);
@@ -73,7 +73,7 @@ pub(super) async fn values(
 
 pub(super) async fn complete(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
     let caller = caller(&search, &headers)?;
-    let asked = params::complete(&pairs(&uri)?)?;
+    let asked = params::complete(&pairs(&uri)?, now())?;
     answer(
         read(&search, &caller, |reader, tenant| async move { Ok(reader.complete(&tenant, &asked, now()).await) })
             .await?,

@@ -13,7 +13,7 @@ use query::params::{self, letters};
 use runtime::audit::{self, Act, Action};
 
 use super::super::{Error, Search};
-use super::{Id, answer, caller, pairs, read};
+use super::{Id, answer, caller, now, pairs, read};
 use crate::tenancy::Caller;
 
 /// Longest body: a thousand ids.
@@ -23,7 +23,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn list(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
     let caller = caller(&search, &headers)?;
-    let page = letters::page(&pairs(&uri)?)?;
+    let page = letters::page(&pairs(&uri)?, now())?;
     answer(read(&search, &caller, |reader, tenant| async move { reader.letters(&tenant, &page).await }).await?)
 }
 
@@ -43,7 +43,7 @@ pub(super) async fn redrive(
 ) -> Result<Response, Error> {
     let caller = admin(&search, &headers)?;
     params::none(&pairs(&uri)?)?;
-    let chosen = letters::redrive(&collect(body).await?)?;
+    let chosen = letters::redrive(&collect(body).await?, now())?;
     let marked = read(&search, &caller, |reader, tenant| async move { reader.redrive(&tenant, &chosen).await }).await?;
     told(&caller, Action::LettersRedriven, "chosen ones", marked.marked);
     Ok((StatusCode::ACCEPTED, Json(marked)).into_response())
@@ -66,7 +66,7 @@ pub(super) async fn redrive_one(
 
 pub(super) async fn purge(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
     let caller = admin(&search, &headers)?;
-    let chosen = letters::purge(&pairs(&uri)?)?;
+    let chosen = letters::purge(&pairs(&uri)?, now())?;
     let purged = read(&search, &caller, |reader, tenant| async move { reader.purge(&tenant, &chosen).await }).await?;
     told(&caller, Action::LettersPurged, "chosen ones", purged.purged);
     answer(purged)

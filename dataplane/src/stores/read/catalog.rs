@@ -2,9 +2,9 @@
 
 use api::batch::{Batch, BatchState};
 use api::event::{Item, Source};
-use query::Page;
 use query::cursor::Cursor;
-use query::to_catalog::{Part, conditions};
+use query::to_catalog::{Part, conditions, order_by};
+use query::{Order, Page};
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Postgres, QueryBuilder, Row as _, Transaction};
 use time::OffsetDateTime;
@@ -26,9 +26,6 @@ const INDEXING_GRACE_SECONDS: i32 = 5;
 
 /// Resends that are told of with a batch: a client that has more has a defect to mend first.
 const MAX_RESENDS: u32 = 20;
-
-/// Newest first, the one order of every list.
-const ORDER: &str = " ORDER BY event_time DESC, event_id DESC";
 
 /// The catalog, to read from. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -87,7 +84,7 @@ pub struct Probe {
 
 /// Rows of events that a search found, and whether the search could find them all.
 pub struct Found {
-    /// The rows that are still there, newest first.
+    /// The rows that are still there.
     pub rows: Vec<Row>,
     /// Whether a batch has waited for the index longer than usual.
     pub index_is_behind: bool,
@@ -111,15 +108,15 @@ impl Catalog {
     /// A page, and one event more if there is one.
     pub async fn page(&self, tenant: &Tenant, page: &Page) -> Result<Vec<Row>, CatalogError> {
         let mut read = self.begin(tenant).await?;
-        rows(&mut read, tenant, |logs| {
+        rows(&mut read, tenant, page.order, |logs| {
             conditions(page).into_iter().for_each(|part| push(logs, part));
-            logs.push(ORDER).push(" LIMIT ").push_bind(i64::from(page.limit) + 1);
+            logs.push(order_by(page.order)).push(" LIMIT ").push_bind(i64::from(page.limit) + 1);
         })
         .await
     }
 
-    /// The rows of these events, newest first, and whether the index has everything.
-    pub async fn found(&self, tenant: &Tenant, ids: &[Uuid]) -> Result<Found, CatalogError> {
+    /// The rows of these events in an order, and whether the index has everything.
+    pub async fn found(&self, tenant: &Tenant, ids: &[Uuid], order: Order) -> Result<Found, CatalogError> {
         let schema = tenant.name().database_schema();
         let behind = format!(
             "SELECT EXISTS (SELECT FROM {schema}.batches \
@@ -127,7 +124,7 @@ impl Catalog {
         );
         let mut read = self.begin(tenant).await?;
         let index_is_behind = sqlx::query_scalar(&behind).fetch_one(&mut *read).await?;
-        Ok(Found { rows: by_ids(&mut read, tenant, ids).await?, index_is_behind })
+        Ok(Found { rows: by_ids(&mut read, tenant, ids, order).await?, index_is_behind })
     }
 
     /// Of each of these moments the first event accepted since, oldest first, if the index was given it long enough ago
@@ -151,13 +148,13 @@ impl Catalog {
     /// The rows of these events that are there, newest first.
     pub async fn rows(&self, tenant: &Tenant, ids: &[Uuid]) -> Result<Vec<Row>, CatalogError> {
         let mut read = self.begin(tenant).await?;
-        by_ids(&mut read, tenant, ids).await
+        by_ids(&mut read, tenant, ids, Order::Newest).await
     }
 
     /// One event's row.
     pub async fn event(&self, tenant: &Tenant, id: Uuid) -> Result<Option<Row>, CatalogError> {
         let mut read = self.begin(tenant).await?;
-        Ok(by_ids(&mut read, tenant, &[id]).await?.pop())
+        Ok(by_ids(&mut read, tenant, &[id], Order::Newest).await?.pop())
     }
 
     /// The batch of this id, and those that came later under its `Idempotency-Key` and are batches
@@ -244,18 +241,20 @@ async fn by_ids(
     read: &mut Transaction<'static, Postgres>,
     tenant: &Tenant,
     ids: &[Uuid],
+    order: Order,
 ) -> Result<Vec<Row>, CatalogError> {
-    rows(read, tenant, |logs| {
+    rows(read, tenant, order, |logs| {
         logs.push(" AND event_id = ANY(").push_bind(ids.to_vec()).push(")");
     })
     .await
 }
 
-/// The rows that `conditions` choose, newest first. The inner selection is cut to the page before
+/// The rows that `conditions` choose, in an order. The inner selection is cut to the page before
 /// batches and objects are looked up.
 async fn rows(
     read: &mut Transaction<'static, Postgres>,
     tenant: &Tenant,
+    order: Order,
     conditions: impl FnOnce(&mut QueryBuilder<Postgres>),
 ) -> Result<Vec<Row>, CatalogError> {
     let schema = tenant.name().database_schema();
@@ -265,7 +264,8 @@ async fn rows(
     ));
     conditions(&mut sql);
     sql.push(format_args!(
-        ") l JOIN {schema}.batches b USING (batch_id) LEFT JOIN {schema}.objects o USING (object_id){ORDER}"
+        ") l JOIN {schema}.batches b USING (batch_id) LEFT JOIN {schema}.objects o USING (object_id){}",
+        order_by(order)
     ));
     let rows = sql.build().fetch_all(&mut **read).await?;
     Ok(rows.iter().map(|row| row_of(tenant, row)).collect::<Result<_, _>>()?)

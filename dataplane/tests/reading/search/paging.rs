@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::Context;
 use api::event::Listing;
+use reqwest::Method;
 use testkit::http::Door;
 use uuid::Uuid;
 
@@ -79,6 +81,22 @@ async fn pages_have_no_gap_and_no_duplicate_while_events_are_stored() -> anyhow:
         let ids: Vec<_> = page.items.iter().map(|item| item.id).collect();
         assert_eq!(ids, newest_first, "{name}");
     }
+
+    // Oldest first is the exact opposite, page by page, whatever store answers.
+    let oldest_first: Vec<_> = newest_first.iter().rev().copied().collect();
+    let list = async |door: &Door, cursor: &str| door.list(&format!("order=oldest&limit=7&{until}{cursor}")).await;
+    let search =
+        async |door: &Door, cursor: &str| door.search(&format!("q=page&order=oldest&limit=7&{until}{cursor}")).await;
+    for (name, ids) in [
+        ("list", walk(&house, own, [&with, &with], list).await?),
+        ("search", walk(&house, own, [&with, &with], search).await?),
+        ("search, the index away every other page", walk(&house, own, [&with, &without], search).await?),
+    ] {
+        assert_eq!(ids, oldest_first, "{name}");
+    }
+    let cursor = with.list(&format!("order=oldest&limit=7&{until}")).await?.next_cursor.context("more pages")?;
+    let other = with.request(Method::GET, &format!("/api/logs?{until}&cursor={cursor}"));
+    assert_eq!(Door::refusal(other).await?, (400, "invalid_cursor".to_owned()), "a cursor knows its order");
 
     // Newer events come while the unbounded list is walked: all older ones still come, once.
     let unbounded = async |door: &Door, cursor: &str| door.list(&format!("limit=50{cursor}")).await;
