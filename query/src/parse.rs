@@ -94,6 +94,8 @@ pub enum Problem {
     NoNumbers,
     /// An expression that can't be run.
     Regex,
+    /// A regular expression as a field's value.
+    Expression,
     /// A comparison with what has no order.
     NotComparable,
     /// A comparison with a level that there is not.
@@ -167,6 +169,10 @@ impl QueryError {
             Problem::Regex => format!(
                 "`{shown}` is no text or regular expression of at most {MAX_REGEX_BYTES} bytes that can be run: /time.?out/i"
             ),
+            Problem::Expression => format!(
+                "`{shown}`: a regular expression goes behind a `|`: `| grep /time.?out/`; put text that looks so into quotation \
+                 marks"
+            ),
             Problem::NotComparable => format!(
                 "`{shown}`: fields are compared with a number as it is logged, without a unit, or a time such as 2026-01-31T12:00:00Z; \
                  `level` with a level"
@@ -189,8 +195,19 @@ fn repair(error: &QueryError, text: &str) -> Option<String> {
     let (before, part, after) = (&text[..error.at.start], text.get(error.at.clone())?, &text[error.at.end..]);
     let repaired = match error.problem {
         Problem::NoStage => format!("{}{after}", before.trim_end()),
-        Problem::Unexpected | Problem::Unfinished | Problem::Tenant | Problem::Time => {
-            format!("{before}{}{after}", quoted(part))
+        Problem::Tenant | Problem::Time => {
+            let value = after.split(|c: char| c.is_whitespace() || c == ')').next().unwrap_or_default();
+            format!("{before}{}{}", quoted(&format!("{part}{value}")), &after[value.len()..])
+        }
+        Problem::Unexpected | Problem::Unfinished => format!("{before}{}{after}", quoted(part)),
+        Problem::Expression => {
+            let (_, expression) = part.split_once(':')?;
+            format!("{} | grep {expression}", format!("{before}{after}").trim())
+        }
+        // `>250ms`: the number as it may be logged.
+        Problem::NotComparable => {
+            let number = part.trim_end_matches(char::is_alphabetic);
+            number.ends_with(|c: char| c.is_ascii_digit()).then(|| format!("{before}{number}{after}"))?
         }
         Problem::Wildcard => format!("{before}{}{after}", part.replace('*', " ").trim()),
         Problem::OpenQuote => format!("{text}\""),
@@ -496,6 +513,8 @@ mod tests {
             ("level:<debug", "level=[TRACE]"),
             ("-level:>info", "!(level=[WARN] | level=[ERROR] | level=[FATAL])"),
             ("host:web*", "host=[web…]"),
+            ("status:5* service:a*", "(status=[5…] & service=[a…])"),
+            ("path:/var/log/", "path=[/var/log/]"),
             ("host:*web*", "host=~[*web*]"),
             ("host:w*b-1", "host=~[w*b-1]"),
             ("user.id:*", "user.id=any"),
@@ -662,27 +681,29 @@ mod tests {
             ("*out", Problem::Wildcard, "*out", Some("out")),
             ("a ti*me", Problem::Wildcard, "ti*me", Some("a ti me")),
             ("t*", Problem::Wildcard, "t*", Some("t")),
-            ("service:a*", Problem::Wildcard, "service:a*", Some("service:a")),
+            ("service:*a", Problem::Wildcard, "service:*a", Some("service: a")),
+            ("x service:/api.*/", Problem::Expression, "service:/api.*/", Some("x | grep /api.*/")),
+            ("message:/time.?out/i", Problem::Expression, "message:/time.?out/i", Some("| grep /time.?out/i")),
             ("a:*b*c*d*e*f*g*h*i*", Problem::Wildcard, "a:*b*c*d*e*f*g*h*i*", Some("a: b c d e f g h i")),
             ("service:(a,>5)", Problem::NotComparable, "service:(a,>5)", None),
             ("level:(a AND b)", Problem::NestedValues, "AND", None),
             ("level:(a (b))", Problem::NestedValues, "(", None),
             ("level:>=loud", Problem::NoLevel, "level:>=loud", None),
             ("level:>fatal", Problem::NoLevel, "level:>fatal", None),
-            ("latency:>250ms", Problem::NotComparable, "latency:>250ms", None),
+            ("latency:>250ms", Problem::NotComparable, "latency:>250ms", Some("latency:>250")),
             ("service:>=5", Problem::NotComparable, "service:>=5", None),
-            ("tenant:other", Problem::Tenant, "tenant:", Some("\"tenant:\"other")),
-            ("a @timestamp:now", Problem::Time, "@timestamp:", Some("a \"@timestamp:\"now")),
+            ("tenant:other", Problem::Tenant, "tenant:", Some("\"tenant:other\"")),
+            ("a @timestamp:now", Problem::Time, "@timestamp:", Some("a \"@timestamp:now\"")),
             ("a | count", Problem::Pipe, "|", Some("\"a | count\"")),
             ("a | b", Problem::Stage, "b", Some("\"a | b\"")),
             ("a\0b", Problem::Unexpected, "\0", None),
         ] {
-            let error = parse(text).expect_err(text);
+            let error = question(text).and_then(|_| parse(text).map(drop)).expect_err(text);
             let shown = &text[error.at.clone()];
             assert_eq!((error.problem, shown), (problem, at), "{text}: {error}");
             assert_eq!(error.repairs.first().map(String::as_str), repair, "{text}");
             for repair in &error.repairs {
-                assert!(parse(repair).is_ok(), "{text}: {repair} is no query");
+                assert!(question(repair).is_ok(), "{text}: {repair} is no query");
             }
             assert!(error.to_string().len() < 300, "{text}");
         }

@@ -183,6 +183,9 @@ fn pattern(field: &Field, value: String, is_quoted: bool) -> Result<Pattern, Pro
     if value.is_empty() {
         return Err(Problem::NothingToFind);
     }
+    if !is_quoted && is_expression(&value) {
+        return Err(Problem::Expression);
+    }
     if *field == Field::Text {
         let pattern = if is_quoted { Pattern::Phrase(value) } else { text_pattern(&value)? };
         return match &pattern {
@@ -194,10 +197,18 @@ fn pattern(field: &Field, value: String, is_quoted: bool) -> Result<Pattern, Pro
         _ if is_quoted => Ok(Pattern::Phrase(value)),
         None => Ok(Pattern::Phrase(value)),
         Some(("", "")) => Ok(Pattern::Exists),
-        Some((prefix, "")) if is_long_enough(prefix) => Ok(Pattern::Prefix(prefix.to_owned())),
+        // Of a field's values one letter is few enough: `status:5*`.
+        Some((prefix, "")) if prefix.contains(char::is_alphanumeric) => Ok(Pattern::Prefix(prefix.to_owned())),
         Some(_) if is_long_enough(&value) && value.matches('*').count() <= MAX_STARS => Ok(Pattern::Wildcard(value)),
         Some(_) => Err(Problem::Wildcard),
     }
+}
+
+/// Whether a value is a regular expression between two slashes, and no path: `/time.?out/`, `/^a|b$/i`.
+fn is_expression(value: &str) -> bool {
+    const ONLY_IN_EXPRESSIONS: [&str; 10] = [".*", ".+", ".?", "\\", "[", "(", "|", "^", "$", "{"];
+    let inside = value.strip_prefix('/').and_then(|rest| rest.strip_suffix('/').or_else(|| rest.strip_suffix("/i")));
+    inside.is_some_and(|inside| ONLY_IN_EXPRESSIONS.iter().any(|sign| inside.contains(sign)))
 }
 
 /// `[500 TO 599]` or `500..599` at the beginning of a text, and how many bytes it has.
