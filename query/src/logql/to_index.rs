@@ -513,6 +513,91 @@ mod tests {
         assert_eq!(range[0]["bool"]["should"][0]["range"]["leaves"]["gte"], "metadata.status\u{1}c07f400000000000");
     }
 
+    /// Whether the index finds a line, whose words it has as [`words`] has them.
+    fn finds(filter: &Value, line: &[String]) -> bool {
+        let all = |of: &Value, holds: &dyn Fn(&Value) -> bool| of.as_array().is_some_and(|all| all.iter().all(holds));
+        if let Some(phrase) = filter["multi_match"]["query"].as_str() {
+            let asked = words(phrase);
+            return line.windows(asked.len()).any(|window| window == asked);
+        }
+        if let Some(part) = filter["wildcard"]["message"]["value"].as_str() {
+            return line.iter().any(|word| word.contains(part.trim_matches('*')));
+        }
+        let bool = &filter["bool"];
+        if bool["should"].is_array() {
+            return !all(&bool["should"], &|one| !finds(one, line));
+        }
+        bool["filter"].is_array() && all(&bool["filter"], &|one| finds(one, line))
+    }
+
+    #[test]
+    fn the_index_is_asked_for_no_less_than_what_lines_contain() {
+        const PIECES: [&str; 40] = [
+            "Connection",
+            "reset",
+            "by",
+            "peer",
+            " ",
+            "  ",
+            "\t",
+            "\n",
+            ".",
+            ",",
+            ":",
+            "_",
+            "-",
+            "'",
+            "\"",
+            "/",
+            "=",
+            "(",
+            "42",
+            "3,000.5",
+            "12.5ms",
+            "GET",
+            "java.lang.Null",
+            "user_id",
+            "grüße",
+            "ÜBER",
+            "STRASSE",
+            "İ",
+            "ς",
+            "世界",
+            "カタ",
+            "สวัส",
+            "👍",
+            "🇩🇪",
+            "\u{301}",
+            "\u{200d}",
+            "ſ",
+            "K",
+            "a",
+            "x1y2",
+        ];
+        let mut seed = 11_u64;
+        let mut random = move |below: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % below
+        };
+        let mut asked_some = 0;
+        for _ in 0..20_000 {
+            let line: String = (0..1 + random(14)).map(|_| PIECES[random(PIECES.len())]).collect();
+            let chars: Vec<char> = line.chars().collect();
+            let from = random(chars.len());
+            let text: String = chars[from..from + 1 + random(chars.len() - from)].iter().collect();
+            let known = words(&line);
+            let of_text = all_of(parts(&text));
+            let quoted = regex_syntax::escape(&text);
+            let regexes = [quoted.clone(), format!("(?i){quoted}"), format!("(?:{quoted}|zzz)+")];
+            let of_regexes = regexes.iter().map(|regex| regex_syntax::parse(regex).ok().and_then(|hir| of_hir(&hir)));
+            for filter in of_regexes.chain([of_text]).flatten() {
+                asked_some += 1;
+                assert!(finds(&filter, &known), "{text:?} in {line:?}: {filter}");
+            }
+        }
+        assert!(asked_some > 20_000, "{asked_some}");
+    }
+
     #[test]
     fn the_index_counts_where_it_finds_just_that() {
         for (query, names, counted) in [
