@@ -3,7 +3,7 @@
 //! ```text
 //!  no field of its own ─► index: all at once                        (lacks something, or away: catalog, if its rows can tell)
 //!  a leaf ─► index: a sample ─┬─ that is all events ─► counted here
-//!                             └─ names the values ───► index: each of them, and the rest
+//!                             └─ names the groups ───► index: each of them, and the rest
 //! ```
 
 use std::borrow::Cow;
@@ -14,7 +14,6 @@ use query::Page;
 use query::counting::{Counted, Grouping, Key, Order, Tally, count, cut};
 use query::expression::{Clause, Field, Pattern, Query};
 use query::stage::MAX_ROWS;
-use query::to_index::counts::Split;
 use runtime::logging::chain;
 
 use super::{Doubts, Reader, listed, missing};
@@ -28,8 +27,10 @@ use crate::tenancy::Tenant;
 pub(super) const SAMPLE: u32 = 5_000;
 /// Most events that are read to be exact: OpenSearch gives no more at once.
 pub(super) const ALL: u32 = 10_000;
-/// Values of a leaf that are counted, of those that a sample names.
-const CANDIDATES: usize = 50;
+/// Events of a sample that names the values of a leaf: one that one event in five hundred has is hardly missed.
+const NAMES: u32 = 2_000;
+/// Groups that are counted, of those that a sample names.
+const CANDIDATES: u32 = 50;
 /// A leaf with more values in a sample has so many that to look for events without it would read all of their words.
 const MANY_VALUES: usize = 500;
 /// What only the index knows.
@@ -110,11 +111,11 @@ impl Reader {
     /// The times of the first event and after the last; nothing if there is none.
     pub async fn bounds(&self, tenant: &Tenant, page: &Page) -> Result<Option<(Micros, Micros)>, Error> {
         match self.index.bounds(tenant, page).await {
-            Ok((bounds, _)) if !catalog_can_tell(page) => Ok(bounds),
+            Ok(bounds) if !catalog_can_tell(page) => Ok(bounds),
             Err(error) if !error.is_outage() => Err(error.into()),
             Err(_) if !catalog_can_tell(page) => Err(Error::NeedsIndex(OF_THE_INDEX)),
             // Its rows are older than the index.
-            Ok((bounds, _)) => match self.catalog.bounds(tenant, page).await {
+            Ok(bounds) => match self.catalog.bounds(tenant, page).await {
                 Ok(of_rows) => Ok(around(bounds, of_rows)),
                 Err(_) => Ok(bounds),
             },
@@ -215,69 +216,54 @@ impl Reader {
             let (tally, partial) = self.index.tally_divided(tenant, page, &splits, grouping).await?;
             return Ok(OfIndex { exact: !tally.chosen, tally, sampled: None, partial });
         }
-        let mut sample = Sample::default();
-        if !leaves.is_empty() {
-            sample = self.index.sample(tenant, page, Some(&grouping.by), SAMPLE).await?;
-            // A few more, and all of them are known, also those that few have.
-            if grouping.order == Order::Fewest && !sample.is_whole() && sample.total <= u64::from(ALL) {
-                sample = self.index.sample(tenant, page, Some(&grouping.by), ALL).await?;
-            }
-            if sample.is_whole() {
-                let tally = count(&sample.events, grouping);
-                return Ok(OfIndex { tally, exact: true, sampled: None, partial: sample.partial });
-            }
+        if leaves.is_empty() {
+            return self.count_by_several(tenant, page, grouping).await;
         }
-        let named: Vec<(Vec<String>, bool)> = grouping.by.iter().map(|field| named(&sample.events, field)).collect();
-        let looks_for_missing = named.iter().all(|(_, many)| !many);
-        let split = |(field, (values, _)): (&Field, &(Vec<String>, bool))| {
-            if field.is_reserved() {
-                let with_missing = grouping.with_missing;
-                return Split::Largest { field: field.clone(), size: MAX_ROWS, with_missing };
-            }
-            let values = values.iter().map(|value| vec![Some(value.clone())]);
-            let none = (grouping.with_missing && looks_for_missing).then(|| vec![None]);
-            Split::Keys { by: vec![field.clone()], keys: values.chain(none).collect() }
-        };
-        let splits: Vec<Split> = grouping.by.iter().zip(&named).map(split).collect();
+        let mut sample = self.index.sample(tenant, page, Some(&grouping.by), NAMES).await?;
+        // A few more, and all of them are known, also those that few have.
+        if grouping.order == Order::Fewest && !sample.is_whole() && sample.total <= u64::from(ALL) {
+            sample = self.index.sample(tenant, page, Some(&grouping.by), ALL).await?;
+        }
+        if sample.is_whole() {
+            let tally = count(&sample.events, grouping);
+            return Ok(OfIndex { tally, exact: true, sampled: None, partial: sample.partial });
+        }
+        let looks_for_missing = leaves.iter().all(|field| !has_many_values(&sample.events, field));
+        // Twice as many as are shown, for the sample may be wrong about who is first.
+        let limit = grouping.limit.saturating_mul(2).min(CANDIDATES).max(grouping.limit);
+        let named = Grouping { limit, buckets: None, ..grouping.clone() };
+        let keys = count(&sample.events, &named).groups.into_iter().map(|group| group.key);
+        let keys: Vec<Key> = keys.filter(|key| looks_for_missing || key.iter().all(Option::is_some)).collect();
+        let (tally, partial) = self.index.tally_keys(tenant, page, &keys, looks_for_missing, grouping).await?;
+        // Where all that there is stands in a row, nothing depends on the sample.
+        let exact = tally.other == 0;
+        let sampled = (!exact).then_some(Sampled { used: sample.events.len() as u64, of: sample.total });
+        Ok(OfIndex { tally, exact, sampled, partial: partial || sample.partial })
+    }
+
+    /// By several reserved fields.
+    async fn count_by_several(&self, tenant: &Tenant, page: &Page, grouping: &Grouping) -> Result<OfIndex, IndexError> {
+        let without_times = Grouping { limit: grouping.limit.max(MAX_ROWS), buckets: None, ..grouping.clone() };
+        let splits = largest(&without_times);
         let (mut found, partial) = self.index.groups(tenant, page, &splits).await?;
         if !grouping.with_missing {
             found.groups.retain(|group| group.key.iter().all(Option::is_some));
         }
         let cut_off = cut(&mut found.groups, grouping);
         let keys: Vec<Key> = found.groups.into_iter().map(|group| group.key).collect();
-        let missing = !grouping.with_missing && looks_for_missing;
-        let (mut tally, later_partial) = if keys.is_empty() && !missing {
-            // No group is counted by name: all events are others.
-            let (all, partial) = self.index.tally_divided(tenant, page, &[], grouping).await?;
-            let (other, other_buckets) = (all.total, all.buckets.clone());
-            (Tally { groups: Vec::new(), other, other_buckets, missing: None, more: all.total > 0, ..all }, partial)
-        } else {
-            self.index.tally_of(tenant, page, &keys, missing, grouping).await?
-        };
+        let (mut tally, later) = self.index.tally_keys(tenant, page, &keys, true, grouping).await?;
         tally.more |= cut_off;
-        // All that there is stands in a row: then nothing depends on the sample.
-        let exact = !found.is_rough && (tally.other == 0 || leaves.is_empty());
-        let sampled =
-            (!exact && !leaves.is_empty()).then_some(Sampled { used: sample.events.len() as u64, of: sample.total });
-        Ok(OfIndex { tally, exact, sampled, partial: partial || later_partial || sample.partial })
+        Ok(OfIndex { exact: !found.is_rough, tally, sampled: None, partial: partial || later })
     }
 }
 
-/// The values of a leaf that most events of a sample have; and whether it has so many that those without one can't be
-/// looked for.
-fn named(events: &[Counted], field: &Field) -> (Vec<String>, bool) {
-    if field.is_reserved() {
-        return (Vec::new(), false);
-    }
-    let limit = CANDIDATES as u32;
-    let grouping = Grouping { by: vec![field.clone()], limit, ..Grouping::default() };
+/// Whether a leaf has so many values that events without one can't be looked for.
+fn has_many_values(events: &[Counted], field: &Field) -> bool {
     let mut values = std::collections::BTreeSet::new();
     for event in events {
         values.extend(event.values(field));
     }
-    let many = values.len() > MANY_VALUES;
-    let groups = count(events, &grouping).groups;
-    (groups.into_iter().filter_map(|mut group| group.key.pop().flatten()).collect(), many)
+    values.len() > MANY_VALUES
 }
 
 fn of_catalog(tally: Tally, waits: Waits) -> Counts {

@@ -5,8 +5,9 @@ use query::counting::{Buckets, Counted, Group, Grouping, Key, Order, Tally, cut,
 use query::expression::Field;
 use query::leaves::Leaves;
 use query::to_catalog::conditions;
-use query::to_index::counts::{self, Found, Split};
+use query::to_index::counts::{self, Found, Part, Split};
 use serde::Deserialize;
+use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::{Postgres, QueryBuilder, Row as _, Transaction};
 use stages::Map;
@@ -19,6 +20,9 @@ use crate::tenancy::Tenant;
 
 /// Most groups that the catalog is asked for, before they are cut to those that are shown: some megabytes of names.
 const MAX_GROUPS: i64 = 10_000;
+
+/// Requests of one counting that the index works on at a time.
+const AT_ONCE: usize = 8;
 
 /// Events that stand for others.
 #[derive(Debug, Clone, Default)]
@@ -66,16 +70,34 @@ impl Source {
     }
 }
 
+/// What one request counts.
+#[derive(Debug, Default)]
+struct Counting {
+    total: u64,
+    buckets: Vec<u64>,
+    partial: bool,
+}
+
+/// A hit that is known by its time alone, in nanoseconds.
+#[derive(Deserialize)]
+struct Moment {
+    sort: (i64,),
+}
+
 /// No hit: only what is computed is asked for.
 #[derive(Deserialize)]
 struct NoHit {}
 
 impl Index {
-    /// The times of the first event and after the last, to the millisecond; and whether a part didn't answer.
-    pub async fn bounds(&self, tenant: &Tenant, page: &Page) -> Result<(Option<(Micros, Micros)>, bool), IndexError> {
-        let Computed { aggregations, partial, .. } =
-            self.compute::<NoHit>(tenant, counts::bounds(tenant.name(), page)).await?;
-        Ok((counts::read_bounds(&aggregations), partial))
+    /// The times of the first event and after the last.
+    pub async fn bounds(&self, tenant: &Tenant, page: &Page) -> Result<Option<(Micros, Micros)>, IndexError> {
+        let (first, last) = tokio::try_join!(self.bound(tenant, page, false), self.bound(tenant, page, true))?;
+        Ok(first.zip(last.map(|last| last + 1)))
+    }
+
+    async fn bound(&self, tenant: &Tenant, page: &Page, last: bool) -> Result<Option<Micros>, IndexError> {
+        let mut found = self.compute::<Moment>(tenant, counts::bound(tenant.name(), page, last)).await?;
+        Ok(found.hits.pop().map(|Moment { sort: (nanos,) }| nanos.div_euclid(1000)))
     }
 
     /// About how many different values a reserved field has; and whether a part didn't answer.
@@ -112,8 +134,21 @@ impl Index {
     ) -> Result<(Tally, bool), IndexError> {
         let buckets = grouping.buckets.as_ref();
         let body = counts::divided(tenant.name(), page, splits, buckets);
-        let Computed { aggregations, total, partial, .. } = self.compute::<NoHit>(tenant, body).await?;
-        Ok((counts::read_divided(&aggregations, total, splits, buckets, grouping), partial))
+        let Computed { aggregations, total, mut partial, .. } = self.compute::<NoHit>(tenant, body).await?;
+        let totals = match buckets {
+            None => Vec::new(),
+            Some(_) if splits.is_empty() => counts::read_times(&aggregations, buckets),
+            Some(known) => match counts::read_totals(&aggregations, known) {
+                Some(totals) => totals,
+                None => {
+                    let body = counts::divided(tenant.name(), page, &[], buckets);
+                    let all = self.counting(tenant, body, buckets).await?;
+                    partial |= all.partial;
+                    all.buckets
+                }
+            },
+        };
+        Ok((counts::read_divided(&aggregations, total, splits, totals, grouping), partial))
     }
 
     /// The groups that there are.
@@ -123,19 +158,71 @@ impl Index {
         Ok((counts::read_groups(&aggregations, splits, None), partial))
     }
 
-    /// The events of these groups, those in none of them, and, if wanted, those without a value.
-    pub async fn tally_of(
+    /// The events of these groups, the largest of them as many as are wanted, those in none of them, and those without a
+    /// value. A request for each: one that looks at every event for every group takes two to three times as long.
+    pub async fn tally_keys(
         &self,
         tenant: &Tenant,
         page: &Page,
         keys: &[Key],
-        missing: bool,
+        looks_for_missing: bool,
         grouping: &Grouping,
     ) -> Result<(Tally, bool), IndexError> {
         let buckets = grouping.buckets.as_ref();
-        let body = counts::counted(tenant.name(), page, &grouping.by, keys, missing, buckets);
+        let body = |part: &Part<'_>| counts::part(tenant.name(), page, &grouping.by, part, buckets);
+        let mut bodies = vec![counts::divided(tenant.name(), page, &[], buckets)];
+        bodies.extend(keys.iter().map(|key| body(&Part::Group(key))));
+        let mut counted = self.parts(tenant, bodies, buckets).await?.into_iter();
+        let all = counted.next().unwrap_or_default();
+        let mut partial = all.partial;
+        let mut groups = Vec::new();
+        for (key, Counting { total, buckets, partial: of_group }) in keys.iter().zip(counted) {
+            partial |= of_group;
+            groups.push(Group { key: key.clone(), count: total, buckets });
+        }
+        groups.retain(|group| group.count > 0);
+        let cut_off = cut(&mut groups, grouping);
+        let shown: Vec<Key> = groups.iter().map(|group| group.key.clone()).collect();
+        let apart = !grouping.with_missing && looks_for_missing;
+        let mut bodies = vec![body(&Part::Others { keys: &shown, with_values: apart })];
+        bodies.extend(apart.then(|| body(&Part::Missing)));
+        let mut counted = self.parts(tenant, bodies, buckets).await?.into_iter();
+        let other = counted.next().unwrap_or_default();
+        let missing = counted.next();
+        partial |= other.partial || missing.as_ref().is_some_and(|missing| missing.partial);
+        let tally = Tally {
+            total: all.total,
+            groups,
+            other: other.total,
+            missing: missing.map(|missing| missing.total),
+            buckets: all.buckets,
+            other_buckets: other.buckets,
+            more: cut_off || other.total > 0,
+            chosen: false,
+        };
+        Ok((tally, partial))
+    }
+
+    /// What several requests count, some of them at a time.
+    async fn parts(
+        &self,
+        tenant: &Tenant,
+        bodies: Vec<Value>,
+        buckets: Option<&Buckets>,
+    ) -> Result<Vec<Counting>, IndexError> {
+        let mut counted = Vec::new();
+        let mut bodies = bodies.into_iter().peekable();
+        while bodies.peek().is_some() {
+            let together: Vec<_> =
+                bodies.by_ref().take(AT_ONCE).map(|body| self.counting(tenant, body, buckets)).collect();
+            counted.extend(futures::future::try_join_all(together).await?);
+        }
+        Ok(counted)
+    }
+
+    async fn counting(&self, tenant: &Tenant, body: Value, buckets: Option<&Buckets>) -> Result<Counting, IndexError> {
         let Computed { aggregations, total, partial, .. } = self.compute::<NoHit>(tenant, body).await?;
-        Ok((counts::read_counted(&aggregations, total, keys, missing, buckets, grouping), partial))
+        Ok(Counting { total, buckets: counts::read_times(&aggregations, buckets), partial })
     }
 
     /// The same events counted by one reserved field after the other.
@@ -145,11 +232,11 @@ impl Index {
         page: &Page,
         groupings: &[Grouping],
     ) -> Result<(Vec<Tally>, bool), IndexError> {
-        let ways: Vec<Vec<Split>> = groupings.iter().map(largest).collect();
+        let ways: Vec<Split> = groupings.iter().flat_map(largest).collect();
         let body = counts::divided_by_each(tenant.name(), page, &ways);
         let Computed { aggregations, total, partial, .. } = self.compute::<NoHit>(tenant, body).await?;
-        let read = |(number, (splits, grouping)): (usize, (&Vec<Split>, &Grouping))| {
-            counts::read_divided(&aggregations[number.to_string()], total, splits, None, grouping)
+        let read = |(number, (split, grouping)): (usize, (&Split, &Grouping))| {
+            counts::read_one_of(&aggregations, number, total, split, grouping)
         };
         Ok((ways.iter().zip(groupings).enumerate().map(read).collect(), partial))
     }
@@ -164,7 +251,7 @@ pub fn largest(grouping: &Grouping) -> Vec<Split> {
         Order::Fewest => ALL,
     };
     let with_missing = grouping.with_missing;
-    grouping.by.iter().map(|field| Split::Largest { field: field.clone(), size, with_missing }).collect()
+    grouping.by.iter().map(|field| Split { field: field.clone(), size, with_missing }).collect()
 }
 
 impl Catalog {
