@@ -68,6 +68,10 @@ schemathesis.openapi.format(
 @schemathesis.hook
 def before_call(context, case, kwargs):
     """Makes a request valid that the document says is: what is wrong on purpose stays so."""
+    # A choice that is wrong because it is a text and no list is one of one, and nobody could refuse it.
+    if case.meta is not None and case.meta.generation.mode == GenerationMode.NEGATIVE and case.query:
+        if any(isinstance(case.query.get(choice), str) for choice in ("service", "level")):
+            case.query["nobodys"] = "1"
     if case.meta is None or case.meta.generation.mode != GenerationMode.POSITIVE:
         return
     # Each is made for what was answered before: a receipt comes by a link, or is none.
