@@ -185,6 +185,8 @@ export type Events = {
   next_cursor: string | null;
   /** Why it is not complete. */
   notice?: string | null;
+  /** What was read of the raw lines, where they were searched. */
+  scanned?: Scanned | null;
   /** Where this answer comes from. */
   source: Source;
   /** How long it took, in milliseconds. */
@@ -364,6 +366,8 @@ export type Listing = {
   next_cursor: string | null;
   /** Why it is not complete. */
   notice?: string | null;
+  /** What was read of the raw lines, where they were searched. */
+  scanned?: Scanned | null;
   /** Where this answer comes from. */
   source: Source;
 };
@@ -466,6 +470,15 @@ export type Sampled = {
 };
 /** What a key may do. */
 export type Scope = "Ingest" | "Query" | "Admin";
+/** What was read of the raw lines for a page. */
+export type Scanned = {
+  /** Bytes of their lines, as they were sent. */
+  bytes: number;
+  /** Events that were looked at. */
+  events: number;
+  /** How far lines were read, where the time that a request has did not suffice: the next page goes on there. */
+  until?: string | null;
+};
 /** An event as it is sent. Any JSON object is one; these fields mean something, and all others are kept as `attributes`. */
 export type Sent = {
   /** The application that the service belongs to. Also `app`. */
@@ -519,7 +532,7 @@ export type Series = {
 /** `series`. */
 export type SeriesKind = "series";
 /** Where an answer comes from. */
-export type Source = "catalog" | "index" | "spool" | "archive" | "queue";
+export type Source = "catalog" | "index" | "index+scan" | "scan" | "spool" | "archive" | "queue";
 /** A table. */
 export type Table = {
   /** Its columns: first the fields of `by`, then what is computed. */

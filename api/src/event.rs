@@ -15,6 +15,11 @@ pub enum Source {
     Catalog,
     /// OpenSearch.
     Index,
+    /// OpenSearch, and raw lines for what it lacks.
+    #[serde(rename = "index+scan")]
+    IndexAndScan,
+    /// Raw lines, read one by one.
+    Scan,
     /// Raw bytes in PostgreSQL, not archived yet.
     Spool,
     /// Raw bytes in the object store.
@@ -79,6 +84,19 @@ pub struct Event {
     pub notice: Option<Cow<'static, str>>,
 }
 
+/// What was read of the raw lines for a page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Scanned {
+    /// Events that were looked at.
+    pub events: u64,
+    /// Bytes of their lines, as they were sent.
+    pub bytes: u64,
+    /// How far lines were read, where the time that a request has did not suffice: the next page goes on there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub until: Option<String>,
+}
+
 /// A page of a list or a search.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Listing {
@@ -93,6 +111,9 @@ pub struct Listing {
     /// Why it is not complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub notice: Option<Cow<'static, str>>,
+    /// What was read of the raw lines, where they were searched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scanned: Option<Scanned>,
 }
 
 impl Source {
@@ -101,6 +122,8 @@ impl Source {
         match self {
             Self::Catalog => "catalog",
             Self::Index => "index",
+            Self::IndexAndScan => "index+scan",
+            Self::Scan => "scan",
             Self::Spool => "spool",
             Self::Archive => "archive",
             Self::Queue => "queue",

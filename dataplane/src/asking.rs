@@ -134,7 +134,8 @@ pub(crate) fn listing(source: Source, messages: &[&str]) -> Listing {
         indexed: true,
         flags: Vec::new(),
     };
-    Listing { items: messages.iter().map(item).collect(), next_cursor: None, source, complete: true, notice: None }
+    let items = messages.iter().map(item).collect();
+    Listing { items, next_cursor: None, source, complete: true, notice: None, scanned: None }
 }
 
 #[cfg(test)]

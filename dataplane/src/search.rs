@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!  params ─► Page ─┬─ list ───► catalog ───────────────────────────► rows
-//!                  └─ search ─► index ─ ids ─► catalog ────────────► rows     (index away: catalog)
+//!                  └─ search ─┬► index ─────────────── ids ─┐
+//!                             └► what it lacks: raw lines ──┴► catalog ─► rows
 //!  id ───────────────────────► catalog ─ row ─► index, spool or archive ─► event
 //! ```
 //! Every answer names its `source`, and says whether it is `complete`.
@@ -16,6 +17,8 @@ mod letters;
 mod usage;
 mod loki;
 mod reader;
+mod find;
+mod scan;
 mod whole;
 mod error;
 mod routes;

@@ -164,6 +164,11 @@ impl Query {
         self.clauses().any(|(clause, _)| whole(&clause.field))
     }
 
+    /// Whether it asks for anything that an event's row has.
+    pub fn asks_for_the_row(&self) -> bool {
+        self.clauses().any(|(clause, _)| clause.field.is_reserved() && clause.field != Field::Text)
+    }
+
     /// Whether it compares numbers or times.
     pub fn compares(&self) -> bool {
         self.clauses().any(|(clause, _)| matches!(clause.pattern, Pattern::Range(_)))

@@ -3,6 +3,7 @@
 //! ```text
 //!  URL ─► params ─► filters + parse ─┬─► expression ─┬─► to_index    a request to OpenSearch
 //!                                    │               ├─► to_catalog  a WHERE clause
+//!                                    │               ├─► needles     what must stand in a raw line
 //!                                    │               └─► matches     one event in memory
 //!                                    └─► stage ─► counting           what is made of the events that are found
 //! ```
@@ -22,6 +23,7 @@ pub mod leaves;
 pub mod scalar;
 pub mod matches;
 pub mod shape;
+pub mod needles;
 pub mod to_index;
 pub mod to_catalog;
 pub mod logql;
@@ -31,5 +33,6 @@ pub use cursor::{Asked, Cursor, InvalidCursor};
 pub use explain::explain;
 pub use expression::{Clause, Field, Pattern, Query};
 pub use filters::{Filters, Page};
+pub use needles::Needles;
 pub use parse::{QueryError, parse, question};
 pub use stage::Question;

@@ -1,5 +1,7 @@
 //! An expression over one event in memory: the definition of what a query means.
 
+use std::cell::OnceCell;
+
 use stages::Event;
 use stages::time::Micros;
 
@@ -14,21 +16,17 @@ use crate::words::{lower_case, words};
 pub struct Subject<'a> {
     event: &'a Event,
     time: Micros,
-    message: Vec<String>,
-    full_log: Vec<String>,
-    leaves: Vec<String>,
+    /// The words of its texts and of its leaves, once they are asked for.
+    message: OnceCell<Vec<String>>,
+    full_log: OnceCell<Vec<String>>,
+    leaves: OnceCell<Vec<String>>,
 }
 
 impl<'a> Subject<'a> {
     /// An event that happened at `time`.
     pub fn new(event: &'a Event, time: Micros) -> Self {
-        let mut leaves = Vec::new();
-        let Ok(()) = Leaves::of(event).each(|word| {
-            leaves.push(word.to_owned());
-            Ok::<(), std::convert::Infallible>(())
-        });
-        let full_log = event.full_log.as_deref().map(words).unwrap_or_default();
-        Self { event, time, message: words(&event.message), full_log, leaves }
+        let (message, full_log, leaves) = Default::default();
+        Self { event, time, message, full_log, leaves }
     }
 
     /// Whether filters let it through.
@@ -72,13 +70,16 @@ impl<'a> Subject<'a> {
     }
 
     fn says(&self, pattern: &Pattern) -> bool {
-        in_text(&self.message, pattern) || in_text(&self.full_log, pattern)
+        let message = self.message.get_or_init(|| words(&self.event.message));
+        let full_log = || self.full_log.get_or_init(|| self.event.full_log.as_deref().map(words).unwrap_or_default());
+        in_text(message, pattern) || in_text(full_log(), pattern)
     }
 
     fn has_leaf(&self, path: &str, pattern: &Pattern) -> bool {
-        let any = |holds: &dyn Fn(&str) -> bool| self.leaves.iter().any(|leaf| holds(leaf));
+        let leaves = self.leaves.get_or_init(|| leaves_of(self.event));
+        let any = |holds: &dyn Fn(&str) -> bool| leaves.iter().any(|leaf| holds(leaf));
         match pattern {
-            Pattern::Phrase(text) => self.leaves.contains(&word(path, text)),
+            Pattern::Phrase(text) => leaves.contains(&word(path, text)),
             Pattern::Prefix(text) => any(&|leaf| leaf.starts_with(&word(path, text))),
             Pattern::Wildcard(text) => any(&|leaf| value_at(leaf, path).is_some_and(|value| is_like(value, text))),
             Pattern::Range(range) => {
@@ -91,6 +92,15 @@ impl<'a> Subject<'a> {
             }
         }
     }
+}
+
+fn leaves_of(event: &Event) -> Vec<String> {
+    let mut leaves = Vec::new();
+    let Ok(()) = Leaves::of(event).each(|word| {
+        leaves.push(word.to_owned());
+        Ok::<(), std::convert::Infallible>(())
+    });
+    leaves
 }
 
 /// The value of a leaf's word, if it is at this path.

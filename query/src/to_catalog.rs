@@ -52,24 +52,36 @@ pub fn conditions(page: &Page) -> Vec<Part> {
         sql.push(" AND ");
         push_query(&mut sql, query);
     }
-    sql.0
+    sql.parts
+}
+
+/// What the catalog knows of a query for certain, as an expression: true, false, or NULL where only the raw line tells.
+/// It looks into no message, which may go on in the raw line.
+pub fn known(query: &Query) -> Vec<Part> {
+    let mut sql = Statement { reads_no_text: true, ..Statement::default() };
+    push_query(&mut sql, query);
+    sql.parts
 }
 
 /// A statement that grows at its end.
 #[derive(Default)]
-struct Statement(Vec<Part>);
+struct Statement {
+    parts: Vec<Part>,
+    /// Whether what a text says is taken for unknown.
+    reads_no_text: bool,
+}
 
 impl Statement {
     fn push(&mut self, sql: &str) -> &mut Self {
-        match self.0.last_mut() {
+        match self.parts.last_mut() {
             Some(Part::Sql(text)) => text.push_str(sql),
-            _ => self.0.push(Part::Sql(sql.to_owned())),
+            _ => self.parts.push(Part::Sql(sql.to_owned())),
         }
         self
     }
 
     fn bind(&mut self, value: Part) -> &mut Self {
-        self.0.push(value);
+        self.parts.push(value);
         self
     }
 }
@@ -126,7 +138,9 @@ fn push_clause(sql: &mut Statement, clause: &Clause) {
 
 fn push_text(sql: &mut Statement, pattern: &Pattern) {
     match pattern {
-        Pattern::Phrase(text) | Pattern::Prefix(text) if !crate::words::words(text).is_empty() => {
+        Pattern::Phrase(text) | Pattern::Prefix(text)
+            if !sql.reads_no_text && !crate::words::words(text).is_empty() =>
+        {
             sql.push("(nullif(message ~* ").bind(Part::Text(words(text, pattern))).push(", false))");
         }
         _ => drop(sql.push("(NULL::boolean)")),
@@ -233,6 +247,21 @@ mod tests {
         ] {
             let page = Page { query: Some(parse(text).unwrap()), ..Page::default() };
             assert_eq!(sql(&page), format!(" AND {expected}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_the_catalog_knows_for_certain_has_no_text_in_it() {
+        let part = |part: &Part| if let Part::Sql(sql) = part { sql.clone() } else { "?".to_owned() };
+        for (text, expected) in [
+            ("timeout", "(NULL::boolean)"),
+            ("-status:500", "NOT (NULL::boolean)"),
+            ("service:api timeout", "((service IS NOT DISTINCT FROM ?) AND (NULL::boolean))"),
+            ("level:warn", "(level IS NOT DISTINCT FROM ?)"),
+            ("*", "true"),
+        ] {
+            let sql: String = known(&parse(text).unwrap()).iter().map(part).collect();
+            assert_eq!(sql, expected, "{text}");
         }
     }
 

@@ -37,24 +37,44 @@ const REMEMBERED: usize = 1024;
 /// What is known of the index.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Coverage {
-    /// Times of acceptance between which events are missing, oldest first.
-    gaps: Vec<(Micros, Micros)>,
+    /// Between which events some are missing, oldest first.
+    gaps: Vec<Gap>,
     /// When the newest event happened of which the index holds less than the whole.
     newest_reduced: Option<Micros>,
-    /// Up to when documents were made that have no words to compare numbers and times by.
-    not_compared: Option<Micros>,
+    /// The documents that were made before there were words to compare numbers and times by.
+    not_compared: Option<Gap>,
 }
 
-/// What a page may lack.
+/// Events by their ids, which are in the order of acceptance: from one on, before another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lack {
-    /// Events older than the index.
+struct Gap {
+    from: Uuid,
+    before: Uuid,
+    /// When the last of them was accepted, or the first behind them.
+    ends: Micros,
+}
+
+/// What a page lacks of the index.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Lack {
+    /// Ids, from one on and before another: these events are not in the index, or can't be compared there.
+    pub(super) ranges: Vec<(Uuid, Uuid)>,
+    /// Whether the index has parts of some events only.
+    pub(super) parts: bool,
+    /// The first reason.
+    pub(super) why: Option<Why>,
+}
+
+/// Why a page lacks something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Events are older than the index.
     Older,
-    /// Events that the index had.
+    /// The index had them.
     Lost,
-    /// Parts of some events.
+    /// It has parts of some events.
     Parts,
-    /// Events whose numbers and times can't be compared.
+    /// Numbers and times of some can't be compared.
     Order,
 }
 
@@ -78,39 +98,46 @@ impl Coverage {
     /// From events that the index was given, oldest first, and those that it holds, each in its form.
     pub(super) fn new(probes: &[Probe], held: &HashMap<Uuid, u32>, newest_reduced: Option<Micros>) -> Self {
         let mut gaps = Vec::new();
-        let (mut begins, mut missing) = (Micros::MIN, false);
+        let (mut from, mut missing) = (Uuid::nil(), false);
         for Probe { id, accepted_at } in probes {
             if held.contains_key(id) {
                 if std::mem::take(&mut missing) {
-                    gaps.push((begins, *accepted_at));
+                    gaps.push(Gap { from, before: *id, ends: *accepted_at });
                 }
-                begins = *accepted_at;
+                from = *id;
             } else {
                 missing = true;
             }
         }
         if missing {
-            gaps.push((begins, Micros::MAX));
+            gaps.push(Gap { from, before: Uuid::max(), ends: Micros::MAX });
         }
-        let is_old = |probe: &&Probe| held.get(&probe.id).is_some_and(|form| *form < FORM);
-        let not_compared = probes.iter().rev().find(is_old).map(|probe| probe.accepted_at);
+        let is_old = |probe: &Probe| held.get(&probe.id).is_some_and(|form| *form < FORM);
+        let not_compared = probes.iter().rposition(is_old).map(|last| Gap {
+            from: Uuid::nil(),
+            before: probes.get(last + 1).map_or(Uuid::max(), |next| next.id),
+            ends: probes[last].accepted_at,
+        });
         Self { gaps, newest_reduced, not_compared }
     }
 
-    /// What a page of a search may lack. A range is one of times at which events happened, a gap one of acceptance.
-    /// What is accepted in a gap happened in it or at any time before, so all ranges that begin before its end lack.
-    pub(super) fn lack(&self, page: &Page) -> Option<Lack> {
+    /// What a page of a search lacks. A range is one of times at which events happened, a gap one of acceptance. What is
+    /// accepted in a gap happened in it or at any time before, so all ranges that begin before its end lack.
+    pub(super) fn lack(&self, page: &Page) -> Lack {
         let from = page.filters.from.unwrap_or(Micros::MIN);
-        let gap = self.gaps.iter().find(|(_, ends)| from < *ends);
-        let whole = page.query.as_ref().is_some_and(query::Query::asks_for_the_whole);
-        let compares = page.query.as_ref().is_some_and(query::Query::compares);
-        match gap {
-            Some((Micros::MIN, ends)) if *ends < Micros::MAX => Some(Lack::Older),
-            Some(_) => Some(Lack::Lost),
-            None if compares && self.not_compared.is_some_and(|until| from <= until) => Some(Lack::Order),
-            None if whole && self.newest_reduced.is_some_and(|newest| from <= newest) => Some(Lack::Parts),
-            None => None,
-        }
+        let asks = |what: fn(&query::Query) -> bool| page.query.as_ref().is_some_and(what);
+        let mut gaps = self.gaps.iter().filter(|gap| from < gap.ends).peekable();
+        let old = self.not_compared.filter(|gap| from <= gap.ends && asks(query::Query::compares));
+        let reduced = self.newest_reduced.is_some_and(|newest| from <= newest);
+        let parts = reduced && asks(query::Query::asks_for_the_whole);
+        let why = match gaps.peek() {
+            Some(gap) if gap.from.is_nil() && gap.before != Uuid::max() => Some(Why::Older),
+            Some(_) => Some(Why::Lost),
+            None if old.is_some() => Some(Why::Order),
+            None => parts.then_some(Why::Parts),
+        };
+        let ranges = gaps.chain(&old).map(|gap| (gap.from, gap.before)).collect();
+        Lack { ranges, parts, why }
     }
 }
 
@@ -151,8 +178,18 @@ mod tests {
     use query::Filters;
     use query::parse;
 
+    const FIRST: Uuid = Uuid::nil();
+    const LAST: Uuid = Uuid::max();
+
+    fn id(n: usize) -> Uuid {
+        Uuid::from_u128(n as u128 + 7)
+    }
+
+    fn probe(n: usize) -> Probe {
+        Probe { id: id(n), accepted_at: 100 * (n as Micros + 1) }
+    }
+
     fn coverage(held: &[bool], newest_reduced: Option<Micros>) -> Coverage {
-        let probe = |n: usize| Probe { id: Uuid::from_u128(n as u128), accepted_at: 100 * (n as Micros + 1) };
         let probes: Vec<_> = (0..held.len()).map(probe).collect();
         let held = probes.iter().zip(held).filter(|(_, held)| **held).map(|(probe, _)| (probe.id, FORM)).collect();
         Coverage::new(&probes, &held, newest_reduced)
@@ -160,16 +197,20 @@ mod tests {
 
     #[test]
     fn what_lies_between_two_events_that_are_there_is_there() {
-        for (held, gaps) in [
+        for (held, expected) in [
             (vec![], vec![]),
             (vec![true, true, true], vec![]),
-            (vec![false, false, true], vec![(Micros::MIN, 300)]),
-            (vec![true, false, false, true], vec![(100, 400)]),
-            (vec![true, false], vec![(100, Micros::MAX)]),
-            (vec![false, false], vec![(Micros::MIN, Micros::MAX)]),
-            (vec![false, true, false, true, false], vec![(Micros::MIN, 200), (200, 400), (400, Micros::MAX)]),
+            (vec![false, false, true], vec![(FIRST, id(2), 300)]),
+            (vec![true, false, false, true], vec![(id(0), id(3), 400)]),
+            (vec![true, false], vec![(id(0), LAST, Micros::MAX)]),
+            (vec![false, false], vec![(FIRST, LAST, Micros::MAX)]),
+            (
+                vec![false, true, false, true, false],
+                vec![(FIRST, id(1), 200), (id(1), id(3), 400), (id(3), LAST, Micros::MAX)],
+            ),
         ] {
-            assert_eq!(coverage(&held, None).gaps, gaps, "{held:?}");
+            let gaps: Vec<_> = coverage(&held, None).gaps.iter().map(|gap| (gap.from, gap.before, gap.ends)).collect();
+            assert_eq!(gaps, expected, "{held:?}");
         }
     }
 
@@ -181,42 +222,51 @@ mod tests {
             ..Page::default()
         };
         let (all, older, lost) = (&[true, true][..], &[false, true, true][..], &[true, false, true][..]);
+        let (nothing, parts) = (|| (vec![], None), || (vec![], Some(Why::Parts)));
+        let lacks = |why, from, before| (vec![(from, before)], Some(why));
         for (held, reduced, from, q, expected) in [
-            (all, None, None, "word", None),
-            (older, None, None, "word", Some(Lack::Older)),
-            (older, None, Some(150), "word", Some(Lack::Older)),
-            (older, None, Some(200), "word", None),
-            (lost, None, None, "word", Some(Lack::Lost)),
-            (lost, None, Some(50), "word", Some(Lack::Lost)),
-            (lost, None, Some(300), "word", None),
-            (&[true, false], None, Some(1_000_000), "word", Some(Lack::Lost)),
-            (&[false, false], None, Some(1_000_000), "word", Some(Lack::Lost)),
-            (all, Some(150), None, "word", Some(Lack::Parts)),
-            (all, Some(150), Some(150), "metadata.a:b", Some(Lack::Parts)),
-            (all, Some(150), Some(151), "word", None),
-            (all, Some(150), None, "service:api", None),
-            (older, Some(150), None, "word", Some(Lack::Older)),
+            (all, None, None, "word", nothing()),
+            (older, None, None, "word", lacks(Why::Older, FIRST, id(1))),
+            (older, None, Some(150), "word", lacks(Why::Older, FIRST, id(1))),
+            (older, None, Some(200), "word", nothing()),
+            (lost, None, None, "word", lacks(Why::Lost, id(0), id(2))),
+            (lost, None, Some(50), "word", lacks(Why::Lost, id(0), id(2))),
+            (lost, None, Some(300), "word", nothing()),
+            (&[true, false], None, Some(1_000_000), "word", lacks(Why::Lost, id(0), LAST)),
+            (&[false, false], None, Some(1_000_000), "word", lacks(Why::Lost, FIRST, LAST)),
+            (all, Some(150), None, "word", parts()),
+            (all, Some(150), Some(150), "metadata.a:b", parts()),
+            (all, Some(150), Some(151), "word", nothing()),
+            (all, Some(150), None, "service:api", nothing()),
+            (older, Some(150), None, "word", lacks(Why::Older, FIRST, id(1))),
         ] {
-            assert_eq!(coverage(held, reduced).lack(&page(from, q)), expected, "{held:?} {reduced:?} {from:?} {q}");
+            let lack = coverage(held, reduced).lack(&page(from, q));
+            assert_eq!((lack.ranges, lack.why), expected, "{held:?} {reduced:?} {from:?} {q}");
+            assert_eq!(
+                lack.parts,
+                reduced.is_some() && !matches!((from, q), (Some(151), _) | (_, "service:api")),
+                "{q}"
+            );
         }
     }
 
     #[test]
     fn numbers_can_not_be_compared_in_documents_of_before() {
-        let probe = |n: usize| Probe { id: Uuid::from_u128(n as u128), accepted_at: 100 * (n as Micros + 1) };
         let probes: Vec<_> = (0..4).map(probe).collect();
         let forms = [0, 1, FORM, FORM];
         let held = probes.iter().zip(forms).map(|(probe, form)| (probe.id, form)).collect();
         let coverage = Coverage::new(&probes, &held, None);
         for (from, q, expected) in [
-            (None, "status:>=500", Some(Lack::Order)),
-            (Some(200), "-(a status:>=500)", Some(Lack::Order)),
-            (Some(201), "status:>=500", None),
-            (None, "status:500", None),
+            (None, "status:>=500", vec![(FIRST, id(2))]),
+            (Some(200), "-(a status:>=500)", vec![(FIRST, id(2))]),
+            (Some(201), "status:>=500", vec![]),
+            (None, "status:500", vec![]),
         ] {
             let filters = Filters { from, ..Filters::default() };
             let page = Page { filters, query: Some(parse(q).unwrap()), ..Page::default() };
-            assert_eq!(coverage.lack(&page), expected, "{from:?} {q}");
+            let lack = coverage.lack(&page);
+            assert_eq!(lack.why, expected.first().map(|_| Why::Order), "{from:?} {q}");
+            assert_eq!(lack.ranges, expected, "{from:?} {q}");
         }
     }
 

@@ -2,6 +2,7 @@
 //! stores. Whoever wants more waits a moment and is then refused, so that no key takes the catalog from the others.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,9 +52,27 @@ struct Credit {
     at: Instant,
 }
 
-/// One request's turn. What it takes is counted when it is dropped.
+/// What one request takes of our own CPUs. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Meter(Arc<AtomicU64>);
+
+impl Meter {
+    /// Adds time of one CPU.
+    pub fn add(&self, time: Duration) {
+        self.0.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn total(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// One request's turn. What it takes is counted when it is dropped: the time until then, or that of the CPUs where it
+/// is more.
 #[derive(Debug)]
 pub struct Turn {
+    /// What it takes of the CPUs.
+    pub meter: Meter,
     limits: Limits,
     tenant: TenantName,
     begun: Instant,
@@ -101,7 +120,8 @@ impl Limits {
         drop(waits);
         match permit {
             Ok(Ok(permit)) => {
-                Ok(Turn { limits: self.clone(), tenant: tenant.clone(), begun: Instant::now(), _permit: permit })
+                let (limits, tenant, begun) = (self.clone(), tenant.clone(), Instant::now());
+                Ok(Turn { meter: Meter::default(), limits, tenant, begun, _permit: permit })
             }
             // The semaphore is never closed.
             Ok(Err(_)) | Err(_) => Err(TooMany { retry_after: 1 }),
@@ -156,7 +176,8 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let now = Instant::now();
         if let Some(share) = self.limits.lock().get_mut(&self.tenant) {
-            share.credit = share.credit.less(now.saturating_duration_since(self.begun), now);
+            let spent = now.saturating_duration_since(self.begun).max(self.meter.total());
+            share.credit = share.credit.less(spent, now);
         }
     }
 }
@@ -183,6 +204,16 @@ mod tests {
         assert_eq!((owing.at(at(15)).suffices(), owing.at(at(16)).suffices()), (Err(1), Ok(())));
         assert!(!owing.at(at(29)).is_whole() && owing.at(at(30)).is_whole());
         assert!(owing.at(at(1000)).is_whole(), "no more than that is saved up");
+    }
+
+    #[tokio::test]
+    async fn what_a_request_takes_of_several_cpus_is_counted() {
+        let (limits, a) = (Limits::new(8), tenant("a"));
+        let turn = limits.turn(&a).await.unwrap();
+        turn.meter.clone().add(BURST);
+        turn.meter.add(BURST);
+        drop(turn);
+        assert!(limits.turn(&a).await.is_err_and(|error| error.retry_after >= 14));
     }
 
     #[tokio::test]

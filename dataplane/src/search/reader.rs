@@ -1,12 +1,14 @@
-//! Which store answers what: the index finds, the catalog lists, raw bytes tell the rest; and what
-//! an answer says of itself when one of them is away.
+//! Which store answers what: the catalog lists, index or raw bytes tell the rest of an event; and what an answer says of
+//! itself when one of them is away.
 
 mod answers;
 mod complete;
 mod counts;
+mod doubts;
 mod grep;
 
 pub use counts::{Counts, Surety};
+pub(super) use doubts::{INDEX_LOOSE, INDEX_PARTIAL, INDEX_UNKNOWN};
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,44 +19,26 @@ use api::event::{Event, Item, Listing, Source};
 use query::Page;
 use query::cursor::Cursor;
 use runtime::logging::chain;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Error;
-use super::coverage::{self, Coverage, Known, Lack};
+use super::coverage::{self, Coverage, Known};
+use super::limits::Meter;
+use super::scan::{self, Scanner};
 use super::show::cut;
 use super::waiting::{Waiting, Waits};
 use crate::event::{Micros, rfc3339};
+use crate::fair::workers::Workers;
 use crate::stores::archive::Archive;
 use crate::stores::raw;
 use crate::stores::read::{Catalog, Document, Index, IndexError, Row, StoredBatch};
 use crate::tenancy::{Receipt, Tenant};
 
-/// Said while the index is away.
-const INDEX_AWAY: &str = "the search index doesn't answer; this is a search of the first 500 characters of each \
-     message, without `full_log`, `metadata` and `attributes`: nothing is found by words that are excluded";
-/// Said when a part of the index was too slow or failed.
-const INDEX_PARTIAL: &str = "a part of the search index didn't answer in time; ask again, or narrow the time range";
-/// Said of a prefix that stands for too many words to look at where they stand.
-const INDEX_LOOSE: &str = "a `*` stands for so many words that the words before it were looked for anywhere in an event; \
-     put more letters before it";
-/// Said while accepted events wait to be indexed.
-const INDEX_BEHIND: &str = "some stored events are not indexed yet; GET /api/logs lists them";
-/// Said of a time range that begins before the index does.
-const INDEX_YOUNGER: &str = "the time range begins before the index does; GET /api/logs lists older events";
-/// Said of a time range from which the index has lost something.
-const INDEX_LACKS: &str = "the index lacks events of this time range that it had; GET /api/logs lists them";
-/// Said of a time range in which the index has parts of some events only.
-const INDEX_REDUCED: &str =
-    "of some events in this time range the index holds the message only; GET /api/logs lists them";
-/// Said of a comparison over a time range that begins before numbers and times could be compared.
-const INDEX_UNORDERED: &str = "numbers and times of older events in this time range can't be compared: they were indexed before \
-     LoggerHub could; narrow the time range";
-/// Said where it could not be found out what the index holds.
-const INDEX_UNKNOWN: &str = "what the index holds of this time range could not be found out; ask again";
 /// Said while accepted events wait in the queue.
-const QUEUED: &str = "some accepted events are still in the queue; they are found once they are stored";
+pub(super) const QUEUED: &str = "some accepted events are still in the queue; they are found once they are stored";
 /// Said while nobody knows.
-const QUEUE_UNKNOWN: &str = "the queue doesn't say whether accepted events are still in it; ask again";
+pub(super) const QUEUE_UNKNOWN: &str = "the queue doesn't say whether accepted events are still in it; ask again";
 /// Said of a search for a text in the list.
 const TEXT_CUT: &str =
     "`text` looks at the first 500 characters of each message; GET /api/search?q= looks at all of it";
@@ -80,63 +64,40 @@ pub struct Reader {
     pub archive: Archive,
     /// The queue, for what is in no store yet.
     pub waiting: Waiting,
+    /// How long one request reads raw lines.
+    pub patience: Duration,
     known: Known,
     fields: complete::KnownFields,
-}
-
-/// What an answer may have missed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Doubts {
-    /// A part of the index did not answer.
-    partial: bool,
-    /// What waits in the queue.
-    waits: Waits,
-    /// Stored events wait to be indexed.
-    behind: bool,
-    /// What the index does not hold; an error if that could not be found out.
-    lack: Result<Option<Lack>, ()>,
-    /// A prefix was taken for more than it is.
-    loose: bool,
+    /// Places at which raw lines are looked at.
+    workers: Workers,
+    /// What the request takes of the CPUs.
+    meter: Meter,
+    /// Cancelled once the request's client has left.
+    left: CancellationToken,
 }
 
 impl Reader {
     /// Over these stores.
     pub fn new(catalog: Catalog, index: Index, archive: Archive, waiting: Waiting) -> Self {
-        Self { catalog, index, archive, waiting, known: Known::default(), fields: complete::KnownFields::default() }
+        let (known, fields, meter, left) = Default::default();
+        let (patience, workers) = (scan::PATIENCE, scan::workers());
+        Self { catalog, index, archive, waiting, patience, known, fields, workers, meter, left }
+    }
+
+    /// The same for one request: what it takes of the CPUs goes to `meter`, and a scan ends when `left` is cancelled.
+    pub(super) fn of_request(&self, meter: Meter, left: CancellationToken) -> Self {
+        Self { meter, left, ..self.clone() }
+    }
+
+    pub(super) fn scanner(&self) -> Scanner {
+        let Self { catalog, archive, patience, workers, meter, left, .. } = self.clone();
+        Scanner { catalog, archive, workers, meter, left, patience }
     }
 
     /// A page of the plain list.
     pub async fn list(&self, tenant: &Tenant, page: &Page, now: Micros) -> Result<Listing, Error> {
         let (rows, waits) = tokio::join!(self.catalog.page(tenant, page), self.waiting.of(tenant, now));
         Ok(catalog_listing(rows?, page, listed(waits, page)))
-    }
-
-    /// A page of a search.
-    pub async fn search(&self, tenant: &Tenant, page: &Page, now: Micros) -> Result<Listing, Error> {
-        let hits = match self.index.search(tenant, page).await {
-            Ok(hits) => hits,
-            Err(error) if !error.is_outage() => return Err(error.into()),
-            Err(error) => {
-                tracing::warn!(tenant.name = %tenant.name(), error = %chain(&error), "search the catalog instead of the index");
-                let rows = self.catalog.page(tenant, page).await?;
-                return Ok(catalog_listing(rows, page, Some(INDEX_AWAY)));
-            }
-        };
-        let (places, next) = cut(hits.places, page.limit, |place| *place);
-        let ids: Vec<Uuid> = places.iter().map(|place| place.event_id).collect();
-        let (coverage, waits) = tokio::join!(self.coverage(tenant, now), self.waiting.of(tenant, now));
-        let lack = coverage?.map(|coverage| coverage.lack(page)).ok_or(());
-        let found = self.catalog.found(tenant, &ids, page.order).await?;
-        let (partial, loose, behind) = (hits.partial, hits.loose, found.index_is_behind);
-        let notice = missing(Doubts { partial, waits, behind, lack, loose });
-        Ok(Listing {
-            // An event whose row is gone has expired: it is dropped here, before the index drops it.
-            items: found.rows.into_iter().map(|row| row.item).collect(),
-            next_cursor: next.map(|cursor| cursor.encode(page.asked)),
-            source: Source::Index,
-            complete: notice.is_none(),
-            notice: notice.map(Cow::Borrowed),
-        })
     }
 
     /// What an answer of the index over a page's time may have missed, where it was asked by other means.
@@ -147,7 +108,7 @@ impl Reader {
         partial: bool,
         now: Micros,
     ) -> Option<&'static str> {
-        missing(Doubts { partial, ..self.doubts(tenant, page, now).await })
+        doubts::missing(doubts::Doubts { partial, ..self.doubts(tenant, page, now).await })
     }
 
     /// One whole event; `None` if the tenant has no such event.
@@ -197,7 +158,7 @@ impl Reader {
     }
 
     /// What the index holds of what it was given; `None` if it does not say.
-    async fn coverage(&self, tenant: &Tenant, now: Micros) -> Result<Option<Arc<Coverage>>, Error> {
+    pub(super) async fn coverage(&self, tenant: &Tenant, now: Micros) -> Result<Option<Arc<Coverage>>, Error> {
         if let Some(known) = self.known.get(tenant.name(), Instant::now()) {
             return Ok(Some(known));
         }
@@ -255,7 +216,7 @@ impl Reader {
     }
 }
 
-fn catalog_listing(rows: Vec<Row>, page: &Page, notice: Option<&'static str>) -> Listing {
+pub(super) fn catalog_listing(rows: Vec<Row>, page: &Page, notice: Option<&'static str>) -> Listing {
     let (rows, next) = cut(rows, page.limit, |row| row.place);
     Listing {
         items: rows.into_iter().map(|row| row.item).collect(),
@@ -263,6 +224,7 @@ fn catalog_listing(rows: Vec<Row>, page: &Page, notice: Option<&'static str>) ->
         source: Source::Catalog,
         complete: notice.is_none(),
         notice: notice.map(Cow::Borrowed),
+        scanned: None,
     }
 }
 
@@ -273,24 +235,6 @@ fn listed(waits: Waits, page: &Page) -> Option<&'static str> {
         _ if page.query.is_some() => Some(TEXT_CUT),
         Waits::Unknown => Some(QUEUE_UNKNOWN),
         Waits::Nothing => None,
-    }
-}
-
-/// What a search of the index may have missed, the most urgent first.
-fn missing(doubts: Doubts) -> Option<&'static str> {
-    let Doubts { partial, waits, behind, lack, loose } = doubts;
-    match lack {
-        _ if partial => Some(INDEX_PARTIAL),
-        _ if waits == Waits::Something => Some(QUEUED),
-        _ if behind => Some(INDEX_BEHIND),
-        Ok(Some(Lack::Lost)) => Some(INDEX_LACKS),
-        Ok(Some(Lack::Older)) => Some(INDEX_YOUNGER),
-        Ok(Some(Lack::Parts)) => Some(INDEX_REDUCED),
-        Ok(Some(Lack::Order)) => Some(INDEX_UNORDERED),
-        Err(()) => Some(INDEX_UNKNOWN),
-        Ok(None) if loose => Some(INDEX_LOOSE),
-        Ok(None) if waits == Waits::Unknown => Some(QUEUE_UNKNOWN),
-        Ok(None) => None,
     }
 }
 
@@ -408,27 +352,6 @@ fn event_of_row(row: Row) -> Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_answer_of_the_index_says_what_it_may_have_missed() {
-        let sure = Doubts { partial: false, waits: Waits::Nothing, behind: false, lack: Ok(None), loose: false };
-        let (queued, unsaid) = (Waits::Something, Waits::Unknown);
-        for (doubts, notice) in [
-            (sure, None),
-            (Doubts { waits: unsaid, ..sure }, Some(QUEUE_UNKNOWN)),
-            (Doubts { loose: true, waits: unsaid, ..sure }, Some(INDEX_LOOSE)),
-            (Doubts { lack: Err(()), loose: true, ..sure }, Some(INDEX_UNKNOWN)),
-            (Doubts { lack: Ok(Some(Lack::Parts)), ..sure }, Some(INDEX_REDUCED)),
-            (Doubts { lack: Ok(Some(Lack::Order)), ..sure }, Some(INDEX_UNORDERED)),
-            (Doubts { lack: Ok(Some(Lack::Older)), ..sure }, Some(INDEX_YOUNGER)),
-            (Doubts { lack: Ok(Some(Lack::Lost)), ..sure }, Some(INDEX_LACKS)),
-            (Doubts { behind: true, lack: Ok(Some(Lack::Lost)), ..sure }, Some(INDEX_BEHIND)),
-            (Doubts { waits: queued, behind: true, ..sure }, Some(QUEUED)),
-            (Doubts { partial: true, waits: queued, behind: true, ..sure }, Some(INDEX_PARTIAL)),
-        ] {
-            assert_eq!(missing(doubts), notice, "{doubts:?}");
-        }
-    }
 
     #[test]
     fn a_list_says_what_it_may_have_missed() {

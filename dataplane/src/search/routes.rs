@@ -22,6 +22,7 @@ use crds::tenant::Scope;
 use query::params::{self, InvalidParams};
 use query::shape::shape;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -118,14 +119,17 @@ async fn batch(State(search): State<Search>, headers: HeaderMap, id: Id, uri: Ur
 }
 
 /// Works on a request within its tenant's share. It is worked on to its end also if its sender leaves: the stores
-/// go on with what they have begun, so the share is taken for as long.
+/// go on with what they have begun, so the share is taken for as long. What is done step by step, such as a scan, ends
+/// with its step.
 pub(super) async fn read<T: Send + 'static, F: Future<Output = Result<T, Error>> + Send + 'static>(
     search: &Search,
     caller: &Caller,
     work: impl FnOnce(Reader, Arc<Tenant>) -> F,
 ) -> Result<T, Error> {
     let turn = search.limits.turn(caller.tenant.name()).await?;
-    let work = work(search.reader.clone(), Arc::clone(&caller.tenant));
+    let left = CancellationToken::new();
+    let _leaves = left.clone().drop_guard();
+    let work = work(search.reader.of_request(turn.meter.clone(), left), Arc::clone(&caller.tenant));
     let work = async move {
         let done = work.await;
         drop(turn);

@@ -38,7 +38,7 @@ impl Reader {
         if ids.is_empty() {
             return Ok(());
         }
-        let found = self.catalog.rows(tenant, &ids).await?;
+        let found = self.catalog.rows(tenant, &ids, query::Order::Newest).await?;
         let at: Vec<RawAt> = found.iter().map(|row| row.raw).collect();
         let read = raw::many(&self.catalog, &self.archive, tenant, &at).await?;
         let mut found: HashMap<Uuid, _> =

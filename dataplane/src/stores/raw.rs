@@ -44,6 +44,9 @@ pub enum RawError {
     /// What was read is not what the catalog says.
     #[error("the raw bytes are not where the catalog says")]
     Damaged,
+    /// They did not come in time.
+    #[error("the raw bytes did not come in time")]
+    TooSlow,
     /// What decompressed them is gone.
     #[error("the raw bytes were not decompressed to their end")]
     Broken,

@@ -2,6 +2,7 @@
 //! with the rights of the tenant's reader, and bounded in time: a read that takes too long is given up, a write is not.
 
 mod breaker;
+mod candidates;
 mod catalog;
 mod counts;
 mod document;
@@ -12,6 +13,7 @@ mod requests;
 mod said;
 mod usage;
 
+pub use candidates::{Among, BatchAt, Candidate, Candidates, Step};
 pub use catalog::{Catalog, CatalogError, Found, Probe, Row, StoredBatch};
 pub use counts::{Sample, largest};
 pub use document::Document;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use aws_sdk_s3::config::retry::RetryConfig;
 use crds::apikey::ApiKey;
 use crds::names::PROCESSOR_DATABASE;
 use crds::registry::RegistryKey;
@@ -96,8 +97,14 @@ impl House {
 
     /// The role search, its OpenSearch being at a port where nothing listens.
     pub(crate) async fn search_without_index(&self) -> anyhow::Result<Served> {
-        let url = format!("http://{}", closed_port().await?).parse()?;
-        self.search_with(&OpenSearchSettings { url, opensearch_credentials: None }).await
+        self.search_with(&nowhere().await?).await
+    }
+
+    /// The role search, OpenSearch and the object store being at ports where nothing listens.
+    pub(crate) async fn search_without_index_and_archive(&self) -> anyhow::Result<Served> {
+        let s3 = self.stores.s3()?.config().to_builder().endpoint_url(format!("http://{}", closed_port().await?));
+        let s3 = s3.retry_config(RetryConfig::disabled()).build();
+        self.search_by(&nowhere().await?, aws_sdk_s3::Client::from_conf(s3)).await
     }
 
     /// The role search, with this OpenSearch.
@@ -111,7 +118,11 @@ impl House {
         opensearch: &OpenSearchSettings,
         s3: aws_sdk_s3::Client,
     ) -> anyhow::Result<Served> {
-        let reader = self.reader(opensearch, s3).await?;
+        self.search_from(self.reader(opensearch, s3).await?).await
+    }
+
+    /// The role search, which answers from this.
+    pub(crate) async fn search_from(&self, reader: Reader) -> anyhow::Result<Served> {
         let limits = search::Limits::new(CONNECTIONS);
         Served::start(search::router(Search { registry: self.registry.clone(), reader, limits })).await
     }
@@ -220,6 +231,12 @@ impl Served {
         tokio::spawn(serve(listener, router, Limits::default(), stop.clone()));
         Ok(Self { url, _stop: stop.drop_guard() })
     }
+}
+
+/// An OpenSearch where nothing listens.
+pub(crate) async fn nowhere() -> anyhow::Result<OpenSearchSettings> {
+    let url = format!("http://{}", closed_port().await?).parse()?;
+    Ok(OpenSearchSettings { url, opensearch_credentials: None })
 }
 
 /// An address where nothing listens.

@@ -16,7 +16,8 @@ use query::expression::{Clause, Field, Pattern, Query};
 use query::stage::MAX_ROWS;
 use runtime::logging::chain;
 
-use super::{Doubts, Reader, listed, missing};
+use super::doubts::{Doubts, missing};
+use super::{Reader, listed};
 use crate::event::Micros;
 use crate::search::Error;
 use crate::search::waiting::Waits;
@@ -204,7 +205,7 @@ impl Reader {
             self.catalog.found(tenant, &[], query::Order::Newest)
         );
         // While the catalog is away, what the index holds is counted, and that this may not be all is said.
-        let lack = coverage.ok().flatten().map(|coverage| coverage.lack(page)).ok_or(());
+        let lack = coverage.ok().flatten().map(|coverage| coverage.lack(page).why).ok_or(());
         let behind = found.is_ok_and(|found| found.index_is_behind);
         Doubts { partial: false, waits, behind, lack, loose: false }
     }

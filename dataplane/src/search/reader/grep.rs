@@ -8,6 +8,7 @@ use query::stage::{Grep, Texts};
 use uuid::Uuid;
 
 use super::Reader;
+use super::doubts::{Doubts, missing};
 use crate::event::Micros;
 use crate::search::Error;
 use crate::tenancy::Tenant;
@@ -56,7 +57,7 @@ impl Reader {
         }
         let doubts = self.doubts(tenant, page, now).await;
         let rows = self.catalog.found(tenant, &found, page.order).await?.rows;
-        let mut notice = super::missing(super::Doubts { partial, ..doubts });
+        let mut notice = missing(Doubts { partial, ..doubts });
         if !at_end && found.len() < wanted {
             notice = notice.or(Some(MORE_TO_READ));
         }
@@ -66,6 +67,7 @@ impl Reader {
             source: api::event::Source::Index,
             complete: notice.is_none(),
             notice: notice.map(std::borrow::Cow::Borrowed),
+            scanned: None,
         };
         Ok((listing, read))
     }

@@ -145,10 +145,10 @@ impl Catalog {
         Ok(rows.into_iter().map(|(id, accepted_at)| Probe { id, accepted_at: micros(accepted_at) }).collect())
     }
 
-    /// The rows of these events that are there, newest first.
-    pub async fn rows(&self, tenant: &Tenant, ids: &[Uuid]) -> Result<Vec<Row>, CatalogError> {
+    /// The rows of these events that are there, in an order.
+    pub async fn rows(&self, tenant: &Tenant, ids: &[Uuid], order: Order) -> Result<Vec<Row>, CatalogError> {
         let mut read = self.begin(tenant).await?;
-        by_ids(&mut read, tenant, ids, Order::Newest).await
+        by_ids(&mut read, tenant, ids, order).await
     }
 
     /// One event's row.

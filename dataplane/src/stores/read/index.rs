@@ -17,7 +17,9 @@ use uuid::Uuid;
 
 use super::breaker::Breaker;
 use super::document::Document;
-use super::requests::{TIMEOUT as TIME_LIMIT, easy_body, event_body, held_body, reduced_body, search_body};
+use super::requests::{
+    TIMEOUT as TIME_LIMIT, easy_body, event_body, held_body, reduced_body, reduced_page_body, search_body,
+};
 use crate::event::Micros;
 use crate::stores::index::Ask;
 use crate::tenancy::Tenant;
@@ -247,6 +249,13 @@ struct Place {
     sort: (i64, Uuid),
 }
 
+impl Place {
+    fn cursor(self) -> Cursor {
+        let Self { sort: (nanos, event_id) } = self;
+        Cursor { time: nanos.div_euclid(1000), event_id }
+    }
+}
+
 /// A hit that is known by its time alone, in nanoseconds.
 #[derive(Deserialize)]
 struct Moment {
@@ -276,10 +285,9 @@ impl Index {
 
     async fn search_by(&self, tenant: &Tenant, page: &Page, prefixes: Prefixes) -> Result<Hits, IndexError> {
         let answer: Answer<Place> = self.ask(tenant, search_body(tenant.name(), page, prefixes)).await?;
-        let place = |Place { sort: (nanos, event_id) }| Cursor { time: nanos.div_euclid(1000), event_id };
         Ok(Hits {
             partial: answer.is_partial(),
-            places: answer.hits.hits.into_iter().map(place).collect(),
+            places: answer.hits.hits.into_iter().map(Place::cursor).collect(),
             loose: prefixes == Prefixes::Anywhere,
         })
     }
@@ -295,6 +303,14 @@ impl Index {
         let answer: Answer<Named> = self.ask(tenant, held_body(tenant.name(), ids)).await?;
         let partial = answer.is_partial();
         Ok((!partial).then(|| answer.hits.hits.into_iter().map(|hit| (hit.id, hit.source.form)).collect()))
+    }
+
+    /// Events of a page, whatever its query says, of which the index holds less than the whole: `most` of them, and one
+    /// more if there are more. `None` if a part of it didn't answer.
+    pub async fn reduced(&self, tenant: &Tenant, page: &Page, most: u32) -> Result<Option<Vec<Cursor>>, IndexError> {
+        let answer: Answer<Place> = self.ask(tenant, reduced_page_body(tenant.name(), page, most)).await?;
+        let partial = answer.is_partial();
+        Ok((!partial).then(|| answer.hits.hits.into_iter().map(Place::cursor).collect()))
     }
 
     /// When the newest event happened of which the index holds less than the whole; `None` if there is none.

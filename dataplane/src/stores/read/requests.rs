@@ -41,6 +41,17 @@ pub(super) fn reduced_body(tenant: &TenantName) -> Value {
     })
 }
 
+/// The body of a search for events of which the index holds less than the whole: those that a page may show, whatever its
+/// query says, and one event more.
+pub(super) fn reduced_page_body(tenant: &TenantName, page: &Page, most: u32) -> Value {
+    let all = Page { query: None, limit: most, ..page.clone() };
+    let mut body = search_body(tenant, &all, Prefixes::SideBySide);
+    if let Some(filters) = body["query"]["bool"]["filter"].as_array_mut() {
+        filters.push(json!({"exists": {"field": "index_error"}}));
+    }
+    body
+}
+
 /// The body of a search that costs nothing.
 pub(super) fn easy_body() -> Value {
     json!({"query": {"match_none": {}}, "size": 0, "track_total_hits": false})
@@ -49,6 +60,14 @@ pub(super) fn easy_body() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_in_part_are_asked_for_without_the_query() {
+        let page = Page { query: Some(query::parse("word").unwrap()), limit: 5, ..Page::default() };
+        let body = reduced_page_body(&"acme".parse().unwrap(), &page, 10);
+        let filters = json!([{"term": {"tenant": "acme"}}, {"exists": {"field": "index_error"}}]);
+        assert_eq!((&body["query"]["bool"]["filter"], &body["size"]), (&filters, &json!(11)));
+    }
 
     #[test]
     fn every_request_about_events_has_the_tenant_as_a_filter() {
@@ -60,6 +79,7 @@ mod tests {
             event_body(&tenant, id),
             held_body(&tenant, &[id]),
             reduced_body(&tenant),
+            reduced_page_body(&tenant, &page, 10),
         ] {
             assert_eq!(body["query"]["bool"]["filter"][0], json!({"term": {"tenant": "acme"}}));
             assert_eq!(body["timeout"], TIMEOUT);

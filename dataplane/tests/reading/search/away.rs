@@ -18,7 +18,7 @@ async fn an_index_that_hangs_is_asked_once_and_then_left_alone() -> anyhow::Resu
     const QUERIES: usize = 20;
     for _ in 0..QUERIES {
         let page = door.search("q=alpha").await?;
-        assert_eq!((page.source, page.complete, page.messages().len()), (Source::Catalog, false, 1));
+        assert_eq!((page.source, page.complete, page.messages().len()), (Source::Scan, true, 1));
     }
     // One that found out, and on a slow machine a few that looked whether it is back.
     let asked = mute.connections();

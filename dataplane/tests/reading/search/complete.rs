@@ -19,6 +19,13 @@ async fn told(search: &Served, seat: &Seat, path: &str) -> anyhow::Result<(usize
     Ok((answer.items.len(), answer.complete, answer.notice.unwrap_or_default().into_owned()))
 }
 
+/// The messages of a page that is complete, and where they are from.
+async fn found(search: &Served, seat: &Seat, query: &str) -> anyhow::Result<(Vec<String>, Source)> {
+    let page = Door::at(&search.url, &search.url)?.with_key(&seat.key).search(query).await?;
+    anyhow::ensure!(page.complete, "{query}: {:?}", page.notice);
+    Ok((page.messages().into_iter().map(str::to_owned).collect(), page.source))
+}
+
 /// Stores and indexes one event, as if that had been an hour ago.
 async fn long_indexed(house: &House, seat: &Seat, line: &str) -> anyhow::Result<Stored> {
     indexed_of_age(house, seat, line, 0).await
@@ -35,14 +42,17 @@ async fn indexed_of_age(house: &House, seat: &Seat, line: &str, seconds: i64) ->
 }
 
 async fn lose(house: &House, stored: &Stored) -> anyhow::Result<()> {
-    let (client, id) = (house.stores.opensearch()?, stored.first_event().to_string());
-    let delete = client.delete(DeleteParts::IndexId(&stored.index_name, &id)).refresh(Refresh::True);
-    anyhow::ensure!(delete.send().await?.status_code().is_success());
+    let client = house.stores.opensearch()?;
+    for event in &stored.batch.events {
+        let id = event.id.to_string();
+        let delete = client.delete(DeleteParts::IndexId(&stored.index_name, &id)).refresh(Refresh::True);
+        anyhow::ensure!(delete.send().await?.status_code().is_success());
+    }
     Ok(())
 }
 
 #[tokio::test]
-async fn a_search_says_what_the_index_has_dropped_or_lost() -> anyhow::Result<()> {
+async fn a_search_finds_what_the_index_has_dropped_or_lost() -> anyhow::Result<()> {
     let house = House::new().await?;
     let own = &house.seats[0];
     // So far apart that each is looked for.
@@ -51,45 +61,109 @@ async fn a_search_says_what_the_index_has_dropped_or_lost() -> anyhow::Result<()
     let third = indexed_of_age(&house, own, r#"{"message":"needle three"}"#, 12).await?;
     // A door of its own each time: what the index holds is found out once in some seconds.
     let search = async || house.search().await;
-    assert_eq!(told(&search().await?, own, "/api/search?q=needle").await?, (3, true, String::new()));
+    let all = ["needle three", "needle two", "needle one"].map(str::to_owned);
+    let newest = |count: usize| all[..count].to_vec();
+    assert_eq!(found(&search().await?, own, "q=needle").await?, (newest(3), Source::Index));
 
     // As an index that was dropped because it was cold; for how long it is kept now does not matter.
     lose(&house, &first).await?;
-    let (found, complete, notice) = told(&search().await?, own, "/api/search?q=needle").await?;
-    assert!(found == 2 && !complete && notice.contains("before the index does"), "{found} {notice}");
-    let since = dataplane::event::rfc3339(second.batch.accepted_at);
-    let later = format!("/api/search?q=needle&from={since}");
-    assert_eq!(told(&search().await?, own, &later).await?, (2, true, String::new()));
+    assert_eq!(found(&search().await?, own, "q=needle").await?, (newest(3), Source::IndexAndScan));
+    let since = format!("q=needle&from={}", dataplane::event::rfc3339(second.batch.accepted_at));
+    assert_eq!(found(&search().await?, own, &since).await?, (newest(2), Source::Index));
+    assert_eq!(found(&search().await?, own, "q=needle&limit=1").await?, (newest(1), Source::Index), "a full page");
 
     // As an index that was lost and is there again, empty.
     lose(&house, &third).await?;
-    let (found, complete, notice) = told(&search().await?, own, &later).await?;
-    assert!(found == 1 && !complete && notice.contains("lacks events"), "{found} {notice}");
+    assert_eq!(found(&search().await?, own, &since).await?, (newest(2), Source::IndexAndScan));
     lose(&house, &second).await?;
-    let (found, complete, notice) = told(&search().await?, own, "/api/search?q=needle").await?;
-    assert!(found == 0 && !complete && notice.contains("lacks events"), "{found} {notice}");
+    assert_eq!(found(&search().await?, own, "q=needle").await?, (newest(3), Source::IndexAndScan));
     assert_eq!(told(&search().await?, own, "/api/logs").await?, (3, true, String::new()));
+
+    // What can't be found then is said.
+    let stored = [&first, &second, &third];
+    for stored in stored {
+        let schema = own.tenant.name().database_schema();
+        let gone = format!("DELETE FROM {schema}.spool WHERE raw_bytes = {}", stored.batch.raw_bytes);
+        sqlx::query(&gone).execute(&house.stores.postgres(crds::names::PROCESSOR_DATABASE)?).await?;
+    }
+    let (found, complete, notice) = told(&search().await?, own, "/api/search?q=needle").await?;
+    assert!(found == 0 && !complete && notice.contains("raw lines of some events are gone"), "{found} {notice}");
     house.retire().await
 }
 
 #[tokio::test]
-async fn a_search_says_that_some_events_are_indexed_in_part() -> anyhow::Result<()> {
+async fn pages_of_index_and_lines_have_no_gap_and_no_duplicate() -> anyhow::Result<()> {
     let house = House::new().await?;
     let own = &house.seats[0];
-    let stored = long_indexed(&house, own, r#"{"message":"needle","service":"api"}"#).await?;
+    // Times that do not go with when they were accepted, and are the same for some.
+    let line = |n: usize| {
+        json!({"message": "needle", "timestamp": format!("2026-01-01T00:00:{:02}Z", n * 7 % 20)}).to_string()
+    };
+    let mut all = Vec::new();
+    for part in 0..6 {
+        let lines: Vec<String> = (part * 10..part * 10 + 10).map(|n| line(n) + "\n").collect();
+        let age = 60 - 8 * part as i64;
+        let stored = house.store_accepted_at(own, &lines, now() - age * 1_000_000).await?;
+        let times = stored.batch.events.iter().map(|event| (event.time, event.id));
+        all.extend(times);
+        // Some wait for the index; some of the others are lost.
+        if part % 2 == 0 {
+            house.index(own, &stored).await?;
+        }
+        if part == 2 {
+            lose(&house, &stored).await?;
+        }
+    }
+    let schema = own.tenant.name().database_schema();
+    let admin = house.stores.postgres(crds::names::PROCESSOR_DATABASE)?;
+    let aged = format!(
+        "UPDATE {schema}.batches SET stored_at = stored_at - interval '1 hour', indexed_at = indexed_at - interval '1 hour'"
+    );
+    sqlx::query(&aged).execute(&admin).await?;
+    all.sort_unstable_by(|a, b| b.cmp(a));
+    let search = house.search().await?;
+    let door = Door::at(&search.url, &search.url)?.with_key(&own.key);
+    let newest: Vec<_> = all.iter().map(|(_, id)| *id).collect();
+    let oldest: Vec<_> = newest.iter().rev().copied().collect();
+    for (limit, order, all) in
+        [(1, "newest", &newest), (7, "newest", &newest), (60, "newest", &newest), (7, "oldest", &oldest)]
+    {
+        let (mut ids, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = door.search(&format!("q=needle&limit={limit}&order={order}{cursor}")).await?;
+            assert!(page.complete && page.items.len() <= limit, "{:?}", page.notice);
+            ids.extend(page.items.iter().map(|item| item.id));
+            let Some(next) = page.next_cursor else { break };
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!(&ids, all, "{limit} a page, {order} first");
+    }
+    house.retire().await
+}
+
+#[tokio::test]
+async fn a_search_reads_the_lines_of_events_that_are_indexed_in_part() -> anyhow::Result<()> {
+    let house = House::new().await?;
+    let own = &house.seats[0];
+    let line = r#"{"message":"needle","service":"api","metadata":{"user":"ada"},"full_log":"needle in hay"}"#;
+    let stored = long_indexed(&house, own, line).await?;
     let (client, id) = (house.stores.opensearch()?, stored.first_event().to_string());
     let update = client.update(UpdateParts::IndexId(&stored.index_name, &id)).refresh(Refresh::True);
-    let updated = update.body(json!({"doc": {"index_error": "too many leaves"}})).send().await?;
+    let script = json!({"source": "ctx._source.remove('full_log'); ctx._source.remove('metadata'); \
+                                   ctx._source.remove('leaves'); ctx._source.index_error = 'too many leaves'"});
+    let updated = update.body(json!({ "script": script })).send().await?;
     anyhow::ensure!(updated.status_code().is_success());
     let search = house.search().await?;
-    for (query, complete) in [
-        ("q=needle", false),
-        ("q=metadata.user:ada", false),
-        ("q=service:api", true),
-        ("q=needle&from=2100-01-01T00:00:00Z", true),
+    for (query, expected, source) in [
+        ("q=needle", 1, Source::IndexAndScan),
+        ("q=hay", 1, Source::IndexAndScan),
+        ("q=metadata.user:ada", 1, Source::IndexAndScan),
+        ("q=-metadata.user:ada", 0, Source::IndexAndScan),
+        ("q=service:api", 1, Source::Index),
+        ("q=needle&from=2100-01-01T00:00:00Z", 0, Source::Index),
     ] {
-        let (_, says, notice) = told(&search, own, &format!("/api/search?{query}")).await?;
-        assert_eq!((says, notice.contains("message only")), (complete, !complete), "{query}: {notice}");
+        let (messages, from) = found(&search, own, query).await?;
+        assert_eq!((messages.len(), from), (expected, source), "{query}");
     }
     house.retire().await
 }

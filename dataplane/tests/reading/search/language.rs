@@ -1,10 +1,12 @@
-//! What queries find, in the index and without it; and what is said of them.
+//! What queries find, in the index, in the lines and in rows alone; and what is said of them.
 
 use api::Refusal;
+use api::event::Source;
 use api::explain::Explanation;
 use reqwest::Method;
 use testkit::http::Door;
 
+use super::detail::archive;
 use crate::house::House;
 
 /// Each message is one word longer than what tells it apart.
@@ -20,30 +22,33 @@ fn lines() -> Vec<String> {
 }
 
 /// The first words of what a query finds, in the order of the alphabet.
-async fn found(door: &Door, query: &str, source: &str) -> anyhow::Result<String> {
+async fn found(door: &Door, query: &str, from: (Source, bool)) -> anyhow::Result<String> {
     let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
     let page = door.search(&format!("q={encoded}")).await?;
-    assert_eq!((page.source.as_str(), page.complete), (source, source == "index"), "{query}");
+    assert_eq!((page.source, page.complete), from, "{query}: {:?}", page.notice);
     let mut words: Vec<_> = page.messages().iter().filter_map(|message| message.split(' ').next()).collect();
     words.sort_unstable();
     Ok(words.join(" "))
 }
 
 #[tokio::test]
-async fn a_query_finds_what_it_says_in_the_index_and_what_it_can_without() -> anyhow::Result<()> {
+async fn a_query_finds_what_it_says_with_and_without_the_index_and_what_it_can_without_lines() -> anyhow::Result<()> {
     let house = House::new().await?;
     let (with, without) = (house.search().await?, house.search_without_index().await?);
+    let rows_alone = house.search_without_index_and_archive().await?;
     let own = &house.seats[0];
     let stored = house.store(own, &lines()).await?;
     house.index(own, &stored).await?;
+    archive(&house, own, &stored).await?;
     let with = Door::at(&with.url, &with.url)?.with_key(&own.key);
     let without = Door::at(&without.url, &without.url)?.with_key(&own.key);
+    let rows_alone = Door::at(&rows_alone.url, &rows_alone.url)?.with_key(&own.key);
 
-    for (query, in_index, in_catalog) in [
+    for (query, expected, of_rows) in [
         ("connection", "alpha beta delta", "alpha beta delta"),
         ("CONNECTION reset", "alpha delta", "alpha delta"),
         ("\"connection reset\"", "alpha", "alpha"),
-        // What is not in a message may be in the rest of the event, which the catalog does not hold.
+        // What is not in a message may be in the rest of the event, which a row does not hold.
         ("connection -reset", "beta", ""),
         // A word is a word, not a part of one.
         ("reset tion", "", ""),
@@ -66,7 +71,7 @@ async fn a_query_finds_what_it_says_in_the_index_and_what_it_can_without() -> an
         ("@host:*b-1", "alpha", ""),
         ("-host:*", "beta delta gamma", ""),
         ("connection - reset", "alpha delta", "alpha delta"),
-        // Where the catalog can't know, it neither finds nor excludes.
+        // Where a row can't know, it neither finds nor excludes.
         ("stack", "gamma", ""),
         ("\"deep stack trace\"", "gamma", ""),
         ("metadata.user.id:42", "alpha", ""),
@@ -77,8 +82,12 @@ async fn a_query_finds_what_it_says_in_the_index_and_what_it_can_without() -> an
         ("\"c_nnection\"", "", ""),
         ("\"con%tion\"", "", ""),
     ] {
-        assert_eq!(found(&with, query, "index").await?, in_index, "{query} in the index");
-        assert_eq!(found(&without, query, "catalog").await?, in_catalog, "{query} in the catalog");
+        let asks_lines = query::parse(query)?.asks_for_the_whole();
+        let scan = (if asks_lines { Source::Scan } else { Source::Catalog }, true);
+        let rows = (Source::Catalog, !asks_lines);
+        assert_eq!(found(&with, query, (Source::Index, true)).await?, expected, "{query} in the index");
+        assert_eq!(found(&without, query, scan).await?, expected, "{query} in the lines");
+        assert_eq!(found(&rows_alone, query, rows).await?, of_rows, "{query} in the rows");
     }
 
     for (path, code) in [
@@ -97,7 +106,7 @@ async fn a_query_finds_what_it_says_in_the_index_and_what_it_can_without() -> an
 }
 
 #[tokio::test]
-async fn an_index_that_is_behind_says_that_it_is_not_complete() -> anyhow::Result<()> {
+async fn what_waits_for_the_index_is_found_in_its_lines() -> anyhow::Result<()> {
     let house = House::new().await?;
     let search = house.search().await?;
     let own = &house.seats[0];
@@ -109,10 +118,12 @@ async fn an_index_that_is_behind_says_that_it_is_not_complete() -> anyhow::Resul
     sqlx::query(&age).execute(&admin).await?;
 
     let page = door.search("q=late").await?;
-    assert_eq!((page.items.len(), page.complete), (0, false));
+    assert_eq!((page.items.len(), page.complete, page.source), (1, true, Source::IndexAndScan));
+    assert_eq!(page.scanned.map(|scanned| (scanned.events, scanned.bytes)), Some((1, 18)));
+    assert_eq!(door.search("q=never").await?.items.len(), 0);
     house.index(own, &stored).await?;
     let page = door.search("q=late").await?;
-    assert_eq!((page.items.len(), page.complete), (1, true));
+    assert_eq!((page.items.len(), page.complete, page.source, page.scanned), (1, true, Source::Index, None));
     house.retire().await
 }
 

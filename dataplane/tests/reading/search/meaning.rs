@@ -1,4 +1,4 @@
-//! A query means the same everywhere: `matches` says what, and the index and the catalog answer so.
+//! A query means the same everywhere: `matches` says what, and the index, the raw lines and the catalog answer so.
 
 use std::collections::BTreeSet;
 
@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use testkit::http::Door;
 use uuid::Uuid;
 
+use super::detail::archive;
 use crate::house::{House, Stored};
 
 const EVENTS: usize = 400;
@@ -71,22 +72,35 @@ const ASKED: &[&str] = &[
 async fn a_query_finds_in_every_store_what_it_means() -> anyhow::Result<()> {
     let house = House::new().await?;
     let (with, without) = (house.search().await?, house.search_without_index().await?);
+    let rows_alone = house.search_without_index_and_archive().await?;
     let own = &house.seats[0];
     let mut random = StdRng::seed_from_u64(23);
     let lines: Vec<String> = (0..EVENTS).map(|_| line(&mut random)).collect();
-    let stored = house.store(own, &lines).await?;
-    house.index(own, &stored).await?;
+    // Half of them in the archive, half in the spool.
+    let (old, new) = lines.split_at(EVENTS / 2);
+    let archived = house.store(own, old).await?;
+    archive(&house, own, &archived).await?;
+    let mut stored = house.store(own, new).await?;
+    for part in [&archived, &stored] {
+        house.index(own, part).await?;
+    }
+    stored.batch.events.extend(archived.batch.events);
     let index = Door::at(&with.url, &with.url)?.with_key(&own.key);
-    let catalog = Door::at(&without.url, &without.url)?.with_key(&own.key);
+    let lines = Door::at(&without.url, &without.url)?.with_key(&own.key);
+    let catalog = Door::at(&rows_alone.url, &rows_alone.url)?.with_key(&own.key);
 
     let mut found_some = 0;
-    for _ in 0..QUERIES {
+    for n in 0..QUERIES {
         let text = expression(&mut random, 2);
         let Ok(query) = query::parse(&text) else { anyhow::bail!("the test made {text}, which is no query") };
         let meant = meant(&stored, &query);
         found_some += usize::from(!meant.is_empty() && meant.len() < EVENTS);
         let in_index = ids(&index, "search", &[("q", &text)]).await?;
         ensure!(in_index == meant, "`{text}` in the index: {}", difference(&stored, &in_index, &meant));
+        // Small pages for some of them.
+        let limit = if n % 10 == 0 { "7" } else { "500" };
+        let in_lines = ids(&lines, "search", &[("q", &text), ("limit", limit)]).await?;
+        ensure!(in_lines == meant, "`{text}` in the lines: {}", difference(&stored, &in_lines, &meant));
         let in_catalog = ids(&catalog, "search", &[("q", &text)]).await?;
         if query.asks_for_the_whole() {
             ensure!(in_catalog.is_subset(&meant), "`{text}`, catalog: {}", difference(&stored, &in_catalog, &meant));
@@ -228,12 +242,16 @@ async fn ids(door: &Door, route: &str, asked: &[(&str, &str)]) -> anyhow::Result
     let mut cursor = None;
     loop {
         let mut request = door.request(reqwest::Method::GET, &format!("/api/{route}")).query(asked);
-        request = request.query(&[("limit", "500")]);
+        if !asked.iter().any(|(name, _)| *name == "limit") {
+            request = request.query(&[("limit", "500")]);
+        }
         if let Some(cursor) = &cursor {
             request = request.query(&[("cursor", cursor)]);
         }
         let page: Listing = request.send().await?.error_for_status()?.json().await?;
-        all.extend(page.items.iter().map(|item| item.id));
+        for item in &page.items {
+            ensure!(all.insert(item.id), "{} is on two pages", item.id);
+        }
         match page.next_cursor {
             Some(next) => cursor = Some(next),
             None => return Ok(all),

@@ -30,6 +30,7 @@ mod quiet;
 mod fairness;
 mod hostile;
 mod outage;
+mod scan;
 mod peers;
 mod machine;
 
@@ -71,7 +72,7 @@ struct Settings {
     /// Documents that warm OpenSearch's JVM up: after 300,000, a document still costs it a tenth more.
     #[arg(long, env = "BENCH_WARM_DOCUMENTS", default_value_t = 1_000_000)]
     warm_documents: u64,
-    /// Scenarios to run; all of them unless said, but for `quiet` and `outage`, which take long.
+    /// Scenarios to run; all of them unless said, but for `quiet`, `outage` and `scan`, which take long.
     #[arg(long, env = "ONLY", value_delimiter = ',')]
     only: Vec<Scenario>,
     /// Tenants of the scenario with many: a thousand, unless the harness itself is tried out.
@@ -83,6 +84,9 @@ struct Settings {
     /// Events that arrive while OpenSearch stands still.
     #[arg(long, env = "BENCH_OUTAGE_EVENTS", default_value_t = 3_000_000)]
     outage_events: u64,
+    /// Events in the archive that is searched line by line.
+    #[arg(long, env = "BENCH_SCAN_EVENTS", default_value_t = 2_000_000)]
+    scan_events: u64,
     /// Take the thousand tenants away again: for stores that stay.
     #[arg(long)]
     retire: bool,
@@ -116,6 +120,8 @@ enum Scenario {
     Quiet,
     /// OpenSearch stands still while millions of events arrive, and has to be caught up with.
     Outage,
+    /// A search of the archive while OpenSearch is away.
+    Scan,
 }
 
 fn tenants(text: &str) -> Result<usize, String> {
@@ -136,7 +142,8 @@ async fn main() -> anyhow::Result<()> {
     let begun = everything.read()?;
     let mut report = Report::default();
     for scenario in Scenario::value_variants() {
-        let unasked = settings.only.is_empty() && !matches!(scenario, Scenario::Quiet | Scenario::Outage);
+        let unasked =
+            settings.only.is_empty() && !matches!(scenario, Scenario::Quiet | Scenario::Outage | Scenario::Scan);
         if !unasked && !settings.only.contains(scenario) {
             continue;
         }
@@ -155,6 +162,7 @@ async fn main() -> anyhow::Result<()> {
             Scenario::Tenants => tenants::run(&bed, &mut report, settings.tenants, settings.retire).await?,
             Scenario::Quiet => quiet::run(&bed, &mut report, settings.tenants, settings.retire).await?,
             Scenario::Outage => outage::run(&bed, &mut report, settings.outage_events).await?,
+            Scenario::Scan => scan::run(&bed, &mut report, settings.scan_events).await?,
         }
         // What is measured so far is there also if a later scenario fails.
         report.write(&settings.out.join("summary.json"))?;

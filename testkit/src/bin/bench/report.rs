@@ -95,6 +95,7 @@ fn goal(name: &str) -> Option<f64> {
         "hostile_accept_p99_times" | "hostile_list_p99_times" => 1.5,
         "outage_queue_mb" => 64.0,
         "catch_up_events_per_second" => 20_000.0,
+        "scan_mb_per_second" => 200.0,
         "ingest_rss_mb" => 100.0,
         "processor_rss_mb" => 250.0,
         _ => return None,

@@ -89,11 +89,20 @@ impl Roles {
     }
 
     pub(crate) async fn search(&self) -> anyhow::Result<Role> {
+        self.search_with(self.stores.opensearch.url.to_string()).await
+    }
+
+    /// Search, OpenSearch being at a port where nothing listens.
+    pub(crate) async fn search_without_index(&self) -> anyhow::Result<Role> {
+        self.search_with(format!("http://{}", free_address()?)).await
+    }
+
+    async fn search_with(&self, opensearch: String) -> anyhow::Result<Role> {
         let mut settings = self.queue();
         settings.push(("LOGGERHUB_PEPPERS", path(&self.stores.peppers()?)?));
         settings.extend(self.postgres(&self.stores.as_search_role().await?)?);
         settings.extend(self.s3()?);
-        settings.push(("LOGGERHUB_OPENSEARCH_URL", self.stores.opensearch.url.to_string()));
+        settings.push(("LOGGERHUB_OPENSEARCH_URL", opensearch));
         self.start(Stage::Search, "search", settings).await
     }
 
