@@ -468,8 +468,6 @@ export type Sampled = {
   /** How many were looked at. */
   used: number;
 };
-/** What a key may do. */
-export type Scope = "Ingest" | "Query" | "Admin";
 /** What was read of the raw lines for a page. */
 export type Scanned = {
   /** Bytes of their lines, as they were sent. */
@@ -479,6 +477,8 @@ export type Scanned = {
   /** How far lines were read, where the time that a request has did not suffice: the next page goes on there. */
   until?: string | null;
 };
+/** What a key may do. */
+export type Scope = "Ingest" | "Query" | "Admin";
 /** An event as it is sent. Any JSON object is one; these fields mean something, and all others are kept as `attributes`. */
 export type Sent = {
   /** The application that the service belongs to. Also `app`. */
