@@ -95,6 +95,27 @@ export type Completions = {
   /** Where what is replaced begins, in bytes of the query. */
   position: number;
 };
+/** One event between its neighbours. Read from the top, time goes forward. */
+export type Context = {
+  /** What came directly after it, the oldest first. */
+  after: Array<Item>;
+  /** What came directly before it, the oldest first. */
+  before: Array<Item>;
+  /** Whether no neighbour is missing. */
+  complete: boolean;
+  /** What to send as `cursor` for what came before `before`; null if there is nothing. */
+  earlier_cursor: string | null;
+  /** The event. */
+  event: Item;
+  /** What to send as `cursor` for what came after `after`; null if there is nothing yet. */
+  later_cursor: string | null;
+  /** Why it is not complete. */
+  notice?: string | null;
+  /** What the neighbours have in common with it; null if nothing. */
+  same: Same | null;
+  /** Where the neighbours come from. */
+  source: Source;
+};
 /** A dead letter in a list. */
 export type DeadLetter = {
   /** When it was accepted. */
@@ -204,6 +225,43 @@ export type Explanation = {
   text: string;
   /** Its pieces, in order, for an editor to colour. */
   tokens: Array<Token>;
+};
+/** One whole event. */
+export type Exported = {
+  /** When it was accepted. */
+  accepted_at: string;
+  /** The application that the service belongs to. */
+  application: string | null;
+  /** Fields that LoggerHub has no name for. */
+  attributes: Record<string, unknown> | null;
+  /** The request that brought it. */
+  batch_id: string;
+  /** False, and else left out: the raw line could not be read, and this is the event's row alone. */
+  complete?: boolean;
+  /** Remarks: `time_of_acceptance`. */
+  flags: Array<string>;
+  /** The whole text, where it is more than the message. */
+  full_log: string | null;
+  /** The event's id. */
+  id: string;
+  /** Whether full-text search can find it. */
+  indexed: boolean;
+  /** The programming language. */
+  language: string | null;
+  /** TRACE, DEBUG, INFO, WARN, ERROR, FATAL, or what was sent. */
+  level: string;
+  /** The message, at most 500 characters of it in a list. */
+  message: string;
+  /** What the client sent as `metadata`. */
+  metadata: Record<string, unknown> | null;
+  /** Where its raw bytes are. */
+  raw_path: string | null;
+  /** What sent it. */
+  service: string;
+  /** Whose it is. */
+  tenant: string;
+  /** When it happened. */
+  timestamp: string;
 };
 /** The values of a field. */
 export type Facet = {
@@ -325,6 +383,11 @@ export type Item = {
   /** When it happened. */
   timestamp: string;
 };
+/** The last line. */
+export type LastLine = {
+  /** What was exported. */
+  export: Summary;
+};
 /** Which dead letters, in a body. */
 export type LetterFilter = {
   /** Of this batch. */
@@ -416,7 +479,7 @@ export type MyQuotas = {
   events_per_second: number | null;
 };
 /** What a notice says. */
-export type NoticeCode = "tail_interrupted" | "tail_resumed";
+export type NoticeCode = "tail_interrupted" | "tail_resumed" | "history_cut";
 /** What was purged. */
 export type Purged = {
   /** Whether more may match: ask again. */
@@ -460,6 +523,13 @@ export type Resend = {
   dead_letters: number | null;
   /** Events in it. */
   events: number;
+};
+/** A field and its values, one of which each neighbour has. */
+export type Same = {
+  /** The field. */
+  field: string;
+  /** Its values in the event: one, unless the field is a list. */
+  values: Array<string>;
 };
 /** A sample of events, each as likely as any other. */
 export type Sampled = {
@@ -533,6 +603,17 @@ export type Series = {
 export type SeriesKind = "series";
 /** Where an answer comes from. */
 export type Source = "catalog" | "index" | "index+scan" | "scan" | "spool" | "archive" | "queue";
+/** What was exported. */
+export type Summary = {
+  /** Whether these, and those before the cursor that was sent, are all that match. */
+  complete: boolean;
+  /** How many events. */
+  events: number;
+  /** What to send as `cursor` to go on; null if there is no more. */
+  next_cursor: string | null;
+  /** Why it is not complete. */
+  notice?: string | null;
+};
 /** A table. */
 export type Table = {
   /** Its columns: first the fields of `by`, then what is computed. */
@@ -857,6 +938,19 @@ export interface Parameters {
     /** The id; what is no id names nothing. */
     id: string;
   };
+  /** one event between its neighbours */
+  "GET /api/logs/{id}/context": {
+    /** The id; what is no id names nothing. */
+    id: string;
+    /** How many events after it: 0 to 250; 25 by default. */
+    after?: number;
+    /** How many events before it: 0 to 250; 25 by default. */
+    before?: number;
+    /** `earlier_cursor` or `later_cursor` of an answer about the same event: goes on in that direction alone. */
+    cursor?: string;
+    /** What they have in common with it: `service` by default, `application`, any field such as `metadata.pod`, or `none`. */
+    same?: string;
+  };
   /** events that match a query, newest first or oldest first */
   "GET /api/search": {
     /** `next_cursor` of the previous page. It is valid for the same route and parameters only; the times and `limit` may change. */
@@ -871,6 +965,33 @@ export interface Parameters {
     order?: "newest" | "oldest";
     /** The query: `word`, `"a phrase"`, `-not`, `OR`, `( )`, `prefix*`, `field:value`, `level:>=warn`, `status:500..599`; see docs/query-language.md. */
     q: string;
+    /** One or more services: `a,b`, or the parameter several times. */
+    service?: Array<string>;
+    /** The same as `from`; only one of them. */
+    since?: string;
+    /** A time, exclusive, in the forms of `from`. A day ends with the day. */
+    to?: string;
+  };
+  /** whole events, up to a million, as NDJSON, CSV or text */
+  "GET /api/export": {
+    /** The id of the last event that came of an export that broke off: goes on after it. Not beside `cursor`. */
+    after?: string;
+    /** `next_cursor` of the last line of an export of the same events. */
+    cursor?: string;
+    /** `ndjson`, `csv` or `text`; `ndjson` by default. */
+    format?: "ndjson" | "csv" | "text";
+    /** A time, inclusive: `2026-01-31T12:00:00Z`, `2026-01-31`, `15m` (ago), `now-1d/d`, `today`, seconds, ms, µs or ns since 1970. */
+    from?: string;
+    /** One or more levels, in any case: `a,b`, or the parameter several times. */
+    level?: Array<string>;
+    /** 1 to 1000000, which is also what it is by default. */
+    limit?: number;
+    /** `newest` first, or `oldest`. A cursor is valid in its own order only. */
+    order?: "newest" | "oldest";
+    /** The query; without it every event. See docs/query-language.md. */
+    q?: string;
+    /** `true` leaves the cells of a CSV as they are, also those that a spreadsheet would take for a formula. */
+    raw?: boolean;
     /** One or more services: `a,b`, or the parameter several times. */
     service?: Array<string>;
     /** The same as `from`; only one of them. */
@@ -1058,8 +1179,23 @@ export interface Parameters {
   };
   /** a WebSocket: events as they are stored */
   "GET /ws/logs": {
+    /** The id of an event: what was stored after it is shown first. `GET /api/tail` also takes it as `Last-Event-ID`. */
+    after?: string;
     /** One or more levels, in any case: `a,b`, or the parameter several times. */
     level?: Array<string>;
+    /** The query; without it every event. See docs/query-language.md. */
+    q?: string;
+    /** One or more services: `a,b`, or the parameter several times. */
+    service?: Array<string>;
+  };
+  /** the same as server-sent events, for `curl -N` */
+  "GET /api/tail": {
+    /** The id of an event: what was stored after it is shown first. `GET /api/tail` also takes it as `Last-Event-ID`. */
+    after?: string;
+    /** One or more levels, in any case: `a,b`, or the parameter several times. */
+    level?: Array<string>;
+    /** The query; without it every event. See docs/query-language.md. */
+    q?: string;
     /** One or more services: `a,b`, or the parameter several times. */
     service?: Array<string>;
   };

@@ -15,6 +15,8 @@ pub mod refusal;
 pub mod parameters;
 pub mod sent;
 pub mod event;
+pub mod context;
+pub mod export;
 pub mod explain;
 pub mod answer;
 pub mod batch;

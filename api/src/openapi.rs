@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::code::{Code, Retry};
 use crate::routes::{self, Method, ROUTES, Role, Route};
-use crate::{answer, batch, event, explain, letter, parameters as of, refusal, sent, tail, usage};
+use crate::{answer, batch, context, event, explain, export, letter, parameters as of, refusal, sent, tail, usage};
 
 /// A parameter of a route.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,8 +32,8 @@ pub struct Parameter {
 struct Answer {
     status: u16,
     when: &'static str,
-    /// Media type and schema of the body.
-    body: Option<(&'static str, Value)>,
+    /// Media type and schema of the body; of several, the client chooses by a parameter.
+    body: Vec<(&'static str, Value)>,
 }
 
 /// Responses that several routes have, each named after the first of them.
@@ -69,6 +69,8 @@ pub fn document() -> Value {
         path[route.method.as_str().to_ascii_lowercase()] = operation(&mut schemas, &mut refused, route);
     }
     schemas.subschema_for::<tail::Frame<tail::TailEvent<'static>>>();
+    schemas.subschema_for::<export::Exported>();
+    schemas.subschema_for::<export::LastLine>();
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -128,17 +130,19 @@ pub fn parameters(route: &Route) -> Vec<Parameter> {
         }
         (Method::Get, routes::LIST) => query::<of::List>(&mut schemas),
         (Method::Get, routes::SEARCH) => query::<of::Search>(&mut schemas),
+        (Method::Get, routes::EXPORT) => query::<of::Export>(&mut schemas),
         (Method::Get, routes::EXPLAIN) => query::<of::Explain>(&mut schemas),
         (Method::Get, routes::ASK) => query::<of::Ask>(&mut schemas),
         (Method::Get, routes::HISTOGRAM) => query::<of::Histogram>(&mut schemas),
         (Method::Get, routes::FACETS | routes::FIELDS) => query::<of::Chosen>(&mut schemas),
         (Method::Get, routes::VALUES) => query::<of::OfField>(&mut schemas),
         (Method::Get, routes::COMPLETE) => query::<of::Complete>(&mut schemas),
+        (Method::Get, routes::CONTEXT) => query::<of::OfContext>(&mut schemas),
         (Method::Get, routes::BATCH) => query::<of::OfBatch>(&mut schemas),
         (Method::Get, routes::USAGE) => query::<of::OfUsage>(&mut schemas),
         (Method::Get, routes::LETTERS) => query::<of::ListLetters>(&mut schemas),
         (Method::Delete, routes::LETTERS) => query::<of::Purge>(&mut schemas),
-        (Method::Get, routes::TAIL) => query::<of::EventChoice>(&mut schemas),
+        (Method::Get, routes::TAIL | routes::TAIL_EVENTS) => query::<of::Tail>(&mut schemas),
         _ => Vec::new(),
     });
     parameters
@@ -183,10 +187,9 @@ fn operation(schemas: &mut SchemaGenerator, refused: &mut Shared, route: &Route)
         .map(|(status, response)| (status.clone(), refused.reference(format!("{status}.{}", id(route)), response)))
         .collect();
     for Answer { status, when, body } in answers {
-        let content = body.map(|(form, schema)| json!({form: {"schema": schema}}));
         let mut response = json!({"description": when});
-        if let Some(content) = content {
-            response["content"] = content;
+        for (form, schema) in body {
+            response["content"][form] = json!({"schema": schema});
         }
         if route.path == routes::USAGE {
             response["content"]["text/csv"] = json!({"schema": {"type": "string"}});
@@ -248,7 +251,9 @@ fn id(route: &Route) -> &'static str {
         (_, routes::DATA_BARE) => "sendAndWaitBare",
         (_, routes::LIST) => "listEvents",
         (_, routes::EVENT) => "getEvent",
+        (_, routes::CONTEXT) => "getContext",
         (_, routes::SEARCH) => "searchEvents",
+        (_, routes::EXPORT) => "exportEvents",
         (_, routes::EXPLAIN) => "explainQuery",
         (_, routes::ASK) => "ask",
         (_, routes::HISTOGRAM) => "getHistogram",
@@ -266,6 +271,7 @@ fn id(route: &Route) -> &'static str {
         (_, routes::REDRIVE) => "redriveDeadLetters",
         (_, routes::REDRIVE_ONE) => "redriveDeadLetter",
         (_, routes::TAIL) => "watchEvents",
+        (_, routes::TAIL_EVENTS) => "followEvents",
         (_, routes::OPENAPI) => "getOpenapi",
         _ => "getIndex",
     }
@@ -284,6 +290,14 @@ fn tag(route: &Route) -> &'static str {
 fn more(route: &Route) -> &'static str {
     match (route.method, route.path) {
         (Method::Get, routes::BATCH) => " With the batch's receipt, `Ingest` does.",
+        (_, routes::TAIL_EVENTS) => {
+            " An event comes without a name, with its id as `id` and a `TailEvent` as data; `ready`, `dropped`, `notice` and \
+             `end` have names, and JSON as data."
+        }
+        (_, routes::EXPORT) => {
+            " Each line of NDJSON is an `Exported`, but for the last, which is a `LastLine`; in a CSV and a text the last \
+             line begins with `# export`. The header `loggerhub-events` says how many events match, where that is known."
+        }
         (Method::Delete, routes::LETTERS) => " Give `all=true`, or a filter, and not both.",
         (_, routes::TAIL) => {
             " A browser, which can set no header, offers the key as the subprotocol `loggerhub.key.<key>` beside \
@@ -295,7 +309,7 @@ fn more(route: &Route) -> &'static str {
 
 fn answers(schemas: &mut SchemaGenerator, route: &Route) -> Vec<Answer> {
     fn json<T: JsonSchema>(schemas: &mut SchemaGenerator, status: u16, when: &'static str) -> Answer {
-        Answer { status, when, body: Some((JSON, schemas.subschema_for::<T>().into())) }
+        Answer { status, when, body: vec![(JSON, schemas.subschema_for::<T>().into())] }
     }
     match (route.method, route.path) {
         (_, routes::LOGS | routes::DATA_FAST) => {
@@ -307,6 +321,11 @@ fn answers(schemas: &mut SchemaGenerator, route: &Route) -> Vec<Answer> {
             json::<sent::Accepted>(schemas, 202, "The batch is on the queue's disk; after 10 s it was not heard of."),
         ],
         (_, routes::LIST | routes::SEARCH) => vec![json::<event::Listing>(schemas, 200, "A page.")],
+        (_, routes::EXPORT) => {
+            let forms = ["application/x-ndjson", "text/csv", "text/plain"];
+            let body = forms.map(|form| (form, json!({"type": "string"}))).into();
+            vec![Answer { status: 200, when: "The events, and a line that says whether these are all.", body }]
+        }
         (_, routes::EXPLAIN) => vec![json::<explain::Explanation>(schemas, 200, "What was understood.")],
         (_, routes::ASK) => vec![json::<answer::Answer>(schemas, 200, "Events, a table or a chart.")],
         (_, routes::HISTOGRAM) => vec![json::<answer::Series>(schemas, 200, "A line for each level.")],
@@ -314,6 +333,9 @@ fn answers(schemas: &mut SchemaGenerator, route: &Route) -> Vec<Answer> {
         (_, routes::FIELDS) => vec![json::<answer::Fields>(schemas, 200, "The fields.")],
         (_, routes::VALUES) => vec![json::<answer::Values>(schemas, 200, "The values.")],
         (_, routes::COMPLETE) => vec![json::<answer::Completions>(schemas, 200, "What may stand there.")],
+        (_, routes::CONTEXT) => {
+            vec![json::<context::Context>(schemas, 200, "The event, and what is around it.")]
+        }
         (_, routes::EVENT) => vec![json::<event::Event>(schemas, 200, "The event.")],
         (_, routes::BATCH) => vec![json::<batch::Batch>(schemas, 200, "The batch.")],
         (_, routes::USAGE) => {
@@ -326,11 +348,15 @@ fn answers(schemas: &mut SchemaGenerator, route: &Route) -> Vec<Answer> {
         (_, routes::REDRIVE | routes::REDRIVE_ONE) => {
             vec![json::<letter::Marked>(schemas, 202, "How many are tried again, within seconds.")]
         }
-        (_, routes::TAIL) => vec![Answer { status: 101, when: "The WebSocket.", body: None }],
-        (_, routes::OPENAPI) => {
-            vec![Answer { status: 200, when: "This document.", body: Some((JSON, json!({"type": "object"}))) }]
+        (_, routes::TAIL_EVENTS) => {
+            let body = vec![("text/event-stream", json!({"type": "string"}))];
+            vec![Answer { status: 200, when: "Events without an end.", body }]
         }
-        _ => vec![Answer { status: 200, when: "What there is.", body: Some((JSON, json!({"type": "object"}))) }],
+        (_, routes::TAIL) => vec![Answer { status: 101, when: "The WebSocket.", body: Vec::new() }],
+        (_, routes::OPENAPI) => {
+            vec![Answer { status: 200, when: "This document.", body: vec![(JSON, json!({"type": "object"}))] }]
+        }
+        _ => vec![Answer { status: 200, when: "What there is.", body: vec![(JSON, json!({"type": "object"}))] }],
     }
 }
 
@@ -345,7 +371,9 @@ fn links(route: &Route) -> Map<String, Value> {
             batch["parameters"]["receipt"] = "$response.body#/receipt".into();
             Map::from_iter([(name, batch)])
         }
-        (Method::Get, routes::LIST | routes::SEARCH) => Map::from_iter([link("getEvent", "items/0/id")]),
+        (Method::Get, routes::LIST | routes::SEARCH) => {
+            ["getEvent", "getContext"].map(|of| link(of, "items/0/id")).into_iter().collect()
+        }
         (Method::Get, routes::LETTERS) => ["getDeadLetter", "redriveDeadLetter", "purgeDeadLetter"]
             .map(|of| link(of, "items/0/id"))
             .into_iter()
@@ -383,15 +411,19 @@ fn codes(route: &Route) -> BTreeSet<Code> {
             QueueUnavailable,
         ]),
         Role::Search => codes.extend([TooManyQueries, QueryTimeout, StoreUnavailable, SchemaUpgrading]),
-        Role::Tail => codes.extend([InvalidUpgrade, TooManyTails, StoreUnavailable]),
+        Role::Tail => {
+            codes.extend([TooManyTails, StoreUnavailable, InvalidQuery, TooManyQueries, NotFound, SchemaUpgrading])
+        }
         Role::Gateway => {}
     }
-    if matches!(route.role, Role::Ingest | Role::Search) {
+    if route.role != Role::Gateway {
         codes.extend([UpstreamUnavailable, UpstreamFailed, UpstreamTimeout, IncompleteBody]);
     }
     match (route.method, route.path) {
         (_, routes::LIST) | (Method::Get, routes::LETTERS) => codes.extend([InvalidCursor]),
         (_, routes::SEARCH) => codes.extend([InvalidCursor, InvalidQuery, QueryTooBroad]),
+        (_, routes::TAIL) => codes.extend([InvalidUpgrade]),
+        (_, routes::EXPORT) => codes.extend([InvalidCursor, InvalidQuery, QueryTooBroad, NotFound]),
         (_, routes::EXPLAIN) => codes.extend([InvalidQuery]),
         (_, routes::ASK) => codes.extend([InvalidCursor, InvalidQuery, QueryTooBroad]),
         (_, routes::HISTOGRAM | routes::FACETS | routes::FIELDS | routes::VALUES) => {
@@ -399,6 +431,7 @@ fn codes(route: &Route) -> BTreeSet<Code> {
         }
         (_, routes::BATCH) => codes.extend([InvalidReceipt, NotFound, Expired]),
         (_, routes::EVENT | routes::LETTER) => codes.extend([NotFound]),
+        (_, routes::CONTEXT) => codes.extend([NotFound, InvalidCursor]),
         (_, routes::REDRIVE_ONE) => codes.extend([NotFound, NotRedrivable]),
         (_, routes::REDRIVE) => codes.extend([BodyTooLarge, BodyTimeout]),
         _ => {}

@@ -17,6 +17,12 @@ use crate::usage::{By, Form};
 pub const DEFAULT_LIMIT: u32 = 50;
 /// Most events or letters on a page: some 500 KB of answer.
 pub const MAX_LIMIT: u32 = 500;
+/// Events on either side of one unless the client asks otherwise.
+pub const DEFAULT_CONTEXT: u32 = 25;
+/// Most events on either side of one.
+pub const MAX_CONTEXT: u32 = 250;
+/// Most events of one export.
+pub const MAX_EXPORT: u64 = 1_000_000;
 /// Most choices in one request.
 pub const MAX_CHOICES: usize = 32;
 /// Longest value of a filter, in characters; longer service names are cut when they are stored.
@@ -106,7 +112,7 @@ pub struct Ordered {
     pub order: Option<Order>,
 }
 
-/// Which events. Also of `WS /ws/logs`.
+/// Which events.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct EventChoice {
     /// One or more services: `a,b`, or the parameter several times.
@@ -246,6 +252,119 @@ pub struct Complete {
     /// Of which time fields and values are offered.
     #[serde(flatten)]
     pub span: Span,
+}
+
+/// The form of an export.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// One JSON object a line.
+    #[default]
+    Ndjson,
+    /// RFC 4180, with a header.
+    Csv,
+    /// Time, level, service and the whole text.
+    Text,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Ndjson, Self::Csv, Self::Text];
+
+    /// As it stands in a URL.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ndjson => "ndjson",
+            Self::Csv => "csv",
+            Self::Text => "text",
+        }
+    }
+}
+
+impl JsonSchema for Format {
+    fn schema_name() -> Cow<'static, str> {
+        "Format".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "enum": Self::ALL.map(Self::as_str)})
+    }
+}
+
+/// Of `GET /api/export`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Export {
+    /// The query; without it every event. See docs/query-language.md.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1), extend("format" = "loggerhub-query"))]
+    pub q: Option<String>,
+    /// `ndjson`, `csv` or `text`; `ndjson` by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Format")]
+    pub format: Option<Format>,
+    /// 1 to 1000000, which is also what it is by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MAX_EXPORT))]
+    pub limit: Option<u64>,
+    /// `next_cursor` of the last line of an export of the same events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "loggerhub-cursor"))]
+    pub cursor: Option<String>,
+    /// The id of the last event that came of an export that broke off: goes on after it. Not beside `cursor`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<Uuid>,
+    /// `true` leaves the cells of a CSV as they are, also those that a spreadsheet would take for a formula.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raw: Option<bool>,
+    /// In which order.
+    #[serde(flatten)]
+    pub ordered: Ordered,
+    /// Which time.
+    #[serde(flatten)]
+    pub span: Span,
+    /// Which events.
+    #[serde(flatten)]
+    pub events: EventChoice,
+}
+
+/// Of `GET /api/logs/{id}/context`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct OfContext {
+    /// How many events before it: 0 to 250; 25 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = MAX_CONTEXT))]
+    pub before: Option<u32>,
+    /// How many events after it: 0 to 250; 25 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = MAX_CONTEXT))]
+    pub after: Option<u32>,
+    /// What they have in common with it: `service` by default, `application`, any field such as `metadata.pod`, or `none`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = MAX_VALUE), extend("format" = "loggerhub-same"))]
+    pub same: Option<String>,
+    /// `earlier_cursor` or `later_cursor` of an answer about the same event: goes on in that direction alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "loggerhub-cursor"))]
+    pub cursor: Option<String>,
+}
+
+/// Of `WS /ws/logs` and `GET /api/tail`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Tail {
+    /// The query; without it every event. See docs/query-language.md.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1), extend("format" = "loggerhub-query"))]
+    pub q: Option<String>,
+    /// The id of an event: what was stored after it is shown first. `GET /api/tail` also takes it as `Last-Event-ID`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<Uuid>,
+    /// Which events.
+    #[serde(flatten)]
+    pub events: EventChoice,
 }
 
 /// Of `GET /api/batches/{id}`.

@@ -55,8 +55,12 @@ pub const DATA_BARE: &str = "/data";
 pub const LIST: &str = "/api/logs";
 /// One event.
 pub const EVENT: &str = "/api/logs/{id}";
+/// One event between its neighbours.
+pub const CONTEXT: &str = "/api/logs/{id}/context";
 /// The search.
 pub const SEARCH: &str = "/api/search";
+/// Many whole events.
+pub const EXPORT: &str = "/api/export";
 /// What was understood of a query.
 pub const EXPLAIN: &str = "/api/explain";
 /// What a question is answered with: events, a table or a chart.
@@ -87,13 +91,17 @@ pub const REDRIVE: &str = "/api/dead-letters/redrive";
 pub const REDRIVE_ONE: &str = "/api/dead-letters/{id}/redrive";
 /// The live tail.
 pub const TAIL: &str = "/ws/logs";
+/// The live tail as server-sent events.
+pub const TAIL_EVENTS: &str = "/api/tail";
+/// What was stored after an event. Search answers it to gateways, and no gateway forwards it.
+pub const STORED: &str = "/tail/stored";
 /// What there is.
 pub const INDEX: &str = "/";
 /// The OpenAPI document.
 pub const OPENAPI: &str = "/openapi.json";
 
 /// Every route of the API.
-pub const ROUTES: [Route; 26] = {
+pub const ROUTES: [Route; 29] = {
     use Method::{Delete, Get, Post};
     const fn route(
         method: Method,
@@ -114,7 +122,9 @@ pub const ROUTES: [Route; 26] = {
         route(Post, DATA_BARE, Role::Ingest, INGEST, "the same as `POST /data/`"),
         route(Get, LIST, Role::Search, QUERY, "events, newest first or oldest first"),
         route(Get, EVENT, Role::Search, QUERY, "one event, whole"),
+        route(Get, CONTEXT, Role::Search, QUERY, "one event between its neighbours"),
         route(Get, SEARCH, Role::Search, QUERY, "events that match a query, newest first or oldest first"),
+        route(Get, EXPORT, Role::Search, QUERY, "whole events, up to a million, as NDJSON, CSV or text"),
         route(Get, EXPLAIN, Role::Search, QUERY, "what was understood of a query; nothing is searched"),
         route(Get, ASK, Role::Search, QUERY, "what the stages of a query make of events: events, a table or a chart"),
         route(Get, HISTOGRAM, Role::Search, QUERY, "how many events match a query, over time and by level"),
@@ -132,6 +142,7 @@ pub const ROUTES: [Route; 26] = {
         route(Delete, LETTERS, Role::Search, ADMIN, "purges those that match"),
         route(Delete, LETTER, Role::Search, ADMIN, "purges one"),
         route(Get, TAIL, Role::Tail, QUERY, "a WebSocket: events as they are stored"),
+        route(Get, TAIL_EVENTS, Role::Tail, QUERY, "the same as server-sent events, for `curl -N`"),
         route(Get, INDEX, Role::Gateway, None, "what there is"),
         route(Get, OPENAPI, Role::Gateway, None, "this API as an OpenAPI document"),
     ]
@@ -151,7 +162,7 @@ impl Method {
 /// As people are told of it: `GET /api/logs`, `WS /ws/logs`.
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let method = if self.role == Role::Tail { "WS" } else { self.method.as_str() };
+        let method = if self.path == TAIL { "WS" } else { self.method.as_str() };
         write!(f, "{method} {}", self.path)
     }
 }

@@ -38,6 +38,15 @@ pub enum Frame<E> {
     },
 }
 
+/// What was stored after an event, in the order of storing: what a gateway shows before the live part. `E` is the event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stored<E> {
+    /// Those that match.
+    pub events: Vec<E>,
+    /// Where to go on; `None` if that was all.
+    pub next: Option<String>,
+}
+
 /// What a notice says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -46,6 +55,8 @@ pub enum NoticeCode {
     TailInterrupted,
     /// The tail goes on; events between may be missing.
     TailResumed,
+    /// Of what was stored after `after`, not all was shown.
+    HistoryCut,
 }
 
 /// Why a tail ends. Codes from 4000 are the program's own.

@@ -22,6 +22,10 @@ repository (Argo CD, Flux), edit the manifest there instead: the next sync may u
 const GITOPS_ROTATE: &str = "\
 This sets the annotation loggerhub.io/rotate-keys of the Tenant, as field manager kubectl-loggerhub; the spec stays.";
 
+const EXPORT: &str = "\
+As NDJSON unless -o says csv or text. An export that breaks off goes on by itself where it can, and ends with an error
+where it can't: what is written then is not all.";
+
 /// Tenants, keys, logs and dead letters of LoggerHub, with nothing but a kubeconfig.
 #[derive(Parser)]
 #[command(name = "kubectl-loggerhub", bin_name = "kubectl loggerhub", version, after_help = EXIT_CODES)]
@@ -59,6 +63,12 @@ pub enum Output {
     Table,
     /// JSON for programs.
     Json,
+    /// Of search, export and tail: one JSON object a line.
+    Ndjson,
+    /// Of search and export: CSV with a header.
+    Csv,
+    /// Of search, export and tail: time, level, service and the whole text.
+    Text,
 }
 
 /// What is to be done.
@@ -73,8 +83,11 @@ pub enum Command {
     /// List, issue, rotate and revoke a tenant's API keys.
     #[command(subcommand)]
     Keys(KeysCommand),
-    /// Find a tenant's events, newest first.
+    /// Find a tenant's events, newest first unless it is said otherwise.
     Search(SearchArgs),
+    /// Write a tenant's events whole, as many as there are, to standard output.
+    #[command(after_help = EXPORT)]
+    Export(ExportArgs),
     /// Follow a tenant's events as they are stored.
     Tail(TailArgs),
     /// Lines of a tenant that could not be events.
@@ -175,12 +188,10 @@ pub struct ApiArgs {
     pub api_key: Option<String>,
 }
 
-/// Which events to find.
-#[derive(Args)]
-pub struct SearchArgs {
-    /// The tenant.
-    pub tenant: TenantName,
-    /// Words, "phrases", -not, OR, service: level: metadata.x:; without it the newest events.
+/// Which events.
+#[derive(Args, Clone, Default)]
+pub struct EventArgs {
+    /// Words, "phrases", -not, OR, field:value, status:>=500, level:>=warn; without it every event.
     pub query: Vec<String>,
     /// Only of these services.
     #[arg(long, value_delimiter = ',')]
@@ -188,9 +199,72 @@ pub struct SearchArgs {
     /// Only of these levels.
     #[arg(long, value_delimiter = ',')]
     pub level: Vec<String>,
-    /// Only what came within this span.
+}
+
+/// Which of them, by time, and which come first.
+#[derive(Args, Clone, Default)]
+pub struct TimeArgs {
+    /// Not before this time: 15m, 2h30m, 7d (ago), 2026-01-31T12:00:00Z, 2026-01-31, today, or now-1d/d.
+    #[arg(long, visible_alias = "since", value_parser = moment, allow_hyphen_values = true)]
+    pub from: Option<String>,
+    /// Before this time; a day ends with the day.
+    #[arg(long, value_parser = until, allow_hyphen_values = true)]
+    pub to: Option<String>,
+    /// Which events come first.
+    #[arg(long, value_enum, default_value_t)]
+    pub order: Order,
+    /// Where the page or the export before ended.
+    #[arg(long)]
+    pub cursor: Option<String>,
+}
+
+/// Which events come first.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    #[default]
+    Newest,
+    Oldest,
+}
+
+/// Which events to find.
+#[derive(Args)]
+pub struct SearchArgs {
+    /// The tenant.
+    pub tenant: TenantName,
+    /// Which events.
     #[command(flatten)]
-    pub page: PageArgs,
+    pub events: EventArgs,
+    /// When.
+    #[command(flatten)]
+    pub time: TimeArgs,
+    /// Most events to print.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub limit: u32,
+    /// Print the newest, the oldest of them first, and then what is stored.
+    #[arg(short, long, conflicts_with_all = ["to", "cursor", "order"])]
+    pub follow: bool,
+    /// How to reach the API.
+    #[command(flatten)]
+    pub api: ApiArgs,
+}
+
+/// Which events to export.
+#[derive(Args)]
+pub struct ExportArgs {
+    /// The tenant.
+    pub tenant: TenantName,
+    /// Which events.
+    #[command(flatten)]
+    pub events: EventArgs,
+    /// When.
+    #[command(flatten)]
+    pub time: TimeArgs,
+    /// Most events; without it all.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// In a CSV, leave cells as they are that a spreadsheet would take for formulas.
+    #[arg(long)]
+    pub raw: bool,
     /// How to reach the API.
     #[command(flatten)]
     pub api: ApiArgs,
@@ -218,12 +292,9 @@ pub struct PageArgs {
 pub struct TailArgs {
     /// The tenant.
     pub tenant: TenantName,
-    /// Only of these services.
-    #[arg(long, value_delimiter = ',')]
-    pub service: Vec<String>,
-    /// Only of these levels.
-    #[arg(long, value_delimiter = ',')]
-    pub level: Vec<String>,
+    /// Which events.
+    #[command(flatten)]
+    pub events: EventArgs,
     /// How to reach the API.
     #[command(flatten)]
     pub api: ApiArgs,
@@ -343,7 +414,10 @@ mod tests {
             "keys rotate acme --all",
             "search acme payment refused --service a,b --from 15m --limit 500",
             "search acme --since -15m --to yesterday",
-            "tail acme --url http://localhost:8080",
+            "search acme --order oldest --limit 10000 -o csv",
+            "search acme -f refused --level error",
+            "export acme refused --from yesterday --to yesterday -o csv",
+            "tail acme refused level:error --url http://localhost:8080",
             "dead-letters purge acme --all",
             "dead-letters redrive acme 0198",
             "verify acme --from 7d --repair",
@@ -361,7 +435,9 @@ mod tests {
             "keys issue acme shipper --scope Query --secret key",
             "keys rotate acme",
             "keys rotate acme main --all",
-            "search acme --limit 501",
+            "search acme --limit 10001",
+            "search acme --follow --order oldest",
+            "export acme --limit 0",
             "search acme --from 15",
             "dead-letters purge acme 0198 --all",
             "dead-letters purge acme --all --code refused",

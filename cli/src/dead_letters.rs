@@ -68,7 +68,7 @@ async fn change(global: &Global, change: Change, args: LettersArgs) -> anyhow::R
         if !more {
             return match global.output {
                 Output::Json => output::json(&json!({counted: count})),
-                Output::Table => output::text(&format!("{count} {counted}\n")),
+                _ => output::text(&format!("{count} {counted}\n")),
             };
         }
     }

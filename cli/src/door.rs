@@ -12,10 +12,12 @@ use crds::TenantName;
 use crds::apikey::ApiKey;
 use crds::tenant::Scope;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{self, client::IntoClientRequest};
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -31,6 +33,11 @@ use way::{CONNECT, GATEWAY, INGEST, Way};
 
 /// Longest wait for an answer: longer than any route may take.
 const ANSWER: Duration = Duration::from_secs(30);
+/// Longest wait for the beginning of an answer without a bound, and for more of it: stores may be asked several times.
+const BEGINNING: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_secs(120);
+/// Who asks.
+const AGENT: &str = concat!("kubectl-loggerhub/", env!("CARGO_PKG_VERSION"));
 /// Most bytes of an answer: 500 dead letters or events in lists are far below it, and one event
 /// alone is at most some MiB.
 const LARGEST_ANSWER: usize = 64 << 20;
@@ -41,6 +48,35 @@ pub struct Answer<T> {
     pub value: T,
     /// As it came: a field that a later version adds is printed too, and a number keeps its digits.
     pub json: stages::Value,
+}
+
+/// An answer as it comes.
+pub struct Download {
+    body: Incoming,
+    connection: JoinHandle<hyper::Result<()>>,
+}
+
+impl Download {
+    /// Some more bytes; `None` at the end.
+    pub async fn chunk(&mut self) -> anyhow::Result<Option<Bytes>> {
+        loop {
+            let frame = timeout(SILENCE, self.body.frame()).await;
+            match frame.with_context(|| format!("nothing came for {} s", SILENCE.as_secs()))?.transpose()? {
+                None => return Ok(None),
+                Some(frame) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        return Ok(Some(bytes));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
 }
 
 /// The API as one tenant uses it.
@@ -87,6 +123,28 @@ impl Door {
         exchange(&self.way, request).await.and_then(|body| Answer::read(&body)).context(asked)
     }
 
+    /// An answer that has no bound, as it comes.
+    pub async fn download(&self, path: &str) -> anyhow::Result<Download> {
+        let request = Request::get(self.way.path(path))
+            .header(AUTHORIZATION, self.bearer()?)
+            .header("x-scope-orgid", self.tenant.as_str())
+            .header(USER_AGENT, AGENT)
+            .header(HOST, self.way.host())
+            .body(Full::<Bytes>::default())?;
+        let stream = TokioIo::new(self.way.connect().await?);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+        let connection = tokio::spawn(connection);
+        let answered = timeout(BEGINNING, sender.send_request(request)).await;
+        let download = answered.with_context(|| format!("no answer within {} s", BEGINNING.as_secs()))?;
+        let (head, body) = download?.into_parts();
+        if head.status.is_success() {
+            return Ok(Download { body, connection });
+        }
+        let body = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|error| anyhow!(error))?;
+        connection.abort();
+        Err(said(head.status, body.to_bytes()).err().unwrap_or_else(|| anyhow!("{}", head.status)))
+    }
+
     /// Opens a WebSocket.
     pub async fn socket(&self, path: &str) -> anyhow::Result<WebSocketStream<Box<dyn Stream>>> {
         let mut request = format!("ws://{}{}", self.way.host(), self.way.path(path)).into_client_request()?;
@@ -122,8 +180,7 @@ pub async fn queue_status(kubernetes: &Kubernetes) -> anyhow::Result<Vec<LaneSta
 
 /// One request on a connection of its own.
 async fn exchange(way: &Way, mut request: Request<Full<Bytes>>) -> anyhow::Result<Bytes> {
-    let agent = HeaderValue::from_static(concat!("kubectl-loggerhub/", env!("CARGO_PKG_VERSION")));
-    request.headers_mut().insert(USER_AGENT, agent);
+    request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
     request.headers_mut().insert(HOST, HeaderValue::from_str(&way.host())?);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(way.connect().await?)).await?;
     let connection = tokio::spawn(connection);

@@ -24,11 +24,11 @@ pub trait Row: Serialize {
 pub fn list<R: Row>(output: Output, rows: &[R]) -> anyhow::Result<()> {
     match output {
         Output::Json => json(&rows),
-        Output::Table if rows.is_empty() => {
+        _ if rows.is_empty() => {
             eprintln!("{}", R::NONE);
             Ok(())
         }
-        Output::Table => {
+        _ => {
             let now = time::OffsetDateTime::now_utc().unix_timestamp();
             let rows: Vec<_> = rows.iter().map(|row| row.cells(now)).collect();
             text(&table(R::HEADER, &rows))
@@ -43,8 +43,13 @@ pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
 
 /// Prints text as it is.
 pub fn text(text: &str) -> anyhow::Result<()> {
+    bytes(text.as_bytes())
+}
+
+/// Prints bytes as they are.
+pub fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("print")
+    out.write_all(bytes).and_then(|()| out.flush()).context("print")
 }
 
 /// Whether it failed because nobody reads on, as `head` does: no failure of ours.

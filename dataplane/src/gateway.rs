@@ -1,8 +1,8 @@
 //! The role `gateway`: the one front door. It forwards to the roles behind it, and shows live tails.
 //!
 //! ```text
-//!  /logs, /data/… ─► ingest     /ws/logs, /loki/…/tail ─► key ─► Tails ─► socket
-//!  /api/…, /loki/… ─► search                                       ▲ one reader a watched tenant
+//!  /logs, /data/… ─► ingest     /ws/logs, /api/tail, /loki/…/tail ─► key ─► Tails ─► socket, events
+//!  /api/…, /loki/… ─► search                                                ▲ one reader a watched tenant
 //! ```
 
 pub mod forward;
@@ -10,26 +10,32 @@ mod frames;
 mod filter;
 mod tail;
 mod tail_reader;
+mod recent;
+mod history;
 mod loki;
 mod socket;
+mod events;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
-use api::Code;
 use api::routes;
 use api::tail::{KEY_PROTOCOL, PROTOCOL};
+use api::{Code, Refusal};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{ConnectInfo, Query, Request, State};
 use axum::http::header::{CONTENT_TYPE, SEC_WEBSOCKET_PROTOCOL};
-use axum::http::{HeaderMap, HeaderValue, Uri};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
 use clap::Args;
 use crds::tenant::Scope;
+use futures::StreamExt;
+use query::params::InvalidParams;
+use query::params::tail::Tail;
 use runtime::headers::{Origins, guarded, shared_with};
 use runtime::http::{Limits, after, refusal, refusal_with, serve};
 use runtime::metrics::Metrics;
@@ -42,14 +48,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::status::{self, Status};
-use crate::tenancy::{Registry, RegistrySettings};
+use crate::tenancy::{Caller, Registry, RegistrySettings};
 use forward::Upstream;
-use tail::TooMany;
+use history::{Asking, History};
+use tail::{Subscription, TooMany};
 
 pub use tail::Tails;
 
 /// Longest message of a client's: it has nothing to say but pongs and a close frame.
 const MAX_CLIENT_MESSAGE: usize = 4096;
+/// How a client of server-sent events says what it saw last.
+const LAST_EVENT_ID: &str = "last-event-id";
 /// Time for the sockets to take their close frames.
 const CLOSE_SOCKETS: Duration = Duration::from_secs(2);
 
@@ -135,6 +144,7 @@ pub fn router(gateway: Gateway) -> Router {
         .route(routes::DATA_BARE, any(to_ingest))
         .route(routes::DATA, any(to_ingest))
         .route("/data/{*rest}", any(to_ingest))
+        .route(routes::TAIL_EVENTS, get(tail_events))
         .route("/api/{*rest}", any(to_search))
         .route("/loki/{*rest}", any(loki::to_search))
         .route("/loki/api/v1/tail", get(loki::tail))
@@ -180,18 +190,14 @@ async fn to_search(
 
 async fn live_tail(
     State(gateway): State<Gateway>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     mut headers: HeaderMap,
     uri: Uri,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
-    let invalid = |error: String| refusal(Code::InvalidParameter, error);
-    let pairs = match Query::try_from_uri(&uri) {
-        Ok(Query(pairs)) => pairs,
-        Err(error) => return invalid(error.body_text()),
-    };
-    let filter = match filter::read(pairs) {
-        Ok(filter) => filter,
-        Err(error) => return invalid(error.to_string()),
+    let asked = match asked(&uri) {
+        Ok(asked) => asked,
+        Err(refused) => return refused,
     };
     for key in keys_of_browser(&headers) {
         headers.append("x-api-key", key);
@@ -204,17 +210,86 @@ async fn live_tail(
         Ok(upgrade) => upgrade,
         Err(error) => return refusal_with(error.status(), Code::InvalidUpgrade, error.body_text()),
     };
-    let tail = match gateway.tails.watch(caller.tenant.name()) {
-        Ok(tail) => tail,
-        Err(error) => return too_many(error),
+    let (tail, history) = match watch(&gateway, &caller, &headers, peer, &asked).await {
+        Ok(watched) => watched,
+        Err(refused) => return refused,
     };
     let admitted = move || gateway.registry.admit(&headers, Scope::Query).is_ok();
     let (sockets, stop) = (gateway.sockets, gateway.stop);
     // A frame is gathered before it counts as a message: by itself it may have 16 MiB.
     let upgrade = upgrade.max_frame_size(MAX_CLIENT_MESSAGE).max_message_size(MAX_CLIENT_MESSAGE);
     upgrade.protocols([PROTOCOL]).on_upgrade(move |websocket| async move {
-        sockets.track_future(socket::run(websocket, tail, filter, admitted, stop)).await;
+        let run = socket::run(websocket.split(), tail, asked.tail, history, admitted, stop);
+        sockets.track_future(run).await;
     })
+}
+
+async fn tail_events(
+    State(gateway): State<Gateway>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let caller = match gateway.registry.admit(&headers, Scope::Query) {
+        Ok(caller) => caller,
+        Err(error) => return error.into_response(),
+    };
+    let mut asked = match asked(&uri) {
+        Ok(asked) => asked,
+        Err(refused) => return refused,
+    };
+    // A client that comes back says it so, and its URL is that of its first request.
+    if let Some(last) = headers.get(LAST_EVENT_ID) {
+        match last.to_str().ok().and_then(|last| last.trim().parse().ok()) {
+            Some(last) => asked.tail.after = Some(last),
+            None => return refusal(Code::InvalidParameter, "Last-Event-ID: is the id of an event"),
+        }
+    }
+    let (tail, history) = match watch(&gateway, &caller, &headers, peer, &asked).await {
+        Ok(watched) => watched,
+        Err(refused) => return refused,
+    };
+    let (response, out, client) = events::open();
+    let admitted = move || gateway.registry.admit(&headers, Scope::Query).is_ok();
+    let (sockets, stop) = (gateway.sockets, gateway.stop);
+    let run = socket::run((out, client), tail, asked.tail, history, admitted, stop);
+    tokio::spawn(sockets.track_future(run));
+    response
+}
+
+/// What is asked of a tail, and as it was written.
+struct Asked {
+    tail: Tail,
+    pairs: Vec<(String, String)>,
+}
+
+fn asked(uri: &Uri) -> Result<Asked, Response> {
+    let invalid = |error: String| refusal(Code::InvalidParameter, error);
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| invalid(error.body_text()))?;
+    match filter::read(&pairs) {
+        Ok(tail) => Ok(Asked { tail, pairs }),
+        Err(InvalidParams::Query(error)) => {
+            let refusal =
+                Refusal::new(Code::InvalidQuery, error.to_string()).at(error.at.clone(), error.repairs.clone());
+            Err((StatusCode::BAD_REQUEST, Json(refusal)).into_response())
+        }
+        Err(error) => Err(invalid(error.to_string())),
+    }
+}
+
+/// A place at a tenant's tail, and what was stored before it.
+async fn watch(
+    gateway: &Gateway,
+    caller: &Caller,
+    headers: &HeaderMap,
+    peer: SocketAddr,
+    asked: &Asked,
+) -> Result<(Subscription, Option<History>), Response> {
+    let mut tail = gateway.tails.watch(caller.tenant.name()).map_err(too_many)?;
+    let Some(after) = asked.tail.after else { return Ok((tail, None)) };
+    let (search, headers, pairs) = (gateway.search.clone(), headers.clone(), asked.pairs.clone());
+    let history = history::begin(Asking { search, headers, peer, pairs }, after, &mut tail).await?;
+    Ok((tail, Some(history)))
 }
 
 /// Keys among the subprotocols that a client offers.

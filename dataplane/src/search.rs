@@ -20,6 +20,9 @@ mod reader;
 mod find;
 mod scan;
 mod whole;
+mod context;
+mod export;
+mod stored;
 mod error;
 mod routes;
 

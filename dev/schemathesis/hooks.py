@@ -30,6 +30,8 @@ schemathesis.openapi.format(
         LETTERS.map(lambda word: f"status:>=500 {word} or level:(warn OR error)"),
     ),
 )
+# What every event has.
+schemathesis.openapi.format("loggerhub-same", st.sampled_from(["service", "level", "none"]))
 schemathesis.openapi.format(
     "loggerhub-question",
     st.tuples(

@@ -169,6 +169,11 @@ impl Query {
         self.clauses().any(|(clause, _)| clause.field.is_reserved() && clause.field != Field::Text)
     }
 
+    /// Whether it asks for a part of the message as a list shows it.
+    pub fn asks_for_a_shown_message(&self) -> bool {
+        self.clauses().any(|(clause, _)| clause.field == Field::Message)
+    }
+
     /// Whether it compares numbers or times.
     pub fn compares(&self) -> bool {
         self.clauses().any(|(clause, _)| matches!(clause.pattern, Pattern::Range(_)))

@@ -1,6 +1,7 @@
 //! An expression over one event in memory: the definition of what a query means.
 
-use std::cell::OnceCell;
+use std::borrow::Cow;
+use std::sync::OnceLock;
 
 use stages::Event;
 use stages::time::Micros;
@@ -14,17 +15,26 @@ use crate::words::{lower_case, words};
 /// An event, prepared to be asked.
 #[derive(Debug, Clone)]
 pub struct Subject<'a> {
-    event: &'a Event,
+    event: Cow<'a, Event>,
     time: Micros,
     /// The words of its texts and of its leaves, once they are asked for.
-    message: OnceCell<Vec<String>>,
-    full_log: OnceCell<Vec<String>>,
-    leaves: OnceCell<Vec<String>>,
+    message: OnceLock<Vec<String>>,
+    full_log: OnceLock<Vec<String>>,
+    leaves: OnceLock<Vec<String>>,
 }
 
 impl<'a> Subject<'a> {
     /// An event that happened at `time`.
     pub fn new(event: &'a Event, time: Micros) -> Self {
+        Self::of(Cow::Borrowed(event), time)
+    }
+
+    /// The same, to be asked again and again.
+    pub fn owned(event: Event, time: Micros) -> Subject<'static> {
+        Subject::of(Cow::Owned(event), time)
+    }
+
+    fn of(event: Cow<'a, Event>, time: Micros) -> Self {
         let (message, full_log, leaves) = Default::default();
         Self { event, time, message, full_log, leaves }
     }
@@ -49,7 +59,7 @@ impl<'a> Subject<'a> {
     }
 
     fn holds(&self, clause: &Clause) -> bool {
-        let (event, pattern) = (self.event, &clause.pattern);
+        let (event, pattern) = (&self.event, &clause.pattern);
         match &clause.field {
             Field::Text => self.says(pattern),
             Field::Message => match pattern {
@@ -76,7 +86,7 @@ impl<'a> Subject<'a> {
     }
 
     fn has_leaf(&self, path: &str, pattern: &Pattern) -> bool {
-        let leaves = self.leaves.get_or_init(|| leaves_of(self.event));
+        let leaves = self.leaves.get_or_init(|| leaves_of(&self.event));
         let any = |holds: &dyn Fn(&str) -> bool| leaves.iter().any(|leaf| holds(leaf));
         match pattern {
             Pattern::Phrase(text) => leaves.contains(&word(path, text)),

@@ -1,9 +1,12 @@
 //! Parameters of a list or a search, from the URL's query string to checked values.
 
 pub mod counting;
+pub mod context;
+pub mod export;
 pub mod letters;
 pub mod usage;
 pub mod moment;
+pub mod tail;
 
 use api::parameters::{DEFAULT_LIMIT, MAX_CHOICES, MAX_LIMIT, MAX_VALUE, Order};
 
@@ -37,6 +40,11 @@ impl InvalidParams {
     /// A query string that is not one.
     pub fn unreadable(why: &str) -> Self {
         Self::of("?", why)
+    }
+
+    /// A value that a parameter can't have, which shows only when the stores were asked.
+    pub fn parameter(name: &str, why: impl Into<String>) -> Self {
+        Self::of(name, why)
     }
 
     fn of(name: &str, why: impl Into<String>) -> Self {
@@ -260,6 +268,8 @@ mod tests {
                 (_, api::routes::FACETS | api::routes::FIELDS) => |pairs| counting::chosen(pairs, NOW).map(drop),
                 (_, api::routes::VALUES) => |pairs| counting::values("x", pairs, NOW).map(drop),
                 (_, api::routes::COMPLETE) => |pairs| counting::complete(pairs, NOW).map(drop),
+                (_, api::routes::CONTEXT) => |pairs| context::context(uuid::Uuid::nil(), pairs).map(drop),
+                (_, api::routes::EXPORT) => |pairs| export::export(pairs, NOW).map(drop),
                 (_, api::routes::BATCH) => |pairs| batch(pairs).map(drop),
                 (_, api::routes::USAGE) => |pairs| usage::read(pairs, 0, 30).map(drop),
                 (api::Method::Get, api::routes::LETTERS) => |pairs| letters::page(pairs, NOW).map(drop),

@@ -34,7 +34,8 @@ const MAX_ORIGINS: usize = 64;
 /// What a page may send, and what it may read of an answer besides its body.
 const ALLOWED_METHODS: &str = "GET, POST, DELETE";
 const ALLOWED_HEADERS: &str = "Authorization, X-API-Key, Content-Type, Content-Encoding, Idempotency-Key, traceparent";
-const EXPOSED_HEADERS: &str = "Retry-After, RateLimit, RateLimit-Policy, Location";
+const EXPOSED_HEADERS: &str =
+    "Retry-After, RateLimit, RateLimit-Policy, Location, Content-Disposition, loggerhub-events";
 /// How long a browser may remember what is allowed, in seconds: a key that is taken from the list is off in ten minutes.
 const MAX_AGE: &str = "600";
 

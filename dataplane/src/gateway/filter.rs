@@ -1,83 +1,44 @@
-//! Which events a tail shows: the parameters of `/ws/logs`.
+//! Which events a tail shows: the parameters of `/ws/logs` and `/api/tail`.
 
-use api::parameters::MAX_CHOICES;
 use api::tail::KEY_PROTOCOL;
+use query::params::InvalidParams;
+use query::params::tail::{Tail, tail};
 
 use super::frames::TailEvent;
 
-/// An empty choice means any.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Filter {
-    /// Any of these services.
-    pub services: Vec<String>,
-    /// Any of these levels, as they are stored.
-    pub levels: Vec<String>,
-}
-
-/// Why the parameters can't be used. Said to the client as it stands; never says a value.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum InvalidParams {
-    /// An unknown parameter.
-    #[error("parameter `{0}` is unknown; known are service, level")]
-    Unknown(String),
-    /// An empty value, or too many.
-    #[error("parameter `{0}` holds 1 to {MAX_CHOICES} values, none of them empty")]
-    Choices(&'static str),
-    /// A key where proxies and browsers write it down.
-    #[error(
-        "an API key may not stand in a URL: send it as a header, or from a browser as the subprotocol `{KEY_PROTOCOL}<key>`"
-    )]
-    KeyInUrl,
-}
-
 /// Reads the parameters.
-pub(super) fn read(pairs: Vec<(String, String)>) -> Result<Filter, InvalidParams> {
-    let mut filter = Filter::default();
-    for (name, value) in pairs {
-        match name.as_str() {
-            "service" => choices(&mut filter.services, "service", &value, str::to_owned)?,
-            "level" => choices(&mut filter.levels, "level", &value, stages::normalize_level)?,
-            "api_key" => return Err(InvalidParams::KeyInUrl),
-            _ => return Err(InvalidParams::Unknown(name.chars().take(64).collect())),
-        }
+pub(super) fn read(pairs: &[(String, String)]) -> Result<Tail, InvalidParams> {
+    if pairs.iter().any(|(name, _)| name == "api_key") {
+        // Proxies and browsers write it down.
+        let why = format!(
+            "may not stand in a URL: send the key as a header, or from a browser as the subprotocol `{KEY_PROTOCOL}<key>`"
+        );
+        return Err(InvalidParams::parameter("api_key", why));
     }
-    Ok(filter)
+    tail(pairs)
 }
 
-fn choices(
-    chosen: &mut Vec<String>,
-    name: &'static str,
-    value: &str,
-    stored: impl Fn(&str) -> String,
-) -> Result<(), InvalidParams> {
-    for choice in value.split(',').map(str::trim) {
-        if choice.is_empty() || chosen.len() == MAX_CHOICES {
-            return Err(InvalidParams::Choices(name));
-        }
-        chosen.push(stored(choice));
-    }
-    Ok(())
-}
-
-impl Filter {
-    /// Whether an event is shown.
-    pub(super) fn shows(&self, event: &TailEvent) -> bool {
-        let any = |choices: &[String], value: &str| choices.is_empty() || choices.iter().any(|choice| choice == value);
-        any(&self.services, &event.service) && any(&self.levels, &event.level)
-    }
+/// Whether an event is shown.
+pub(super) fn shows(tail: &Tail, event: &TailEvent) -> bool {
+    let any = |choices: &[String], value: &str| choices.is_empty() || choices.iter().any(|choice| choice == value);
+    any(&tail.filters.services, &event.service)
+        && any(&tail.filters.levels, &event.level)
+        && tail.query.as_ref().is_none_or(|query| event.subject().is_some_and(|subject| subject.matches(query)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read_pairs(pairs: &[(&str, &str)]) -> Result<Filter, InvalidParams> {
-        read(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    fn read_pairs(pairs: &[(&str, &str)]) -> Result<Tail, InvalidParams> {
+        let pairs: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        read(&pairs)
     }
 
     #[test]
-    fn a_filter_shows_what_it_names() {
-        let event = TailEvent { id: uuid::Uuid::nil(), service: "api".into(), level: "WARN".into(), frame: "".into() };
+    fn a_tail_shows_what_its_parameters_name() {
+        let frame = super::super::frames::frame(r#"{"service":"api","level":"WARN","message":"connection refused"}"#);
+        let event = TailEvent::new(uuid::Uuid::nil(), "api".into(), "WARN".into(), frame);
         for (pairs, shown) in [
             (&[][..], true),
             (&[("service", "api")], true),
@@ -87,16 +48,20 @@ mod tests {
             (&[("level", "warning")], true),
             (&[("level", "error")], false),
             (&[("service", "api"), ("level", "error")], false),
+            (&[("q", "refused")], true),
+            (&[("q", "refused -connection")], false),
+            (&[("q", "level:error or refused"), ("service", "api")], true),
+            (&[("q", "refused"), ("service", "web")], false),
         ] {
-            assert_eq!(read_pairs(pairs).unwrap().shows(&event), shown, "{pairs:?}");
+            assert_eq!(shows(&read_pairs(pairs).unwrap(), &event), shown, "{pairs:?}");
         }
     }
 
     #[test]
-    fn a_wrong_parameter_is_named() {
-        assert_eq!(read_pairs(&[("cursor", "x")]), Err(InvalidParams::Unknown("cursor".into())));
-        assert_eq!(read_pairs(&[("service", "")]), Err(InvalidParams::Choices("service")));
-        assert_eq!(read_pairs(&[("level", &"a,".repeat(40))]), Err(InvalidParams::Choices("level")));
-        assert_eq!(read_pairs(&[("api_key", "a")]), Err(InvalidParams::KeyInUrl));
+    fn a_wrong_parameter_is_named_and_a_key_is_not_repeated() {
+        for (name, value) in [("cursor", "x"), ("service", ""), ("level", &"a,".repeat(40)), ("api_key", "lh_secret")] {
+            let told = read_pairs(&[(name, value)]).unwrap_err().to_string();
+            assert!(told.contains(name) && !told.contains("lh_secret"), "{told}");
+        }
     }
 }

@@ -1,13 +1,17 @@
 //! What a live tail sends: JSON text frames, and a close frame that says why it ends.
 
+use std::sync::OnceLock;
+
 use api::tail::{Ending, Frame, NoticeCode};
 use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes};
+use query::matches::Subject;
 use serde::Deserialize;
+use stages::Map;
 use uuid::Uuid;
 
-/// One event on its way to the sockets. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One event on its way to the sockets.
+#[derive(Debug)]
 pub struct TailEvent {
     /// The event's id.
     pub id: Uuid,
@@ -17,6 +21,45 @@ pub struct TailEvent {
     pub level: String,
     /// The whole frame.
     pub frame: Utf8Bytes,
+    /// The event as a query is asked of it: made for the first socket that has one, and the same for all of them.
+    subject: OnceLock<Option<Subject<'static>>>,
+}
+
+impl TailEvent {
+    /// An event and its frame.
+    pub fn new(id: Uuid, service: String, level: String, frame: Utf8Bytes) -> Self {
+        Self { id, service, level, frame, subject: OnceLock::new() }
+    }
+
+    /// The event as a query is asked of it; `None` if its frame can't be read.
+    pub(super) fn subject(&self) -> Option<&Subject<'static>> {
+        self.subject.get_or_init(|| subject(&self.frame)).as_ref()
+    }
+}
+
+/// What a processor publishes of an event, as far as a query looks at it.
+#[derive(Deserialize)]
+struct Published {
+    service: String,
+    level: String,
+    message: String,
+    timestamp: Option<String>,
+    application: Option<String>,
+    full_log: Option<String>,
+    language: Option<String>,
+    metadata: Option<Map>,
+    attributes: Option<Map>,
+}
+
+fn subject(frame: &str) -> Option<Subject<'static>> {
+    let Ok(Some(Frame::Event { event })) = Frame::<Published>::read(frame) else {
+        tracing::warn!("an event of the live tail can't be read");
+        return None;
+    };
+    let Published { service, level, message, timestamp, application, full_log, language, metadata, attributes } = event;
+    let time = timestamp.as_deref().and_then(stages::time::parse_text);
+    let event = stages::Event { time, level, service, application, message, full_log, language, metadata, attributes };
+    Some(Subject::owned(event, time.unwrap_or_default()))
 }
 
 impl TailEvent {
@@ -53,7 +96,7 @@ fn text(frame: Frame<()>) -> Message {
 }
 
 /// What a frame begins with that holds an event.
-const BEFORE_EVENT: &str = r#"{"type":"event","event":"#;
+pub(super) const BEFORE_EVENT: &str = r#"{"type":"event","event":"#;
 
 #[derive(Deserialize)]
 struct Known {
@@ -76,7 +119,12 @@ const MAX_ENTRY_BYTES: usize = 8 * 1024 * 1024;
 fn event(line: &[u8]) -> Option<TailEvent> {
     let line = str::from_utf8(line).ok()?;
     let Known { id, service, level } = serde_json::from_str(line).ok()?;
-    Some(TailEvent { id, service, level, frame: format!("{BEFORE_EVENT}{line}}}").into() })
+    Some(TailEvent::new(id, service, level, frame(line)))
+}
+
+/// The frame of an event as it was published.
+pub(super) fn frame(event: &str) -> Utf8Bytes {
+    format!("{BEFORE_EVENT}{event}}}").into()
 }
 
 #[cfg(test)]
@@ -93,6 +141,34 @@ mod tests {
         assert_eq!((events[0].id, events[0].service.as_str(), events[0].level.as_str()), (id, "api", "WARN"));
         assert_eq!(events[0].frame.as_str(), format!(r#"{{"type":"event","event":{line}}}"#));
         assert!(super::events(b"nonsense").is_err());
+    }
+
+    #[test]
+    fn a_query_means_of_what_is_published_what_it_means_of_the_event() {
+        let line = r#"{"message": "Connection reset by peer", "level": "warning", "service": "api", "application": "shop",
+            "full_log": "Connection reset by peer\n at Foo.bar", "metadata": {"user": {"id": 42}, "wei": 12345678901234567890123},
+            "trace_id": "abc", "status": 503, "timestamp": "2026-01-31T12:00:00.123456Z"}"#;
+        let event = stages::event(line.as_bytes(), 1_769_862_896_000_000).unwrap();
+        let of_event = Subject::new(&event, event.time.unwrap());
+        let shown = crate::event::shown("acme", Uuid::nil(), 1_769_862_896_000_000, Uuid::nil(), &event);
+        let published = super::event(serde_json::to_string(&shown).unwrap().as_bytes()).unwrap();
+        let of_published = published.subject().unwrap();
+        for (query, expected) in [
+            ("reset", true),
+            ("foo bar", true),
+            ("\"by peer at\"", true),
+            ("gone", false),
+            ("level:>=warn service:api application:shop", true),
+            ("metadata.user.id:42", true),
+            ("wei:12345678901234567890123", true),
+            ("status:>=500", true),
+            ("status:500..502", false),
+            ("@trace_id:ab*", true),
+            ("-language:*", true),
+        ] {
+            let query = query::parse(query).unwrap();
+            assert_eq!((of_event.matches(&query), of_published.matches(&query)), (expected, expected), "{query}");
+        }
     }
 
     #[test]

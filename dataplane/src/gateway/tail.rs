@@ -14,7 +14,10 @@ use runtime::stores::Redis;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use uuid::Uuid;
+
 use super::frames::TailEvent;
+use super::recent::Recent;
 use super::tail_reader::TailReader;
 
 /// Sockets of one tenant: a team's screens. Each costs a copy of every event that it shows.
@@ -69,6 +72,7 @@ pub struct Tails {
 struct Watched {
     entries: broadcast::Sender<TailEntry>,
     source: watch::Receiver<SourceState>,
+    recent: Arc<Mutex<Recent>>,
     sockets: usize,
     /// Ends the reader with the last socket.
     _reader: DropGuard,
@@ -80,6 +84,7 @@ pub struct Subscription {
     pub entries: broadcast::Receiver<TailEntry>,
     /// Whether it can be.
     pub source: watch::Receiver<SourceState>,
+    recent: Arc<Mutex<Recent>>,
     tenant: TenantName,
     tails: Tails,
 }
@@ -107,6 +112,7 @@ impl Tails {
         Ok(Subscription {
             entries: watched.entries.subscribe(),
             source: watched.source.clone(),
+            recent: Arc::clone(&watched.recent),
             tenant: tenant.clone(),
             tails: self.clone(),
         })
@@ -116,12 +122,13 @@ impl Tails {
         let entries = broadcast::Sender::new(RING);
         let (state, source) = watch::channel(SourceState::Starting);
         let stop = CancellationToken::new();
-        let reader = TailReader::new(tenant.clone(), entries.clone(), state);
+        let recent = Arc::new(Mutex::new(Recent::default()));
+        let reader = TailReader::new(tenant.clone(), entries.clone(), state, Arc::clone(&recent));
         let redis = self.redis.clone();
         let stopped = stop.clone();
         // Reading is cut off wherever it stands: a tail keeps nothing that could be half done.
         tokio::spawn(async move { stopped.run_until_cancelled(reader.run(&redis)).await });
-        Watched { entries, source, sockets: 0, _reader: stop.drop_guard() }
+        Watched { entries, source, recent, sockets: 0, _reader: stop.drop_guard() }
     }
 
     fn leave(&self, tenant: &TenantName) {
@@ -136,6 +143,13 @@ impl Tails {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TenantName, Watched>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Subscription {
+    /// What was shown up to this event, and it, in order; `None` if that is not known any more.
+    pub(super) fn shown_until(&self, id: Uuid) -> Option<Vec<Uuid>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).until(id)
     }
 }
 

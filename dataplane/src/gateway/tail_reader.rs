@@ -1,6 +1,6 @@
 //! Reads one tenant's tail from Redis while somebody watches: lease, stream, duplicates.
 
-use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crds::TenantName;
@@ -8,9 +8,9 @@ use redis::streams::{StreamId, StreamReadReply};
 use runtime::logging::chain;
 use runtime::stores::{Connection, Redis};
 use tokio::sync::{broadcast, watch};
-use uuid::Uuid;
 
 use super::frames::{self, TailEvent};
+use super::recent::Recent;
 use super::tail::{SourceState, TailEntry};
 
 /// How long a lease holds, in seconds: a gateway that died is published for no longer.
@@ -21,8 +21,8 @@ const RENEW_AFTER: Duration = Duration::from_secs(5);
 const BLOCK: Duration = Duration::from_secs(4);
 /// Entries read at once.
 const ENTRIES_AT_ONCE: usize = 16;
-/// Ids remembered to find what a redelivery publishes again: several flushes, 400 KB.
-const REMEMBERED: usize = 8_192;
+/// Entries whose ids are learned before the first is read: what the sockets of another gateway were shown last.
+const LEARNED: usize = 32;
 /// Pauses while Redis doesn't answer.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -45,7 +45,7 @@ pub(super) struct TailReader {
     state: watch::Sender<SourceState>,
     /// The last entry read; `None` until Redis told where the stream ends.
     last: Option<String>,
-    seen: Seen,
+    recent: Arc<Mutex<Recent>>,
     /// Events published so far.
     count: u64,
 }
@@ -55,8 +55,9 @@ impl TailReader {
         tenant: TenantName,
         entries: broadcast::Sender<TailEntry>,
         state: watch::Sender<SourceState>,
+        recent: Arc<Mutex<Recent>>,
     ) -> Self {
-        Self { tenant, entries, state, last: None, seen: Seen::default(), count: 0 }
+        Self { tenant, entries, state, last: None, recent, count: 0 }
     }
 
     /// Reads until it is dropped, over every failure of Redis.
@@ -79,7 +80,7 @@ impl TailReader {
         // The lease comes first: nothing is published between the end we see and our first read.
         let mut last = match self.last.take() {
             Some(last) => last,
-            None => end_of_stream(&mut connection, &self.tenant).await?,
+            None => self.learn(&mut connection).await?,
         };
         self.state.send_replace(SourceState::Live);
         loop {
@@ -102,6 +103,20 @@ impl TailReader {
         Ok(at)
     }
 
+    /// Learns what was published last, and where the stream ends.
+    async fn learn(&self, connection: &mut Connection) -> Result<String, TailError> {
+        let last = last_entries(connection, &self.tenant).await?;
+        for entry in last.iter().rev() {
+            let events = entry.get::<Vec<u8>>("e").and_then(|compressed| frames::events(&compressed).ok());
+            events.iter().flatten().for_each(|event| _ = self.is_new(event));
+        }
+        Ok(last.into_iter().next().map_or_else(|| "0-0".to_owned(), |entry| entry.id))
+    }
+
+    fn is_new(&self, event: &TailEvent) -> bool {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).is_new(event.id)
+    }
+
     fn publish(&mut self, entry: &StreamId) {
         let events = entry.get::<Vec<u8>>("e").map(|compressed| frames::events(&compressed));
         let mut events = match events {
@@ -112,7 +127,7 @@ impl TailReader {
             }
             None => return,
         };
-        events.retain(|event: &TailEvent| self.seen.is_new(event.id));
+        events.retain(|event: &TailEvent| self.is_new(event));
         let left_out = entry.get("d").unwrap_or(0);
         let entry = TailEntry { first: self.count, events: events.into(), left_out };
         self.count += entry.events.len() as u64 + left_out;
@@ -123,11 +138,12 @@ impl TailReader {
     }
 }
 
-async fn end_of_stream(connection: &mut Connection, tenant: &TenantName) -> Result<String, TailError> {
+/// The newest entries, newest first.
+async fn last_entries(connection: &mut Connection, tenant: &TenantName) -> Result<Vec<StreamId>, TailError> {
     let mut last = redis::cmd("XREVRANGE");
-    last.arg(tenant.tail_stream()).arg("+").arg("-").arg("COUNT").arg(1);
+    last.arg(tenant.tail_stream()).arg("+").arg("-").arg("COUNT").arg(LEARNED);
     let last: redis::streams::StreamRangeReply = last.query_async(connection).await?;
-    Ok(last.ids.into_iter().next().map_or_else(|| "0-0".to_owned(), |entry| entry.id))
+    Ok(last.ids)
 }
 
 async fn read(connection: &mut Connection, tenant: &TenantName, last: &str) -> Result<Vec<StreamId>, TailError> {
@@ -136,44 +152,4 @@ async fn read(connection: &mut Connection, tenant: &TenantName, last: &str) -> R
     read.arg("STREAMS").arg(tenant.tail_stream()).arg(last);
     let reply: Option<StreamReadReply> = read.query_async(connection).await?;
     Ok(reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids).collect())
-}
-
-/// The ids given out last.
-#[derive(Default)]
-struct Seen {
-    ids: HashSet<Uuid>,
-    order: VecDeque<Uuid>,
-}
-
-impl Seen {
-    fn is_new(&mut self, id: Uuid) -> bool {
-        if !self.ids.insert(id) {
-            return false;
-        }
-        self.order.push_back(id);
-        if self.order.len() > REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.ids.remove(&oldest);
-        }
-        true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_is_new_once_and_memory_is_bounded() {
-        let mut seen = Seen::default();
-        assert!(seen.is_new(Uuid::from_u128(0)));
-        assert!(!seen.is_new(Uuid::from_u128(0)));
-        for id in 1..=REMEMBERED as u128 {
-            assert!(seen.is_new(Uuid::from_u128(id)));
-        }
-        assert_eq!(seen.ids.len(), REMEMBERED);
-        assert!(seen.is_new(Uuid::from_u128(0)), "forgotten");
-        assert!(!seen.is_new(Uuid::from_u128(2)));
-    }
 }

@@ -137,9 +137,11 @@ impl Missed {
     }
 }
 
-/// The first events of a flush, as many as fit.
+/// The first events of a flush, as many as fit, in the order in which they are read again by a tail that goes on.
 fn shot(tenant: &Tenant, batches: &[&Batch]) -> Shot {
     let mut shot = Shot::default();
+    let mut batches = batches.to_vec();
+    batches.sort_by_key(|batch| (batch.accepted_at, batch.batch_id));
     let events = batches.iter().flat_map(|batch| batch.events.iter().map(move |event| (*batch, event)));
     for (at, (batch, event)) in events.enumerate() {
         if at >= EVENTS || shot.lines.len() >= BYTES {

@@ -1,6 +1,8 @@
 //! Each tenant's share of reading: how many of its requests work at once, and how much time they may take from the
 //! stores. Whoever wants more waits a moment and is then refused, so that no key takes the catalog from the others.
 
+mod exports;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use crds::TenantName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub(super) use exports::Exporting;
+use exports::Exports;
 
 /// Longest wait for one's turn: a page takes some milliseconds, so this is a long queue already.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -35,6 +40,7 @@ pub struct TooMany {
 pub struct Limits {
     at_once: usize,
     tenants: Arc<Mutex<HashMap<TenantName, Share>>>,
+    exports: Exports,
 }
 
 #[derive(Debug)]
@@ -109,7 +115,7 @@ impl Limits {
     /// For a catalog of so many connections: one tenant has half of them at most.
     pub fn new(connections: u32) -> Self {
         let at_once = usize::try_from(connections / 2).unwrap_or(1).max(1);
-        Self { at_once, tenants: Arc::default() }
+        Self { at_once, tenants: Arc::default(), exports: Exports::default() }
     }
 
     /// A turn of this tenant's, after a short wait for one.
@@ -126,6 +132,11 @@ impl Limits {
             // The semaphore is never closed.
             Ok(Err(_)) | Err(_) => Err(TooMany { retry_after: 1 }),
         }
+    }
+
+    /// A place for an export of this tenant's, until it is dropped.
+    pub fn export(&self, tenant: &TenantName) -> Result<Exporting, TooMany> {
+        self.exports.begin(tenant)
     }
 
     fn wait(&self, tenant: &TenantName, now: Instant) -> Result<Waits<'_>, TooMany> {

@@ -100,6 +100,22 @@ impl Reader {
         Ok(catalog_listing(rows?, page, listed(waits, page)))
     }
 
+    /// The rows of a page of the plain list.
+    pub(super) async fn listed(&self, tenant: &Tenant, page: &Page, now: Micros) -> Result<Rows, Error> {
+        let (rows, waits) = tokio::join!(self.catalog.page(tenant, page), self.waiting.of(tenant, now));
+        let (rows, next) = cut(rows?, page.limit, |row| row.place);
+        Ok(Rows { rows, next, source: Source::Catalog, notice: listed(waits, page).map(Cow::Borrowed) })
+    }
+
+    /// The rows of a page of a search.
+    pub(super) async fn searched(&self, tenant: &Tenant, page: &Page, now: Micros) -> Result<Rows, Error> {
+        let Listing { items, next_cursor, source, notice, .. } = self.search(tenant, page, now).await?;
+        let next = next_cursor.and_then(|next| Cursor::decode(&next, page.asked).ok());
+        let ids: Vec<Uuid> = items.iter().map(|item| item.id).collect();
+        let rows = self.catalog.found(tenant, &ids, page.order).await?.rows;
+        Ok(Rows { rows, next, source, notice })
+    }
+
     /// What an answer of the index over a page's time may have missed, where it was asked by other means.
     pub(super) async fn lacking(
         &self,
@@ -216,6 +232,16 @@ impl Reader {
     }
 }
 
+/// The rows of a page, and what it may have missed.
+pub(super) struct Rows {
+    pub(super) rows: Vec<Row>,
+    /// Where the next page begins; `None` on the last.
+    pub(super) next: Option<Cursor>,
+    pub(super) source: Source,
+    /// Why it is not complete.
+    pub(super) notice: Option<Cow<'static, str>>,
+}
+
 pub(super) fn catalog_listing(rows: Vec<Row>, page: &Page, notice: Option<&'static str>) -> Listing {
     let (rows, next) = cut(rows, page.limit, |row| row.place);
     Listing {
@@ -232,7 +258,7 @@ pub(super) fn catalog_listing(rows: Vec<Row>, page: &Page, notice: Option<&'stat
 fn listed(waits: Waits, page: &Page) -> Option<&'static str> {
     match waits {
         Waits::Something => Some(QUEUED),
-        _ if page.query.is_some() => Some(TEXT_CUT),
+        _ if page.query.as_ref().is_some_and(query::Query::asks_for_a_shown_message) => Some(TEXT_CUT),
         Waits::Unknown => Some(QUEUE_UNKNOWN),
         Waits::Nothing => None,
     }

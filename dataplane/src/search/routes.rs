@@ -9,8 +9,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use api::routes::{
-    ASK, BATCH, COMPLETE, EVENT, EXPLAIN, FACETS, FIELDS, HISTOGRAM, LETTER, LETTERS, LIST, ME, REDRIVE, REDRIVE_ONE,
-    SEARCH, USAGE, VALUES,
+    ASK, BATCH, COMPLETE, CONTEXT, EVENT, EXPLAIN, EXPORT, FACETS, FIELDS, HISTOGRAM, LETTER, LETTERS, LIST, ME,
+    REDRIVE, REDRIVE_ONE, SEARCH, STORED, USAGE, VALUES,
 };
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
@@ -39,7 +39,9 @@ pub(super) fn router(search: Search) -> Router {
     Router::new()
         .route(LIST, known(get(list)))
         .route(EVENT, known(get(event)))
+        .route(CONTEXT, known(get(context)))
         .route(SEARCH, known(get(find)))
+        .route(EXPORT, known(get(export)))
         .route(EXPLAIN, known(get(explain)))
         .route(ASK, known(get(counting::ask)))
         .route(HISTOGRAM, known(get(counting::histogram)))
@@ -47,6 +49,7 @@ pub(super) fn router(search: Search) -> Router {
         .route(FIELDS, known(get(counting::fields)))
         .route(VALUES, known(get(counting::values)))
         .route(COMPLETE, known(get(counting::complete)))
+        .route(STORED, known(get(stored)))
         .route(BATCH, known(get(batch)))
         .route(USAGE, known(get(usage::usage)))
         .route(ME, known(get(usage::me)))
@@ -83,6 +86,12 @@ async fn find(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Res
     answer(answered?)
 }
 
+async fn export(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
+    let caller = caller(&search, &headers)?;
+    let export = params::export::export(&pairs(&uri)?, now())?;
+    super::export::answer(search, caller, export).await
+}
+
 async fn explain(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
     caller(&search, &headers)?;
     let text = params::explain(&pairs(&uri)?)?;
@@ -95,6 +104,23 @@ async fn event(State(search): State<Search>, headers: HeaderMap, id: Id, uri: Ur
     let id = id.named()?;
     let event = read(&search, &caller, move |reader, tenant| async move { reader.event(&tenant, id).await }).await?;
     answer(event.ok_or(Error::NotFound)?)
+}
+
+async fn context(State(search): State<Search>, headers: HeaderMap, id: Id, uri: Uri) -> Result<Response, Error> {
+    let caller = caller(&search, &headers)?;
+    let pairs = pairs(&uri)?;
+    // Whether the parameters are good is said before whether there is such an event.
+    let around = params::context::context(id.0.unwrap_or_default(), &pairs)?;
+    let id = id.named()?;
+    let context =
+        move |reader: Reader, tenant: Arc<Tenant>| async move { reader.context(&tenant, id, &around, now()).await };
+    answer(read(&search, &caller, context).await?.ok_or(Error::NotFound)?)
+}
+
+async fn stored(State(search): State<Search>, headers: HeaderMap, uri: Uri) -> Result<Response, Error> {
+    let caller = caller(&search, &headers)?;
+    let asked = params::tail::stored(&pairs(&uri)?)?;
+    answer(read(&search, &caller, |reader, tenant| async move { reader.stored(&tenant, asked).await }).await?)
 }
 
 async fn batch(State(search): State<Search>, headers: HeaderMap, id: Id, uri: Uri) -> Result<Response, Error> {

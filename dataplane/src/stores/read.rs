@@ -12,6 +12,7 @@ mod places;
 mod requests;
 mod said;
 mod usage;
+mod stored;
 
 pub use candidates::{Among, BatchAt, Candidate, Candidates, Step};
 pub use catalog::{Catalog, CatalogError, Found, Probe, Row, StoredBatch};
@@ -20,3 +21,4 @@ pub use document::Document;
 pub use index::{Asked, Fault, Group, Grouped, Hits, Index, IndexError, Leaf};
 pub use letters::Letter;
 pub use said::Said;
+pub use stored::StoredAt;

@@ -2,6 +2,7 @@
 
 mod forwarding;
 mod tail;
+mod resume;
 mod hostile_frames;
 mod paths;
 

@@ -12,6 +12,8 @@ mod counting;
 mod words;
 mod paging;
 mod detail;
+mod context;
+mod export;
 mod letters;
 mod usage;
 mod privileges;

@@ -115,6 +115,17 @@ impl Catalog {
         .await
     }
 
+    /// How many events a page's filters choose, however many the page shows; `most` at most.
+    pub async fn count(&self, tenant: &Tenant, page: &Page, most: u64) -> Result<u64, CatalogError> {
+        let schema = tenant.name().database_schema();
+        let mut sql = QueryBuilder::new(format!("SELECT count(*) FROM (SELECT FROM {schema}.logs WHERE true"));
+        conditions(page).into_iter().for_each(|part| push(&mut sql, part));
+        sql.push(" LIMIT ").push_bind(i64::try_from(most).unwrap_or(i64::MAX)).push(") AS counted");
+        let mut read = self.begin(tenant).await?;
+        let count: i64 = sql.build_query_scalar().fetch_one(&mut *read).await?;
+        Ok(count.unsigned_abs())
+    }
+
     /// The rows of these events in an order, and whether the index has everything.
     pub async fn found(&self, tenant: &Tenant, ids: &[Uuid], order: Order) -> Result<Found, CatalogError> {
         let schema = tenant.name().database_schema();

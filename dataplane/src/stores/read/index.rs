@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::breaker::Breaker;
 use super::document::Document;
 use super::requests::{
-    TIMEOUT as TIME_LIMIT, easy_body, event_body, held_body, reduced_body, reduced_page_body, search_body,
+    TIMEOUT as TIME_LIMIT, count_body, easy_body, event_body, held_body, reduced_body, reduced_page_body, search_body,
 };
 use crate::event::Micros;
 use crate::stores::index::Ask;
@@ -290,6 +290,13 @@ impl Index {
             places: answer.hits.hits.into_iter().map(Place::cursor).collect(),
             loose: prefixes == Prefixes::Anywhere,
         })
+    }
+
+    /// How many events a search finds, `most` at most; `None` if a part of the index didn't answer.
+    pub async fn count(&self, tenant: &Tenant, page: &Page, most: u64) -> Result<Option<u64>, IndexError> {
+        let answer: Answer<Place> = self.ask(tenant, count_body(tenant.name(), page, most)).await?;
+        let partial = answer.is_partial();
+        Ok(answer.hits.total.filter(|_| !partial).map(|total| total.value))
     }
 
     /// One event; `None` if the index doesn't hold it (yet, or any more).

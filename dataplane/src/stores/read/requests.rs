@@ -16,6 +16,12 @@ pub(super) fn search_body(tenant: &TenantName, page: &Page, prefixes: Prefixes) 
     body
 }
 
+/// The body of a search that counts what it finds, up to `most`.
+pub(super) fn count_body(tenant: &TenantName, page: &Page, most: u64) -> Value {
+    let query = search(tenant, page, Prefixes::SideBySide)["query"].take();
+    json!({"query": query, "size": 0, "track_total_hits": most, "timeout": TIMEOUT})
+}
+
 /// The body of a search for one event.
 pub(super) fn event_body(tenant: &TenantName, event_id: uuid::Uuid) -> Value {
     let must = [json!({"term": {"tenant": tenant.as_str()}}), json!({"ids": {"values": [event_id.to_string()]}})];
@@ -76,6 +82,7 @@ mod tests {
         let page = Page::default();
         for body in [
             search_body(&tenant, &page, Prefixes::SideBySide),
+            count_body(&tenant, &page, 5),
             event_body(&tenant, id),
             held_body(&tenant, &[id]),
             reduced_body(&tenant),
