@@ -124,8 +124,8 @@ mod tests {
             (&["tail"], "ac", Candidates::Tenants),
             (&["-o", "json", "keys", "revoke"], "", Candidates::Tenants),
             (&["tail", "acme"], "", words(&[])),
-            (&["tenants", "-o"], "", words(&["table", "json"])),
-            (&["tenants", "--output"], "j", words(&["table", "json"])),
+            (&["tenants", "-o"], "", words(&["table", "json", "ndjson", "csv", "text"])),
+            (&["tenants", "--output"], "j", words(&["table", "json", "ndjson", "csv", "text"])),
             (&["completion"], "k", words(&["bash", "elvish", "fish", "kubectl", "powershell", "zsh"])),
         ] {
             let before: Vec<_> = before.iter().map(|word| (*word).to_owned()).collect();

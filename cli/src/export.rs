@@ -136,7 +136,7 @@ async fn part(door: &Door, asked: &Export, goes_on: bool) -> anyhow::Result<Part
         (None, Some(end)) => Ok(Part { events: end.events, last: None, end: Ok(end) }),
         (broken, _) => {
             // What is held was not written: a whole line of it is an event.
-            let (events, last) = match held.strip_suffix('\n').and_then(|line| id(line)) {
+            let (events, last) = match held.strip_suffix('\n').and_then(id) {
                 Some(id) => {
                     output::text(&held)?;
                     (count + 1, Some(id))

@@ -197,7 +197,7 @@ async fn live_tail(
 ) -> Response {
     let asked = match asked(&uri) {
         Ok(asked) => asked,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     for key in keys_of_browser(&headers) {
         headers.append("x-api-key", key);
@@ -236,7 +236,7 @@ async fn tail_events(
     };
     let mut asked = match asked(&uri) {
         Ok(asked) => asked,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     // A client that comes back says it so, and its URL is that of its first request.
     if let Some(last) = headers.get(LAST_EVENT_ID) {
@@ -263,15 +263,15 @@ struct Asked {
     pairs: Vec<(String, String)>,
 }
 
-fn asked(uri: &Uri) -> Result<Asked, Response> {
-    let invalid = |error: String| refusal(Code::InvalidParameter, error);
+fn asked(uri: &Uri) -> Result<Asked, Box<Response>> {
+    let invalid = |error: String| Box::new(refusal(Code::InvalidParameter, error));
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| invalid(error.body_text()))?;
     match filter::read(&pairs) {
         Ok(tail) => Ok(Asked { tail, pairs }),
         Err(InvalidParams::Query(error)) => {
             let refusal =
                 Refusal::new(Code::InvalidQuery, error.to_string()).at(error.at.clone(), error.repairs.clone());
-            Err((StatusCode::BAD_REQUEST, Json(refusal)).into_response())
+            Err(Box::new((StatusCode::BAD_REQUEST, Json(refusal)).into_response()))
         }
         Err(error) => Err(invalid(error.to_string())),
     }

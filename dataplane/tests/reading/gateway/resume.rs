@@ -17,7 +17,7 @@ use crate::house::{House, Seat, Stored};
 
 fn lines(name: &str, count: usize) -> Vec<String> {
     let line = |n: usize| {
-        let level = if n % 2 == 0 { "error" } else { "info" };
+        let level = if n.is_multiple_of(2) { "error" } else { "info" };
         format!(r#"{{"message":"{name}{n} refused","level":"{level}","status":{}}}"#, 500 + n) + "\n"
     };
     (0..count).map(line).collect()

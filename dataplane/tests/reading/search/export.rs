@@ -16,7 +16,7 @@ use crate::house::{House, Seat};
 /// Lines with everything that a line can have; some of the same time.
 fn lines(from: usize, count: usize) -> Vec<String> {
     let line = |n: usize| {
-        let long = "word ".repeat(if n % 7 == 0 { 300 } else { 3 });
+        let long = "word ".repeat(if n.is_multiple_of(7) { 300 } else { 3 });
         format!(
             r#"{{"timestamp":"2026-01-01T01:{:02}:{:02}Z","service":"s{}","message":"export {n} {long}","metadata":{{"n":{n},"wei":12345678901234567890123}},"host":"=web-{n}"}}"#,
             n / 600,
