@@ -108,7 +108,7 @@ pub enum DeletionPolicy {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.hotDays <= self.totalDays").message("hotDays must not exceed totalDays"))]
 pub struct Retention {
-    /// Days in the full-text index. Search covers these.
+    /// Days in the index, where search is fast. Older events are found in their raw lines, more slowly.
     #[schemars(range(min = 1, max = 90))]
     #[serde(default = "seven")]
     pub hot_days: i32,
