@@ -258,9 +258,9 @@ async fn a_tail_goes_on_when_its_connection_ends() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let server = tokio::spawn(async move {
-        for message in ["one", "two"] {
+        for (id, message) in [(1, "one"), (2, "two")] {
             let mut socket = accept_async(listener.accept().await.unwrap().0).await.unwrap();
-            let event = json!({"type": "event", "event": {"message": message}});
+            let event = json!({"type": "event", "event": {"id": uuid::Uuid::from_u128(id), "message": message}});
             for frame in [json!({"type": "ready"}), event] {
                 socket.send(Message::text(frame.to_string())).await.unwrap();
             }
@@ -273,7 +273,8 @@ async fn a_tail_goes_on_when_its_connection_ends() {
     // Nobody answers any more, and the program goes on trying: that is enough seen.
     tail.start_kill().unwrap();
     let seen = String::from_utf8(tail.wait_with_output().await.unwrap().stdout).unwrap();
-    assert_eq!(seen, "{\"message\":\"one\"}\n{\"message\":\"two\"}\n");
+    let line = |id, message: &str| format!("{}\n", json!({"id": uuid::Uuid::from_u128(id), "message": message}));
+    assert_eq!(seen, line(1, "one") + &line(2, "two"));
     house.clear().await;
 }
 

@@ -94,14 +94,14 @@ async fn an_event_is_followed_through_every_stage_and_a_stuck_one_is_named() -> 
     }
     drop(canary);
 
-    let catalog_alone = house.search_without_index().await?;
-    let front = gateway(&house, Some(&catalog_alone), &stop).await?;
+    let without_index = house.search_without_index().await?;
+    let front = gateway(&house, Some(&without_index), &stop).await?;
     let canary = Canary::start(ingest, &front, &key, 15).await?;
     let is_stuck = |last: &RoundTrip| failure(&last.stages).is_some_and(|(stage, _)| stage == Stage::Search);
     let stuck = canary.round_trip("the search is stuck", is_stuck).await?;
     assert_eq!(
         failure(&stuck.stages).map(|(_, why)| why),
-        Some("not there in time: the catalog answers in place of the index")
+        Some("not there in time: the scan answers in place of the index")
     );
     let failed: Vec<_> = stuck.stages.iter().filter(|one| one.error.is_some()).map(|one| one.stage).collect();
     assert_eq!(failed, [Stage::Search], "{stuck:?}");

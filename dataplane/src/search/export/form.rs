@@ -192,7 +192,7 @@ mod tests {
     fn a_line_of_json_reads_back_with_all_digits() {
         let line = written(Format::Ndjson, false, &exported("m\n2", None));
         assert!(line.ends_with('\n') && line.matches('\n').count() == 1, "{line}");
-        assert!(line.contains(r#""metadata":{"wei":12345678901234567890123,"p":1.10}"#), "{line}");
+        assert!(line.contains(r#""metadata":{"p":1.10,"wei":12345678901234567890123}"#), "{line}");
         assert!(!line.contains("complete"), "{line}");
         assert_eq!(serde_json::from_str::<Exported>(&line).unwrap(), exported("m\n2", None));
     }
@@ -209,7 +209,7 @@ mod tests {
             ("a=b", false, "a=b"),
         ] {
             let expected = format!(
-                "t,WARN,api,,{cell},,,\"{{\"\"wei\"\":12345678901234567890123,\"\"p\"\":1.10}}\",,{id},a,{id},time_of_acceptance\r\n",
+                "t,WARN,api,,{cell},,,\"{{\"\"p\"\":1.10,\"\"wei\"\":12345678901234567890123}}\",,{id},a,{id},time_of_acceptance\r\n",
                 id = Uuid::nil(),
             );
             assert_eq!(written(Format::Csv, raw, &exported(message, None)), expected, "{message}");

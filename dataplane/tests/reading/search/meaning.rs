@@ -202,7 +202,7 @@ fn clause(random: &mut StdRng) -> String {
         0..=2 => quoted(WORDS.choose(random).expect("some")),
         3 => quoted(&some(random, WORDS, 3).join(" ")),
         4 => {
-            ["conn*", "user-1*", "java.la*", "tim*", "grö*", "use*", "世界*"].choose(random).expect("some").to_string()
+            ["conn*", "user-17*", "java.la*", "tim*", "grö*", "use*", "世界*"].choose(random).expect("some").to_string()
         }
         5 => format!("service:{}", quoted(SERVICES.choose(random).expect("some"))),
         6 => format!("level:{}", LEVELS.choose(random).expect("some")),
