@@ -254,13 +254,13 @@ async fn values(State(search): State<Search>, Path(name): Path<String>, request:
 async fn series(State(search): State<Search>, request: Request) -> Result<Response, Error> {
     let asked = Question::read(&search, request).await?;
     let (span, now) = (asked.span()?.micros(), now());
-    let selectors = params::several(&asked.pairs, &["match[]", "match"]).into_iter().map(parse_selector);
-    let mut selectors = selectors.collect::<Result<Vec<_>, _>>()?;
+    let texts = params::several(&asked.pairs, &["match[]", "match"]);
+    if texts.len() > 16 {
+        return Err(Refused::Because("at most 16 selectors may be asked for at once".to_owned()).into());
+    }
+    let mut selectors = texts.into_iter().map(parse_selector).collect::<Result<Vec<_>, _>>()?;
     if selectors.is_empty() {
         selectors.push(Vec::new());
-    }
-    if selectors.len() > 16 {
-        return Err(Refused::Because("at most 16 selectors may be asked for at once".to_owned()).into());
     }
     let found = read(&search, &asked.caller, move |reader, tenant| async move {
         let mut all = sets::Sets::default();

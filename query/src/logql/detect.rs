@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use stages::{Map, Value};
 
 use super::extract::pairs;
-use super::row::{EVENT_ID, Row, sanitized};
+use super::row::{EVENT_ID, MAX_NAME, Row, sanitized};
 use super::tree::Unit;
 use super::units;
 
@@ -59,6 +59,9 @@ pub fn detect<'a>(rows: impl IntoIterator<Item = &'a Row>) -> BTreeMap<String, D
 
 /// The name under which a parser gives it, if it gives it at all.
 fn name_in(row: &Row, name: &str, value: &str) -> Option<String> {
+    if name.len() > MAX_NAME {
+        return None;
+    }
     let name = sanitized(name);
     match row.stream.get(&name).or_else(|| row.structured.get(&name)) {
         Some(known) if known == value => None,
@@ -103,6 +106,10 @@ fn collect(object: &Map, path: &mut Vec<String>, found: &mut Vec<(Vec<String>, S
     for (name, value) in object {
         if found.len() >= MAX_FIELDS {
             return;
+        }
+        // A long name is that of each value inside.
+        if path.iter().map(String::len).sum::<usize>() + name.len() > MAX_NAME {
+            continue;
         }
         path.push(name.clone());
         match value {

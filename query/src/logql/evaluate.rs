@@ -1,6 +1,7 @@
 //! The value of a metric query at each step, of what its ranges found.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use super::row::Labels;
 use super::tree::{Aggregate, Grouping, Metric, Operator};
@@ -158,19 +159,20 @@ fn by_labels(all: &[Series]) -> BTreeMap<&Labels, &Series> {
     all.iter().map(|series| (&series.labels, series)).collect()
 }
 
-fn either(mut left: Vec<Series>, right: Vec<Series>) -> Vec<Series> {
-    for series in right {
-        match left.iter_mut().find(|other| other.labels == series.labels) {
-            None => left.push(series),
-            Some(other) => {
-                for (value, further) in other.values.iter_mut().zip(series.values) {
+fn either(left: Vec<Series>, right: Vec<Series>) -> Vec<Series> {
+    let mut all: BTreeMap<Labels, Vec<Option<f64>>> =
+        left.into_iter().map(|series| (series.labels, series.values)).collect();
+    for Series { labels, values } in right {
+        match all.entry(labels) {
+            Entry::Vacant(none) => drop(none.insert(values)),
+            Entry::Occupied(mut there) => {
+                for (value, further) in there.get_mut().iter_mut().zip(values) {
                     *value = value.or(further);
                 }
             }
         }
     }
-    left.sort_by(|a, b| a.labels.cmp(&b.labels));
-    left
+    all.into_iter().map(|(labels, values)| Series { labels, values }).collect()
 }
 
 fn each(all: Vec<Series>, value: impl Fn(f64, usize) -> Option<f64>) -> Vec<Series> {

@@ -3,7 +3,7 @@
 use regex::Regex;
 use stages::{Map, Value};
 
-use super::row::Row;
+use super::row::{MAX_NAME, Row};
 use super::tree::LinePattern;
 
 const JSON_ERROR: &str = "JSONParserErr";
@@ -28,6 +28,13 @@ pub(super) fn json(row: &mut Row, fields: &[(String, Vec<String>)]) {
 
 fn all_of(row: &mut Row, object: &Map, above: &str, depth: usize) {
     for (name, value) in object {
+        if row.is_full() {
+            return;
+        }
+        // A long name is that of each value inside.
+        if above.len() + name.len() >= MAX_NAME {
+            continue;
+        }
         let name = if above.is_empty() { name.clone() } else { format!("{above}_{name}") };
         match value {
             Value::Object(inner) if depth < MAX_DEPTH => all_of(row, inner, &name, depth + 1),

@@ -1,5 +1,7 @@
 //! From the text of LogQL to its tree. What is not supported is refused by its name.
 
+use std::cell::Cell;
+
 use regex::{Regex, RegexBuilder};
 use stages::time::Micros;
 
@@ -17,7 +19,9 @@ const MAX_DEPTH: usize = 32;
 /// Most matchers and stages of a query, and most texts of its filters.
 const MAX_PARTS: usize = 128;
 /// Memory of one compiled regular expression.
-const MAX_REGEX_BYTES: usize = 1024 * 1024;
+const MAX_REGEX_BYTES: usize = 512 * 1024;
+/// Most regular expressions of a query; one that is anchored counts twice.
+const MAX_REGEXES: usize = 32;
 /// Longest window and longest offset.
 const MAX_RANGE_SECONDS: f64 = 10.0 * 366.0 * 86_400.0;
 /// Labels that every series has, as far as its lines do, unless the query says by which.
@@ -126,6 +130,7 @@ struct Parser<'a> {
     next: usize,
     depth: usize,
     parts: usize,
+    regexes: Cell<usize>,
 }
 
 impl<'a> Parser<'a> {
@@ -133,7 +138,7 @@ impl<'a> Parser<'a> {
         if text.len() > MAX_BYTES {
             return Err(LogQlError::at(text, MAX_BYTES, format!("the query is longer than {MAX_BYTES} bytes")));
         }
-        Ok(Self { text, tokens: tokens(text)?, next: 0, depth: 0, parts: 0 })
+        Ok(Self { text, tokens: tokens(text)?, next: 0, depth: 0, parts: 0, regexes: Cell::new(0) })
     }
 
     fn peek(&self) -> Option<&Token> {
@@ -233,7 +238,11 @@ impl<'a> Parser<'a> {
     }
 
     fn regex(&self, at: usize, text: &str) -> Result<Regex, LogQlError> {
-        let built = RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).build();
+        self.regexes.set(self.regexes.get() + 1);
+        if self.regexes.get() > MAX_REGEXES {
+            return Err(LogQlError::at(self.text, at, "the query has too many regular expressions".to_owned()));
+        }
+        let built = RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).dfa_size_limit(MAX_REGEX_BYTES).build();
         built.map_err(|error| {
             let why = error.to_string();
             let why = why.lines().last().unwrap_or_default().trim().trim_start_matches("error: ");
@@ -465,8 +474,8 @@ impl<'a> Parser<'a> {
             }
             self.next += 1;
             let seconds = self.duration()?;
-            if seconds <= 0.0 {
-                return Err(self.error("the window is longer than nothing"));
+            if micros(seconds) <= 0 {
+                return Err(self.error("the window is at least a microsecond long"));
             }
             window.range = Some(micros(seconds));
             self.expect("]")?;

@@ -6,6 +6,13 @@ use super::row::{EVENT_ID, Row};
 use super::tree::{LabelFilter, LabelSource, LineFilter, LogExpr, Matcher, Needle, Pick, Stage, Test, Unit};
 use super::units;
 
+/// Longest line that a template makes, in bytes: as long as an event may be.
+const MAX_LINE: usize = 1024 * 1024;
+/// Longest value of a label that a template makes, in bytes.
+const MAX_LABEL: usize = 16 * 1024;
+/// Why a line is not as a template would make it.
+const TEMPLATE_ERROR: &str = "TemplateFormatErr";
+
 impl LogExpr {
     /// Whether the query finds it. Its labels and its line are then as the query makes them.
     pub fn keeps(&self, row: &mut Row) -> bool {
@@ -72,11 +79,17 @@ impl Stage {
                 row.structured.retain(kept);
                 row.parsed.retain(kept);
             }
-            Self::LineFormat(template) => row.line = template.fill(row),
+            Self::LineFormat(template) => match template.fill(row, MAX_LINE) {
+                Some(line) => row.line = line,
+                None => row.error = Some(TEMPLATE_ERROR),
+            },
             Self::LabelFormat(formats) => {
                 for (name, source) in formats {
                     let value = match source {
-                        LabelSource::Template(template) => template.fill(row),
+                        LabelSource::Template(template) => template.fill(row, MAX_LABEL).unwrap_or_else(|| {
+                            row.error = Some(TEMPLATE_ERROR);
+                            String::new()
+                        }),
                         LabelSource::Rename(from) => {
                             let value = row.label(from).to_owned();
                             row.remove(from);
@@ -209,6 +222,24 @@ mod tests {
         let broken = row(r#"{"message":"a=1 \"oops"}"#);
         assert_eq!(kept("{} | logfmt --strict", &broken).unwrap().label("__error__"), "LogfmtParserErr");
         assert_eq!(kept("{} | logfmt", &broken).unwrap().label("a"), "1");
+    }
+
+    #[test]
+    fn what_a_query_makes_of_a_line_is_bounded() {
+        let ten = row(r#"{"message":"0123456789"}"#);
+        let twice = " | line_format `{{__line__}}{{__line__}}`".repeat(40);
+        let made = kept(&format!("{{}}{twice}"), &ten).unwrap();
+        assert!(made.line.len() <= super::MAX_LINE && made.label("__error__") == "TemplateFormatErr");
+        let twice = " | label_format a=`x{{.a}}{{.a}}`".repeat(40);
+        let made = kept(&format!("{{}}{twice}"), &ten).unwrap();
+        assert!(made.label("a").len() <= super::MAX_LABEL && made.label("__error__") == "TemplateFormatErr");
+
+        let (long, short) =
+            ("k".repeat(500_000), (0..30_000).map(|n| format!("\"a{n}\":1")).collect::<Vec<_>>().join(","));
+        let line = format!("{{\"{long}\":{{{short}}},{short},\"{long}x\":1}}");
+        let nested = row(&serde_json::json!({ "message": line }).to_string());
+        let found = kept("{} | json", &nested).unwrap().parsed;
+        assert!(found.len() == 256 && found.keys().all(|name| name.len() <= 256), "{}", found.len());
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub type Labels = BTreeMap<String, String>;
 
 /// Labels that one event has at most, of its leaves and of what is read in its line.
 const MAX_LABELS: usize = 256;
+/// Longest name of a label that is read in a line, in bytes.
+pub(super) const MAX_NAME: usize = 256;
 /// Bytes of an event's leaves that are labels, as many as the index has words of.
 const MAX_LEAF_BYTES: usize = 256 * 1024;
 /// Names that a leaf may not take.
@@ -94,8 +96,11 @@ impl Row {
 
     /// Adds what was read in the line. A label that is there keeps its value, and the other has a name of its own.
     pub(super) fn extract(&mut self, name: &str, value: String) {
+        if name.len() > MAX_NAME || self.is_full() {
+            return;
+        }
         let name = sanitized(name);
-        if name.is_empty() || self.parsed.len() >= MAX_LABELS {
+        if name.is_empty() {
             return;
         }
         let known = self.stream.get(&name).or_else(|| self.structured.get(&name));
@@ -109,6 +114,11 @@ impl Row {
                 self.parsed.insert(name, value);
             }
         }
+    }
+
+    /// Whether it has as many labels of its line as it may have.
+    pub(super) fn is_full(&self) -> bool {
+        self.parsed.len() >= MAX_LABELS
     }
 
     /// Removes a label.

@@ -36,14 +36,22 @@ impl Template {
         Ok(Self { parts })
     }
 
-    /// With a line's labels.
-    pub(super) fn fill(&self, row: &Row) -> String {
-        let parts = self.parts.iter().map(|part| match part {
-            Part::Text(text) => text.as_str(),
-            Part::Label(name) => row.label(name),
-            Part::Line => &row.line,
-        });
-        parts.collect()
+    /// With a line's labels; `None` if that were longer than `most` bytes. Each template can hold a line many times, and
+    /// the next one what came of it.
+    pub(super) fn fill(&self, row: &Row, most: usize) -> Option<String> {
+        let mut text = String::new();
+        for part in &self.parts {
+            let part = match part {
+                Part::Text(text) => text.as_str(),
+                Part::Label(name) => row.label(name),
+                Part::Line => &row.line,
+            };
+            if text.len() + part.len() > most {
+                return None;
+            }
+            text.push_str(part);
+        }
+        Some(text)
     }
 }
 

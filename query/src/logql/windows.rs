@@ -20,6 +20,9 @@ const MAX_EDGES: usize = 25_000;
 /// Samples of all windows that are looked at one by one, as for a quantile.
 const MAX_LOOKS: usize = 50_000_000;
 
+/// Values of all windows and series of a range: some 16 MB.
+const MAX_VALUES: usize = 1_000_000;
+
 /// The moments at which a query is evaluated, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Windows {
@@ -82,9 +85,17 @@ impl Windows {
         fits.then(|| Boundaries { interval, offset: first.rem_euclid(interval), edges: edges.into_iter().collect() })
     }
 
-    /// A value for each window, of what the index counted.
-    pub fn of_counts(&self, range: &RangeExpr, counted: &Counted) -> Vec<Series> {
+    /// Whether so many series may have a value for each window.
+    fn bears(&self, series: usize) -> bool {
+        series.saturating_mul(self.count) <= MAX_VALUES
+    }
+
+    /// A value for each window, of what the index counted; `None` if these were too many.
+    pub fn of_counts(&self, range: &RangeExpr, counted: &Counted) -> Option<Vec<Series>> {
         let series = counted.groups.keys().chain(counted.edges.keys()).cloned().collect::<BTreeSet<Labels>>();
+        if !self.bears(series.len()) {
+            return None;
+        }
         let none = BTreeMap::new();
         let values = |labels: &Labels| {
             let groups = counted.groups.get(labels).unwrap_or(&none);
@@ -106,13 +117,16 @@ impl Windows {
             let count = |(after, last): (Micros, Micros)| until(last).saturating_sub(until(after));
             self.edges(range).map(count).map(|count| (count > 0).then(|| per_window(range, count as f64))).collect()
         };
-        series.into_iter().map(|labels| Series { values: values(&labels), labels }).collect()
+        Some(series.into_iter().map(|labels| Series { values: values(&labels), labels }).collect())
     }
 
-    /// A value for each window, of samples; `None` if that were too much to look at.
+    /// A value for each window, of samples; `None` if that were too many, or too much to look at.
     pub fn of_samples(&self, range: &RangeExpr, samples: &Samples) -> Option<Vec<Series>> {
         if range.of == RangeOp::Absent {
             return Some(vec![self.absent(range, samples)]);
+        }
+        if !self.bears(samples.series.len()) {
+            return None;
         }
         let mut looks = 0;
         let mut all = Vec::new();
@@ -409,7 +423,7 @@ mod tests {
                 .collect();
             let expected = windows.of_samples(&range, &samples(&range, &times)).unwrap();
             let boundaries = windows.boundaries(&range).expect("whole milliseconds");
-            let found = windows.of_counts(&range, &counted(&boundaries, span, &times));
+            let found = windows.of_counts(&range, &counted(&boundaries, span, &times)).unwrap();
             let values = |all: Vec<Series>| all.into_iter().flat_map(|series| series.values).collect::<Vec<_>>();
             assert_eq!(values(found), values(expected), "{round}: {windows:?} {length}");
         }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Refused;
 use super::lines::{Cost, doubts, kept_after};
-use super::metric::OfRange;
+use super::metric::{OfRange, too_broad};
 use crate::event::{Micros, rfc3339};
 use crate::search::{Error, Reader};
 use crate::stores::read::{Asked, Group, Grouped};
@@ -58,7 +58,8 @@ pub(super) async fn count(
         }
     }
     let warnings = doubts(reader, tenant, (from, to), false, partial, now).await?;
-    Ok(OfRange { series: windows.of_counts(range, &counted), warnings, cost: Cost { lines, bytes: 0 } })
+    let series = windows.of_counts(range, &counted).ok_or_else(too_broad)?;
+    Ok(OfRange { series, warnings, cost: Cost { lines, bytes: 0 } })
 }
 
 fn add(range: &RangeExpr, into: &mut BTreeMap<Labels, BTreeMap<i64, u64>>, group: Group) {

@@ -123,10 +123,10 @@ async fn of_range(
     Ok(OfRange { series, warnings, cost: pages.cost })
 }
 
-fn too_broad() -> Refused {
+pub(super) fn too_broad() -> Refused {
     Refused::Because(format!(
-        "the query is too broad to count: more than {MAX_LOOKED_AT} lines would have to be looked at; narrow the time range, \
-         or filter by labels alone"
+        "the query is too broad to count: more than {MAX_LOOKED_AT} lines would have to be looked at, or there are too many \
+         series for so many steps; narrow the time range, take longer steps, or filter and group by fewer labels"
     ))
 }
 

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use api::event::Listing;
-use query::Page;
 use query::stage::{Grep, Texts};
+use query::{Clause, Field, Page, Pattern, Query};
 use uuid::Uuid;
 
 use super::Reader;
@@ -21,6 +21,12 @@ const MOST: u64 = 20_000;
 const PATIENCE: Duration = Duration::from_millis(2500);
 /// Said where a request ends before all events were read.
 const MORE_TO_READ: &str = "not all events were read: go on with `next_cursor`, or narrow the time range or the query";
+
+/// A query that asks for what `grep` looks at: of an event that the index holds in part, it can't tell.
+fn of_whole_texts(query: Option<Query>) -> Query {
+    let text = Query::Clause(Clause { field: Field::Text, pattern: Pattern::Phrase("text".into()) });
+    Query::And(query.into_iter().chain([text]).collect())
+}
 
 impl Reader {
     /// A page of those events whose text is as asked, and how many were read for it.
@@ -42,7 +48,8 @@ impl Reader {
                 if error.is_outage() { Error::NeedsIndex("texts that `grep` looks for") } else { error.into() }
             })?;
             partial |= in_part;
-            at_end = said.len() < AT_ONCE as usize;
+            // What a part of the index did not say may stand anywhere: this is not the end.
+            at_end = said.len() < AT_ONCE as usize && !in_part;
             for event in said {
                 read += 1;
                 after = Some(event.place);
@@ -54,8 +61,13 @@ impl Reader {
                     }
                 }
             }
+            if in_part {
+                break;
+            }
         }
-        let doubts = self.doubts(tenant, page, now).await;
+        // It looks at whole texts, whatever the query before it asks for.
+        let whole = Page { query: Some(of_whole_texts(page.query.clone())), ..page.clone() };
+        let doubts = self.doubts(tenant, &whole, now).await;
         let rows = self.catalog.found(tenant, &found, page.order).await?.rows;
         let mut notice = missing(Doubts { partial, ..doubts });
         if !at_end && found.len() < wanted {
