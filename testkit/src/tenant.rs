@@ -212,7 +212,13 @@ pub async fn platform(stores: &Stores) -> anyhow::Result<provision::Stores> {
     BOOTSTRAPPED
         .get_or_try_init(|| async {
             let passwords = role_passwords().await?;
-            provisioning.postgres.bootstrap(&passwords).await.context("make databases and roles")
+            let bootstrap = || provisioning.postgres.bootstrap(&passwords);
+            // Test programs that begin together wait for each other, for a bounded time.
+            let made = match bootstrap().await {
+                Err(_) => bootstrap().await,
+                made => made,
+            };
+            made.context("make databases and roles")
         })
         .await?;
     Ok(provisioning)
