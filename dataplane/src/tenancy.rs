@@ -31,8 +31,11 @@ use runtime::stores::Redis;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::event::Micros;
 use snapshot::Snapshot;
 use uses::Uses;
+
+const MICROS_PER_DAY: Micros = 24 * 3600 * 1_000_000;
 
 /// What can go wrong here.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +102,16 @@ impl Tenant {
     /// Everything that the operator registered of it.
     pub fn registered(&self) -> &RegistryTenant {
         &self.registered
+    }
+
+    /// What was accepted before this time is kept no longer.
+    pub fn kept_after(&self, now: Micros) -> Micros {
+        now - Micros::from(self.registered.total_days) * MICROS_PER_DAY
+    }
+
+    /// What was accepted before this time need not be in the index any longer.
+    pub fn hot_after(&self, now: Micros) -> Micros {
+        now - Micros::from(self.registered.hot_days) * MICROS_PER_DAY
     }
 
     /// The lane of the queue that takes its entries.

@@ -155,7 +155,7 @@ fn exact(field: &str, pattern: &Pattern) -> Value {
     }
 }
 
-fn wildcard(field: &str, value: &str) -> Value {
+pub(crate) fn wildcard(field: &str, value: &str) -> Value {
     json!({"wildcard": {field: {"value": value}}})
 }
 
@@ -165,7 +165,7 @@ fn like(text: &str) -> String {
 }
 
 /// A text of which nothing means anything in a pattern.
-fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     like(text).replace('*', r"\*")
 }
 

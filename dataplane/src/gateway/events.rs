@@ -26,7 +26,7 @@ pub(super) type Out = Pin<Box<dyn Sink<Message, Error = PollSendError<Bytes>> + 
 /// What a client says: nothing, until it leaves.
 pub(super) type Client = Pin<Box<dyn Stream<Item = Result<Message, ()>> + Send>>;
 
-/// A response, and the two ends of a socket for whoever fills it.
+/// A response, and the two ends of a socket for the task that fills it.
 pub(super) fn open() -> (Response, Out, Client) {
     let (sender, receiver) = mpsc::channel(WAITING);
     let body = stream::unfold(receiver, |mut receiver| async {

@@ -33,7 +33,17 @@ impl TailEvent {
 
     /// The event as a query is asked of it; `None` if its frame can't be read.
     pub(super) fn subject(&self) -> Option<&Subject<'static>> {
-        self.subject.get_or_init(|| subject(&self.frame)).as_ref()
+        let subject = || {
+            let event = said(&self.frame)?;
+            let time = event.time.unwrap_or_default();
+            Some(Subject::owned(event, time))
+        };
+        self.subject.get_or_init(subject).as_ref()
+    }
+
+    /// The event in the frame, with the time that is shown; `None` if it can't be read.
+    pub(super) fn said(&self) -> Option<stages::Event> {
+        said(&self.frame)
     }
 }
 
@@ -51,23 +61,15 @@ struct Published {
     attributes: Option<Map>,
 }
 
-fn subject(frame: &str) -> Option<Subject<'static>> {
+/// The event in a frame, with the time that is shown; `None` if it can't be read.
+fn said(frame: &str) -> Option<stages::Event> {
     let Ok(Some(Frame::Event { event })) = Frame::<Published>::read(frame) else {
         tracing::warn!("an event of the live tail can't be read");
         return None;
     };
     let Published { service, level, message, timestamp, application, full_log, language, metadata, attributes } = event;
     let time = timestamp.as_deref().and_then(stages::time::parse_text);
-    let event = stages::Event { time, level, service, application, message, full_log, language, metadata, attributes };
-    Some(Subject::owned(event, time.unwrap_or_default()))
-}
-
-impl TailEvent {
-    /// The event in the frame.
-    pub(super) fn said(&self) -> Option<api::tail::TailEvent<'_>> {
-        let event = self.frame.strip_prefix(BEFORE_EVENT)?.strip_suffix('}')?;
-        serde_json::from_str(event).ok()
-    }
+    Some(stages::Event { time, level, service, application, message, full_log, language, metadata, attributes })
 }
 
 /// The close frame of a tail that ends.

@@ -1,4 +1,4 @@
-//! What was stored before a tail is live: read from the role search, as whoever watches.
+//! What was stored before a tail is live: read from the role search with the watcher's own key.
 //!
 //! The tail is in place before the first look, so what is stored later comes by it. What comes both ways is shown once;
 //! see [`super::socket`].

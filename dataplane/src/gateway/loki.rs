@@ -3,7 +3,7 @@
 //! The tail is in place before the past is asked for, so nothing is lost between the two; what comes by both ways is
 //! shown once. The index shows an event about a second after it is stored, so the past is asked once more a moment later.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ use axum::response::{IntoResponse, Response};
 use crds::tenant::Scope;
 use futures::{SinkExt, StreamExt};
 use query::logql::{Expr, LogExpr, Row, params, parse};
-use stages::time::{Micros, parse_text};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::frames::{self, TailEvent};
+use super::recent::Recent;
 use super::tail::{SourceState, Subscription, TailEntry};
 use super::{Gateway, MAX_CLIENT_MESSAGE, too_many};
 use crate::loki::{in_order, is_categorized, plain, text};
@@ -187,7 +187,7 @@ fn now_nanos() -> i64 {
 async fn run(socket: WebSocket, mut tail: Subscription, asked: Asked, past: Vec<Row>, gateway: Gateway) {
     let (mut sink, mut client) = socket.split();
     let newest = past.last().map(|row| (row.time, row.id));
-    let mut view = View { expected: None, shown: Shown::default() };
+    let mut view = View::default();
     let mut waiting: VecDeque<Message> = messages(&asked, view.new_ones(past), 0).into();
     let mut check = interval(CHECK_EVERY);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -258,7 +258,13 @@ async fn close(mut sink: impl futures::Sink<Message> + Unpin, ending: Ending) {
 struct View {
     /// Number of the next event, once one has come.
     expected: Option<u64>,
-    shown: Shown,
+    shown: Recent,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self { expected: None, shown: Recent::of(REMEMBERED) }
+    }
 }
 
 impl View {
@@ -271,7 +277,8 @@ impl View {
     }
 
     fn new_ones(&mut self, mut rows: Vec<Row>) -> Vec<Row> {
-        rows.retain(|row| self.shown.is_new(row.id));
+        // A line whose id is not known can't be known again.
+        rows.retain(|row| row.id.is_nil() || self.shown.is_new(row.id));
         rows
     }
 }
@@ -279,19 +286,8 @@ impl View {
 /// An event of the live tail as a line.
 fn row(event: &TailEvent) -> Option<Row> {
     let said = event.said()?;
-    let time: Micros = parse_text(&said.timestamp)?;
-    let event = stages::Event {
-        time: None,
-        level: said.level.into_owned(),
-        service: said.service.into_owned(),
-        application: said.application.map(Into::into),
-        message: said.message.into_owned(),
-        full_log: said.full_log.map(Into::into),
-        language: said.language.map(Into::into),
-        metadata: said.metadata.map(std::borrow::Cow::into_owned),
-        attributes: said.attributes.map(std::borrow::Cow::into_owned),
-    };
-    Some(Row::new(event, time, said.id))
+    let time = said.time?;
+    Some(Row::new(said, time, event.id))
 }
 
 /// Lines as frames, and how many were left out.
@@ -312,31 +308,6 @@ fn messages(asked: &Asked, rows: Vec<Row>, left_out: u64) -> Vec<Message> {
     }
     let text = |frame: TailFrame| serde_json::to_string(&frame).ok().map(|text| Message::Text(text.into()));
     frames.into_iter().filter_map(text).collect()
-}
-
-/// The ids shown last.
-#[derive(Default)]
-struct Shown {
-    ids: HashSet<uuid::Uuid>,
-    order: VecDeque<uuid::Uuid>,
-}
-
-impl Shown {
-    fn is_new(&mut self, id: uuid::Uuid) -> bool {
-        if id.is_nil() {
-            return true;
-        }
-        if !self.ids.insert(id) {
-            return false;
-        }
-        self.order.push_back(id);
-        if self.order.len() > REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.ids.remove(&oldest);
-        }
-        true
-    }
 }
 
 #[cfg(test)]
@@ -365,12 +336,19 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_shown_once_and_memory_is_bounded() {
-        let mut shown = Shown::default();
-        assert!(shown.is_new(uuid::Uuid::from_u128(1)) && !shown.is_new(uuid::Uuid::from_u128(1)));
+    fn a_line_is_shown_once_and_memory_is_bounded() {
+        let mut view = View::default();
+        let mut is_new = |id: u128| {
+            let labels = Default::default;
+            let row = Row::of_labels(0, uuid::Uuid::from_u128(id), String::new(), labels(), labels(), labels());
+            view.new_ones(vec![row]).len() == 1
+        };
+        assert!(is_new(1) && !is_new(1));
         for id in 2..=REMEMBERED as u128 + 1 {
-            assert!(shown.is_new(uuid::Uuid::from_u128(id)));
+            assert!(is_new(id));
         }
-        assert_eq!(shown.ids.len(), REMEMBERED);
+        assert!(!is_new(2) && is_new(1), "as many are remembered, and no more");
+        // A line without an id can't be known again.
+        assert!(is_new(0) && is_new(0));
     }
 }

@@ -5,24 +5,28 @@ use std::collections::{HashSet, VecDeque};
 
 use uuid::Uuid;
 
-/// Ids remembered: several flushes, 400 KB.
-pub(super) const REMEMBERED: usize = 8_192;
-
 /// The ids given out last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Recent {
+    /// How many of them are remembered.
+    most: usize,
     ids: HashSet<Uuid>,
     order: VecDeque<Uuid>,
 }
 
 impl Recent {
+    /// Remembers so many ids.
+    pub(super) fn of(most: usize) -> Self {
+        Self { most, ids: HashSet::new(), order: VecDeque::new() }
+    }
+
     /// Whether this one was not given out lately. From now on it was.
     pub(super) fn is_new(&mut self, id: Uuid) -> bool {
         if !self.ids.insert(id) {
             return false;
         }
         self.order.push_back(id);
-        if self.order.len() > REMEMBERED
+        if self.order.len() > self.most
             && let Some(oldest) = self.order.pop_front()
         {
             self.ids.remove(&oldest);
@@ -43,7 +47,8 @@ mod tests {
 
     #[test]
     fn an_id_is_new_once_and_memory_is_bounded() {
-        let mut recent = Recent::default();
+        const REMEMBERED: usize = 8_192;
+        let mut recent = Recent::of(REMEMBERED);
         assert!(recent.is_new(Uuid::from_u128(0)));
         assert!(!recent.is_new(Uuid::from_u128(0)));
         for id in 1..=REMEMBERED as u128 {
@@ -56,7 +61,7 @@ mod tests {
 
     #[test]
     fn what_was_shown_before_is_known_for_a_while() {
-        let mut recent = Recent::default();
+        let mut recent = Recent::of(8);
         let id = Uuid::from_u128;
         for n in [5, 3, 9] {
             recent.is_new(id(n));

@@ -24,6 +24,8 @@ use super::tail_reader::TailReader;
 const SOCKETS_PER_TENANT: usize = 100;
 /// Sockets of this process: at some 50 KB each, 100 MB.
 const SOCKETS: usize = 2_000;
+/// Ids remembered of each tail: several flushes, 400 KB.
+const REMEMBERED: usize = 8_192;
 /// Entries that a slow socket may be behind. An entry is one flush of a processor, at most a few
 /// megabytes, and is shared by all sockets.
 const RING: usize = 16;
@@ -122,7 +124,7 @@ impl Tails {
         let entries = broadcast::Sender::new(RING);
         let (state, source) = watch::channel(SourceState::Starting);
         let stop = CancellationToken::new();
-        let recent = Arc::new(Mutex::new(Recent::default()));
+        let recent = Arc::new(Mutex::new(Recent::of(REMEMBERED)));
         let reader = TailReader::new(tenant.clone(), entries.clone(), state, Arc::clone(&recent));
         let redis = self.redis.clone();
         let stopped = stop.clone();

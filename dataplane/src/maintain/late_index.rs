@@ -42,7 +42,6 @@ const CHUNKS_AT_ONCE: usize = 3;
 const MEMORY_BYTES: usize = 32 * 1024 * 1024;
 /// What one permit of memory stands for.
 const MEMORY_UNIT: usize = 1024;
-pub(super) const MICROS_PER_DAY: i64 = 24 * 3600 * 1_000_000;
 
 /// Indexes late, within bounds of memory that all tenants share. Cheap to clone.
 #[derive(Clone)]
@@ -172,7 +171,7 @@ impl LateIndexer {
 
     /// Batches that the index should still have, and the ids of those that it would drop at once.
     fn hot(&self, tenant: &Tenant, page: Vec<Unindexed>, now: Micros) -> (Vec<Unindexed>, Vec<Uuid>) {
-        let hot_after = now - i64::from(tenant.registered().hot_days) * MICROS_PER_DAY;
+        let hot_after = tenant.hot_after(now);
         let (hot, cold): (Vec<_>, Vec<_>) = page.into_iter().partition(|batch| batch.accepted_at >= hot_after);
         (hot, cold.into_iter().map(|batch| batch.batch_id).collect())
     }

@@ -75,7 +75,7 @@ pub(super) async fn restore_unknown(
     now: Micros,
 ) -> Result<Rebuilt, Error> {
     let mut rebuilt = Rebuilt { tenant: tenant.name().to_string(), ..Rebuilt::default() };
-    let kept_after = now - i64::from(tenant.registered().total_days) * MICROS_PER_DAY;
+    let kept_after = tenant.kept_after(now);
     let restorer = Restorer { rooms, tenant, now };
     for Unknown { key, bytes, footer } in unknown(rooms, tenant, (span.0.max(kept_after), span.1)).await? {
         match footer {
@@ -188,7 +188,7 @@ impl Restorer<'_> {
     /// Where the documents of these batches are. An event is known by its id inside one index only,
     /// so a batch that has documents goes on in the index that has them.
     async fn documents(&self, batches: &[Batch]) -> Result<HashMap<Uuid, Documents>, Error> {
-        let hot_after = self.now - i64::from(self.tenant.registered().hot_days) * MICROS_PER_DAY;
+        let hot_after = self.tenant.hot_after(self.now);
         let hot = batches.iter().filter(|batch| batch.accepted_at >= hot_after);
         let ids: Vec<Uuid> = hot.flat_map(|batch| &batch.events).map(|event| event.id).collect();
         let located = self.rooms.index.located(self.tenant, &ids).await?;

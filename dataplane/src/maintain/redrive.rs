@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use runtime::logging::chain;
 
-use super::late_index::{Lines, MICROS_PER_DAY, PROCESSORS_TIME, unpacked};
+use super::late_index::{Lines, PROCESSORS_TIME, unpacked};
 use super::{Error, Rooms};
 use crate::event::Micros;
 use crate::stores::batch::Batch;
@@ -86,7 +86,7 @@ async fn mapped(rooms: &Rooms, tenant: &Tenant, batch: &LetterBatch) -> Result<O
 /// Indexes what became events. The batch counts as not indexed since it has them, so where this
 /// fails, or we die, late indexing does it.
 async fn index(rooms: &Rooms, tenant: &Tenant, waiting: &ToRedrive, batch: &LetterBatch, events: &Batch, now: Micros) {
-    let hot_after = now - i64::from(tenant.registered().hot_days) * MICROS_PER_DAY;
+    let hot_after = tenant.hot_after(now);
     if events.events.is_empty() || !waiting.indexed || batch.accepted_at < hot_after {
         return;
     }

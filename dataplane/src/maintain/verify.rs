@@ -28,7 +28,6 @@ use crate::tenancy::Tenant;
 use compare::{Raw, Seen, compare};
 use raw::RawReader;
 
-const MICROS_PER_DAY: Micros = 24 * 3600 * 1_000_000;
 const MICROS_PER_MILLI: Micros = 1000;
 /// Batches, lines and raw bytes that end a slice: some 50 MB of memory.
 const SLICE: (i64, u64, u64) = (2_000, 50_000, 32 * 1024 * 1024);
@@ -77,16 +76,14 @@ struct Verifier<'a> {
 
 impl<'a> Verifier<'a> {
     fn new(rooms: &'a Rooms, tenant: &'a Arc<Tenant>, options: Options, now: Micros) -> Self {
-        let days = |days: i32| i64::from(days) * MICROS_PER_DAY;
-        let kept_after = now - days(tenant.registered().total_days);
-        let span = whole_millis((options.span.0.max(kept_after), options.span.1.min(now)));
+        let span = whole_millis((options.span.0.max(tenant.kept_after(now)), options.span.1.min(now)));
         let (from, to) = (rfc3339(span.0), rfc3339(span.1));
         Self {
             rooms,
             tenant,
             span,
             max_differences: options.max_differences,
-            hot_after: now - days(tenant.registered().hot_days),
+            hot_after: tenant.hot_after(now),
             raw: RawReader::new(rooms, tenant),
             report: Report { tenant: tenant.name().to_string(), from, to, ..Report::default() },
         }

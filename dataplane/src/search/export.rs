@@ -9,6 +9,8 @@
 
 mod form;
 
+pub(super) use form::is_formula;
+
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -96,7 +98,7 @@ async fn count(search: &Search, caller: &Caller, page: Page) -> Option<String> {
         return None;
     }
     let counting = read(search, caller, move |reader, tenant| async move {
-        // Whoever must not wait longer does not go on either.
+        // A count that takes too long is given up, not continued.
         let count = timeout(COUNTING, async {
             match &page.query {
                 Some(_) => Ok::<_, Error>(reader.index.count(&tenant, &page, MAX_EXPORT + 1).await?),

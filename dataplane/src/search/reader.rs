@@ -162,7 +162,7 @@ impl Reader {
         receipt: Option<Receipt>,
         now: Micros,
     ) -> Result<Batch, Error> {
-        let kept_after = now - Micros::from(tenant.registered().total_days) * DAY;
+        let kept_after = tenant.kept_after(now);
         match (self.catalog.batches(tenant, id).await, receipt) {
             (Ok(stored), receipt) => batch_of(stored, id, receipt, kept_after),
             (Err(error), Some(receipt)) => {
@@ -263,8 +263,6 @@ fn listed(waits: Waits, page: &Page) -> Option<&'static str> {
         Waits::Nothing => None,
     }
 }
-
-const DAY: Micros = Duration::from_secs(24 * 60 * 60).as_micros() as Micros;
 
 /// What is told of a batch: with a receipt, of the very request that it was given for.
 fn batch_of(

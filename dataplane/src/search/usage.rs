@@ -9,12 +9,11 @@ use query::params::usage::UsageQuestion;
 use time::OffsetDateTime;
 
 use super::Error;
+use super::export::is_formula;
 use super::reader::Reader;
 use super::waiting::Waits;
 use crate::event::{Micros, rfc3339};
 use crate::tenancy::{Caller, Tenant};
-
-const DAY: Micros = 24 * 3600 * 1_000_000;
 
 /// Said of a time that begins before anything that is kept.
 const OLDER: &str = "the time begins before the tenant's retention: what was sent before is not in its ledger any more";
@@ -39,7 +38,7 @@ impl Reader {
                 row.name = key.map(|key| key.name.clone());
             }
         }
-        let older = from < now - Micros::from(tenant.registered().total_days) * DAY;
+        let older = from < tenant.kept_after(now);
         let notice = notice(more, older, waits);
         Ok(Usage {
             tenant: tenant.name().to_string(),
@@ -90,10 +89,7 @@ pub(super) fn csv(usage: &Usage) -> String {
 
 /// A cell of RFC 4180. A spreadsheet takes one that begins with a sign for a formula: it gets an apostrophe.
 fn cell(text: &str) -> String {
-    let safe = match text.chars().next() {
-        Some('=' | '+' | '-' | '@' | '\t' | '\r') => format!("'{text}"),
-        _ => text.to_owned(),
-    };
+    let safe = if is_formula(text) { format!("'{text}") } else { text.to_owned() };
     if safe.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", safe.replace('"', "\"\"")) } else { safe }
 }
 

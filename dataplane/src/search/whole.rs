@@ -20,8 +20,8 @@ pub struct WholeEvent {
 }
 
 impl Reader {
-    /// These events whole, in their order. They are all in memory at once, their lines with them: whoever has more than
-    /// a page asks for some at a time, by [`portions`](raw::portions) of [`RawAt::length`].
+    /// These events whole, in their order. They are all in memory at once, with their lines: for more than a page, ask
+    /// for some at a time, by [`portions`](raw::portions) of [`RawAt::length`].
     pub async fn whole(&self, tenant: &Tenant, mut rows: Vec<Row>) -> Result<Vec<WholeEvent>, Error> {
         let at: Vec<RawAt> = rows.iter().map(|row| row.raw).collect();
         let mut lines = raw::many(&self.catalog, &self.archive, tenant, &at).await?;

@@ -189,7 +189,7 @@ fn after<'a>(value: &'a HeaderValue, scheme: &[u8]) -> Option<&'a [u8]> {
     named.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
-/// The password of HTTP Basic, whoever its user is.
+/// The password of HTTP Basic; its user name is ignored.
 fn password(value: &HeaderValue) -> Option<Vec<u8>> {
     let both = STANDARD.decode(after(value, BASIC)?.trim_ascii()).ok()?;
     let colon = both.iter().position(|byte| *byte == b':')?;

@@ -11,6 +11,7 @@ use super::pipeline::is_level;
 use super::tree::{Compare, LabelFilter, LineFilter, LinePattern, LogExpr, Matcher, Needle, Stage, Test, Unit};
 use crate::leaves::word;
 use crate::scalar::{Limit, Range, Scalar};
+use crate::to_index::{literal, wildcard};
 use crate::words::words;
 
 /// Labels that are fields of the index, and these.
@@ -414,15 +415,6 @@ fn longest_part(text: &str) -> Option<&str> {
 fn part_of_word(part: &str) -> Value {
     let part = format!("*{}*", part.to_ascii_lowercase());
     any(["message", "full_log"].map(|field| wildcard(field, &part)).into())
-}
-
-fn wildcard(field: &str, value: &str) -> Value {
-    json!({"wildcard": {field: {"value": value}}})
-}
-
-/// A text of which nothing means anything in a pattern.
-fn literal(text: &str) -> String {
-    text.replace('\\', r"\\").replace('?', r"\?").replace('*', r"\*")
 }
 
 fn not(filter: Value) -> Value {

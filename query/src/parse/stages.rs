@@ -253,7 +253,7 @@ impl<'a> Parser<'a, '_> {
         self.scanner.skip_spaces();
         match self.scanner.peek() {
             None | Some('|') => Ok(()),
-            // `grep connection reset`: whoever types two words means both together.
+            // `grep connection reset`: two words are meant together.
             Some(_) => {
                 let rest = self.scanner.rest();
                 let end = rest.find(" |").unwrap_or(rest.len());

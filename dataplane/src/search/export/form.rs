@@ -133,9 +133,9 @@ fn record(cells: &[Cow<'_, str>], raw: bool, into: &mut Vec<u8>) {
     into.extend(b"\r\n");
 }
 
-/// Whether a spreadsheet would take a cell for a formula, and run it: whoever logs a text must not run anything on the
-/// machine of whoever reads it.
-fn is_formula(cell: &str) -> bool {
+/// Whether a spreadsheet would take a cell for a formula, and run it: the sender of a log must not run anything on its
+/// reader's machine.
+pub(in crate::search) fn is_formula(cell: &str) -> bool {
     cell.starts_with(['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠'])
 }
 

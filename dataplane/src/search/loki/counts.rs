@@ -6,7 +6,7 @@ use query::logql::{Boundaries, Counted, Labels, RangeExpr, Windows, candidates};
 use serde_json::{Value, json};
 
 use super::Refused;
-use super::lines::{Cost, doubts, kept_after};
+use super::lines::{Cost, doubts};
 use super::metric::{OfRange, too_broad};
 use crate::event::{Micros, rfc3339};
 use crate::search::{Error, Reader};
@@ -31,7 +31,7 @@ pub(super) async fn count(
     let grouped =
         Grouped { fields: range.fields().into_iter().collect(), time: Some((boundaries.interval, boundaries.offset)) };
     let filters = candidates(&range.log).filters;
-    let kept_after = kept_after(tenant, now);
+    let kept_after = tenant.kept_after(now);
     let asked = Asked { filters: filters.clone(), from, to, kept_after };
     let (groups, mut partial) = all(reader, tenant, &asked, &grouped).await?;
     let mut lines = 0;

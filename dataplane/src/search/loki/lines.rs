@@ -26,8 +26,6 @@ const MAX_PAGE: usize = 2_000;
 /// Bytes that a page is to have.
 const PAGE_BYTES: usize = 8 << 20;
 
-const DAY: Micros = 86_400_000_000;
-
 /// What is wanted of the lines that a query finds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted {
@@ -142,7 +140,7 @@ impl Pages {
     ) -> Self {
         let found = candidates(log);
         Self {
-            asked: Asked { filters: found.filters, from: span.0, to: span.1, kept_after: kept_after(tenant, now) },
+            asked: Asked { filters: found.filters, from: span.0, to: span.1, kept_after: tenant.kept_after(now) },
             exact: found.exact,
             compares: found.compares,
             leaf: Leaf { forward, after: None, size: FIRST_PAGE, labels, count: None },
@@ -206,11 +204,6 @@ impl Pages {
     pub(super) async fn doubts(&self, reader: &Reader, tenant: &Tenant, now: Micros) -> Result<Vec<String>, Error> {
         doubts(reader, tenant, self.span, self.compares, self.partial, now).await
     }
-}
-
-/// Events that were accepted before are kept no more.
-pub(super) fn kept_after(tenant: &Tenant, now: Micros) -> Micros {
-    now - Micros::from(tenant.registered().total_days) * DAY
 }
 
 /// What the index may have missed of a time.

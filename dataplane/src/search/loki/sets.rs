@@ -67,7 +67,7 @@ pub(super) async fn find(
     if fields.is_empty() {
         fields.push("service");
     }
-    let asked = Asked { filters: found.filters, from: span.0, to: span.1, kept_after: lines::kept_after(tenant, now) };
+    let asked = Asked { filters: found.filters, from: span.0, to: span.1, kept_after: tenant.kept_after(now) };
     let (groups, partial) = counts::all(reader, tenant, &asked, &Grouped { fields, time: None }).await?;
     let mut sets: BTreeMap<Labels, u64> = BTreeMap::new();
     for group in groups {

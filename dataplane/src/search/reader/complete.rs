@@ -18,7 +18,7 @@ use super::answers::shares;
 use crate::event::Micros;
 use crate::tenancy::Tenant;
 
-/// Longest wait for fields or values: whoever types goes on typing.
+/// Longest wait for fields or values: people go on typing meanwhile.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Events that tell which fields there are.
 const SAMPLE: u32 = 500;

@@ -30,7 +30,7 @@ pub struct Line {
 }
 
 /// The raw bytes of many events, in the order in which they are asked for; `None` where they are gone, or damaged. They
-/// are all in memory at once: whoever asks cuts long lists, by [`portions`].
+/// are all in memory at once: callers cut long lists by [`portions`].
 pub async fn many(
     catalog: &Catalog,
     archive: &Archive,

@@ -15,7 +15,7 @@ use crate::event::{Micros, date_time, micros};
 use crate::stores::raw::{Place, RawAt};
 use crate::tenancy::Tenant;
 
-/// Most candidates that one statement gives back: some 4 MB, a quarter of a second.
+/// Most candidates that one statement returns: some 4 MB, a quarter of a second.
 const MOST: i64 = 65_536;
 /// Spans in which batches that are not indexed are told apart; beyond so many, the last has no end.
 const MOST_SPANS: usize = 256;

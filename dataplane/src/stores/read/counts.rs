@@ -42,7 +42,7 @@ impl Sample {
     }
 }
 
-/// What the index gives back of an event that is counted.
+/// What the index returns of an event that is counted.
 #[derive(Deserialize)]
 struct Hit {
     #[serde(rename = "_source")]

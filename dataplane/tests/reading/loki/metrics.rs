@@ -1,4 +1,4 @@
-//! Metric queries: numbers are of all lines, whoever counts them, or there are none.
+//! Metric queries: numbers are of all lines, counted by the index or here, or there are none.
 
 use serde_json::{Value, json};
 

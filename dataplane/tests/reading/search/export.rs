@@ -1,7 +1,5 @@
 //! Exports: every event whole, once, in order, and a last line that says so.
 
-use std::time::Instant;
-
 use anyhow::{Context, ensure};
 use api::export::{EVENTS_HEADER, Exported, LastLine, Summary};
 use reqwest::Method;
@@ -145,53 +143,6 @@ async fn an_export_is_a_table_or_a_text_as_well() -> anyhow::Result<()> {
     ] {
         let request = door.request(Method::GET, &format!("/api/export?{query}"));
         assert_eq!(Door::refusal(request).await?.1, code, "{query}");
-    }
-    house.retire().await
-}
-
-/// Prints how fast it is; for `cargo test --release -- --ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "measures"]
-async fn how_many_events_a_second() -> anyhow::Result<()> {
-    const BATCHES: usize = 30;
-    const EVENTS: usize = 10_000;
-    let house = House::new().await?;
-    let search = house.search().await?;
-    let own = &house.seats[0];
-    let line = |n: usize| {
-        format!(
-            r#"{{"timestamp":"2026-01-01T01:{:02}:{:02}.{:03}Z","service":"checkout","level":"INFO","message":"GET /api/orders/{n} 200 {} ms","metadata":{{"user":{{"id":{n}}},"path":"/api/orders","status":200,"trace_id":"4bf92f3577b34da6a3ce929d0e0e{n:04}"}},"host":"web-{}"}}"#,
-            n / 60_000 % 60,
-            n / 1000 % 60,
-            n % 1000,
-            n % 997,
-            n % 10,
-        ) + "\n"
-    };
-    for batch in 0..BATCHES {
-        let lines: Vec<_> = (batch * EVENTS..(batch + 1) * EVENTS).map(line).collect();
-        let stored = house.store(own, &lines).await?;
-        house.index(own, &stored).await?;
-    }
-    let client = reqwest::Client::builder().no_proxy().build()?;
-    for query in ["", "format=csv", "q=orders", "q=status:200"] {
-        let begun = Instant::now();
-        let url = format!("{}/api/export?{query}", search.url);
-        let mut response = client.get(url).bearer_auth(&own.key).send().await?;
-        let first = begun.elapsed();
-        let (mut bytes, mut end) = (0, Vec::new());
-        while let Some(chunk) = response.chunk().await? {
-            bytes += chunk.len();
-            end = chunk.to_vec();
-        }
-        let (took, all) = (begun.elapsed(), (BATCHES * EVENTS) as f64);
-        let end = String::from_utf8_lossy(&end[end.len().saturating_sub(300)..]).into_owned();
-        println!(
-            "{query:15} {:.0} events/s, {:.0} MB/s, first byte after {first:?}, all after {took:?}: …{}",
-            all / took.as_secs_f64(),
-            bytes as f64 / took.as_secs_f64() / 1e6,
-            end.lines().last().unwrap_or_default(),
-        );
     }
     house.retire().await
 }
