@@ -93,6 +93,11 @@ impl Field {
         !matches!(self, Self::Metadata(_) | Self::Attributes(_) | Self::Either(_) | Self::Named(_))
     }
 
+    /// Whether an event has it only as a whole: it is in neither its row nor its reduced document.
+    pub fn is_of_the_whole(&self) -> bool {
+        *self == Self::Text || !self.is_reserved()
+    }
+
     /// The paths of the leaves that it looks at.
     pub fn paths(&self) -> Vec<String> {
         match self {
@@ -160,8 +165,7 @@ impl Query {
 
     /// Whether it asks for anything that an event has only as a whole: more than its row, or its reduced document.
     pub fn asks_for_the_whole(&self) -> bool {
-        let whole = |field: &Field| *field == Field::Text || !field.is_reserved();
-        self.clauses().any(|(clause, _)| whole(&clause.field))
+        self.clauses().any(|(clause, _)| clause.field.is_of_the_whole())
     }
 
     /// Whether it asks for anything that an event's row has.

@@ -288,9 +288,9 @@ fn catalog_can_tell(page: &Page) -> bool {
 }
 
 /// A page that asks for these fields as well: what lacks them, lacks something.
-fn asking_for(page: &Page, fields: &[Field]) -> Page {
+pub(super) fn asking_for(page: &Page, fields: &[Field]) -> Page {
     let exists = |field: &Field| Query::Clause(Clause { field: field.clone(), pattern: Pattern::Exists });
-    let mut parts: Vec<Query> = fields.iter().filter(|field| !field.is_reserved()).map(exists).collect();
+    let mut parts: Vec<Query> = fields.iter().filter(|field| field.is_of_the_whole()).map(exists).collect();
     if parts.is_empty() {
         return page.clone();
     }

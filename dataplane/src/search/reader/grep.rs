@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use api::event::Listing;
 use query::stage::{Grep, Texts};
-use query::{Clause, Field, Page, Pattern, Query};
+use query::{Field, Page};
 use uuid::Uuid;
 
 use super::Reader;
+use super::counts::asking_for;
 use super::doubts::{Doubts, missing};
 use crate::event::Micros;
 use crate::search::Error;
@@ -21,12 +22,6 @@ const MOST: u64 = 20_000;
 const PATIENCE: Duration = Duration::from_millis(2500);
 /// Said where a request ends before all events were read.
 const MORE_TO_READ: &str = "not all events were read: go on with `next_cursor`, or narrow the time range or the query";
-
-/// A query that asks for what `grep` looks at: of an event that the index holds in part, it can't tell.
-fn of_whole_texts(query: Option<Query>) -> Query {
-    let text = Query::Clause(Clause { field: Field::Text, pattern: Pattern::Phrase("text".into()) });
-    Query::And(query.into_iter().chain([text]).collect())
-}
 
 impl Reader {
     /// A page of those events whose text is as asked, and how many were read for it.
@@ -66,8 +61,7 @@ impl Reader {
             }
         }
         // It looks at whole texts, whatever the query before it asks for.
-        let whole = Page { query: Some(of_whole_texts(page.query.clone())), ..page.clone() };
-        let doubts = self.doubts(tenant, &whole, now).await;
+        let doubts = self.doubts(tenant, &asking_for(page, &[Field::Text]), now).await;
         let rows = self.catalog.found(tenant, &found, page.order).await?.rows;
         let mut notice = missing(Doubts { partial, ..doubts });
         if !at_end && found.len() < wanted {
